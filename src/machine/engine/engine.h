@@ -1,0 +1,84 @@
+// What an engine is to the machine: something that runs vcpus over a guest memory. Two engines stand behind it: rv64 (software) and
+// kvm.
+//
+// Threads: create, destroy, reset, state and dirty log on the machine's thread with no vcpu running; run on the vcpu's own thread;
+// kick, raise_msi and the counters from any thread.
+#pragma once
+
+#include "base/error.h"
+#include "base/state.h"
+#include "vhost/memory.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ENGINE_VCPUS_MAX 64
+
+// Why engine_run() came back.
+enum engine_exit {
+    ENGINE_EXIT_KICK,     // somebody called kick: look around, then run again
+    ENGINE_EXIT_SHUTDOWN, // the guest shut the machine down
+    ENGINE_EXIT_REBOOT,   // the guest asks for a reset of the whole machine (cold or warm)
+    ENGINE_EXIT_FAILURE,  // the guest reported failure (SBI SRST reason "system failure") or cannot go on; see engine_failure()
+};
+
+// What the machine offers to an engine. Called on vcpu threads, several at once.
+struct engine_host {
+    void *arg;
+    // An access outside RAM. size is 1, 2, 4 or 8, gpa is aligned to it. -ENXIO: nothing there, the guest gets an access fault.
+    int (*mmio_read)(void *arg, uint64_t gpa, unsigned size, uint64_t *value);
+    int (*mmio_write)(void *arg, uint64_t gpa, unsigned size, uint64_t value);
+    // The firmware console (SBI DBCN). read returns how many bytes there were, 0 if none.
+    void (*console_write)(void *arg, const uint8_t *buf, size_t len_bytes);
+    size_t (*console_read)(void *arg, uint8_t *buf, size_t len_bytes);
+};
+
+struct engine_config {
+    const struct guest_memory *mem; // borrowed; its regions do not change while a vcpu runs
+    unsigned n_vcpus;
+    uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
+    struct engine_host host;
+};
+
+struct engine_counters { // of one vcpu, since its creation
+    uint64_t instructions, mmio_exits, hypercalls, traps, interrupts, wfi, tlb_misses, blocks_decoded;
+};
+
+struct engine; // the implementation embeds it as its first member
+
+struct engine_ops {
+    const char *name; // "rv64"
+    struct engine *(*create)(const struct engine_config *config, struct tv_error *err);
+    void (*destroy)(struct engine *e);
+    // All vcpus as after power-on; vcpu 0 will start at entry with a0 = 0 and a1 = boot_arg, the others wait to be started (SBI
+    // HSM).
+    void (*reset)(struct engine *e, uint64_t entry, uint64_t boot_arg);
+    enum engine_exit (*run)(struct engine *e, unsigned vcpu);
+    // run() returns soon with ENGINE_EXIT_KICK, or the next run() at once; never lost.
+    void (*kick)(struct engine *e, unsigned vcpu);
+    // A message-signalled interrupt: a 32-bit write to `addr`. -ENXIO if nobody listens there.
+    int (*raise_msi)(struct engine *e, uint64_t addr, uint32_t data);
+    // Guest time runs only between clock_start and clock_stop, so that a paused or saved machine does not see it leap.
+    void (*clock_start)(struct engine *e);
+    void (*clock_stop)(struct engine *e);
+    int (*state)(struct engine *e, struct state *s); // every bit of every vcpu, of the clock and of the vcpus' interrupt files
+    // Fills the /cpus node (harts, isa strings, timebase, interrupt controllers with phandles cpu_phandle_base + vcpu).
+    int (*describe)(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
+    void (*counters)(const struct engine *e, unsigned vcpu, struct engine_counters *out);
+    // What the vcpu was doing when it failed: one line, for the report. Borrowed.
+    const char *(*failure)(const struct engine *e);
+    // General registers x0..x31 and pc, for the debugger and for tests. -EBUSY while the vcpu runs.
+    int (*get_registers)(const struct engine *e, unsigned vcpu, uint64_t x[static 32], uint64_t *pc);
+    // Pages written since the last call, one bit a 4 KiB page of region `region` of the memory; the log starts at the first call.
+    int (*dirty_log)(struct engine *e, unsigned region, uint64_t *bitmap, size_t n_words);
+};
+
+struct engine {
+    const struct engine_ops *ops;
+};
+
+extern const struct engine_ops engine_rv64;
+
+// Looks an engine up by its name ("rv64", "auto"); NULL with a message that lists what there is.
+const struct engine_ops *engine_find(const char *name, struct tv_error *err);

@@ -1,0 +1,138 @@
+// The RV64 software engine: private header of this folder.
+//
+// insn.def     the instruction table: encoding, operands, properties and meaning of every instruction, once
+// decode.c     table -> decoded instruction; compressed instructions are decoded to their full counterparts
+// interp.c     runs decoded blocks by the table's meanings
+// mmu.c        Sv39, Sv48, Sv57 page walks; the vcpu's translation caches; physical memory access
+// csr.c        control and status registers
+// trap.c       exceptions, interrupts, sret
+// fpu.c        IEEE 754 arithmetic with RISC-V's flags, roundings and NaNs
+// imsic.c      a hart's interrupt file (AIA)
+// sbi.c        the supervisor binary interface, served by the machine itself
+// vcpu.c       engine_ops: creation, running, kicks, state
+//
+// References: "RISC-V Unprivileged ISA" and "Privileged Architecture" 20240411, "AIA" 1.0, "SBI" 2.0.
+#pragma once
+
+#include "machine/engine/engine.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+
+#define RV64_TIMEBASE_HZ 10000000u // one tick of `time` is 100 ns
+
+enum rv64_priv { RV64_U = 0, RV64_S = 1 };
+
+// Bits of rv64_vcpu.attention: reasons for a running vcpu to leave its blocks and look. Set with release, read at block boundaries.
+enum {
+    RV64_ATTN_KICK = 1u << 0,      // engine_ops.kick
+    RV64_ATTN_INTERRUPT = 1u << 1, // something pending may have changed: recompute
+    RV64_ATTN_FENCE = 1u << 2,     // a remote fence waits (fence_* below)
+    RV64_ATTN_STOP = 1u << 3,      // the machine ends or resets
+};
+
+// HSM states of a hart, SBI 2.0 section 9.
+enum rv64_hart_state {
+    RV64_HART_STARTED = 0,
+    RV64_HART_STOPPED = 1,
+    RV64_HART_START_PENDING = 2,
+    RV64_HART_STOP_PENDING = 3,
+    RV64_HART_SUSPENDED = 4,
+    RV64_HART_SUSPEND_PENDING = 5,
+    RV64_HART_RESUME_PENDING = 6,
+};
+
+// Flags as in fcsr.fflags.
+enum { RV64_NX = 1, RV64_UF = 2, RV64_OF = 4, RV64_DZ = 8, RV64_NV = 16 };
+// Rounding modes as in fcsr.frm.
+enum { RV64_RNE = 0, RV64_RTZ = 1, RV64_RDN = 2, RV64_RUP = 3, RV64_RMM = 4, RV64_DYN = 7 };
+
+struct rv64_engine;
+struct rv64_block_cache; // interp.c
+struct rv64_tlb;         // mmu.c
+
+#define RV64_IMSIC_IDS 256 // identities 1..255
+struct rv64_imsic {        // one S-level interrupt file; eip is set by any thread, the rest belongs to the hart
+    _Atomic uint64_t eip[RV64_IMSIC_IDS / 64];
+    _Atomic uint64_t eie[RV64_IMSIC_IDS / 64];
+    _Atomic uint32_t eidelivery, eithreshold;
+};
+
+struct rv64_vcpu {
+    // Hot: what instructions touch.
+    uint64_t x[32]; // x[0] is always 0
+    uint64_t f[32]; // NaN-boxed when single
+    uint64_t pc;
+    uint8_t fflags, frm;
+    uint8_t priv; // enum rv64_priv
+    _Atomic uint32_t attention;
+    uint64_t reserved_addr; // guest-physical address of the reservation, or ~0
+    uint64_t reserved_value;
+    uint64_t instret; // instructions retired
+    // Supervisor registers.
+    uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;
+    _Atomic uint64_t sip; // software and (without AIA) external bits set by others; the timer bit is computed from stimecmp
+    struct rv64_imsic imsic;
+
+    struct rv64_engine *engine;
+    unsigned id; // = hartid
+    struct rv64_tlb *tlb;
+    struct rv64_block_cache *blocks;
+
+    // Waiting (wfi, stopped, suspended): `lock` and `wake` guard what follows but where it is atomic.
+    pthread_mutex_t lock;
+    pthread_cond_t wake; // CLOCK_MONOTONIC
+    _Atomic int hart_state;
+    uint64_t start_addr, start_opaque; // for START_PENDING and RESUME_PENDING
+
+    // Counters of the performance monitoring extension, SBI 2.0 section 11: sbi.c.
+    struct rv64_pmu *pmu;
+    struct engine_counters counters;
+};
+
+struct rv64_engine {
+    struct engine engine; // first
+    struct engine_config config;
+    struct rv64_vcpu *vcpus[ENGINE_VCPUS_MAX];
+    // Guest time = host monotonic time + time_offset_ns while the clock runs, else time_stopped_ns.
+    uint64_t time_offset_ns, time_stopped_ns;
+    _Atomic bool time_running;
+    char failure[256];
+    // How the machine ends: an enum engine_exit other than KICK, or -1 while it goes on. First writer wins.
+    _Atomic int outcome;
+};
+
+// --- vcpu.c
+uint64_t rv64_time(const struct rv64_engine *e);         // the `time` CSR, in ticks
+void rv64_attention(struct rv64_vcpu *v, uint32_t bits); // sets bits and wakes the vcpu if it waits
+// Ends the machine: all vcpus leave run() with this exit. reason may be NULL.
+void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason);
+
+// --- sbi.c
+// Serves an ecall from S mode: a7 extension, a6 function, a0..a5 arguments; leaves a0 (error) and a1 (value). pc is moved by the
+// caller. May change hart_state; the caller looks at it afterwards.
+void rv64_sbi_call(struct rv64_vcpu *v);
+int rv64_sbi_state(struct rv64_vcpu *v, struct state *s); // hart state and PMU
+int rv64_sbi_init(struct rv64_vcpu *v);
+void rv64_sbi_fini(struct rv64_vcpu *v);
+void rv64_sbi_reset(struct rv64_vcpu *v);
+// hpmcounter reads (CSR 0xc03..0xc1f); -EINVAL: illegal instruction.
+int rv64_pmu_read(struct rv64_vcpu *v, unsigned counter, uint64_t *value);
+
+// --- mmu.c
+struct rv64_fence { // what a remote hart is asked to forget
+    enum { RV64_FENCE_I, RV64_FENCE_VMA, RV64_FENCE_VMA_ASID } kind;
+    uint64_t start, size; // both 0, or size ~0: everything
+    uint64_t asid;
+};
+// Makes each hart of the mask forget and waits until it has (a waiting hart has at once). Serves the caller's own requests
+// meanwhile.
+void rv64_fence_remote(struct rv64_vcpu *from, const uint64_t hart_mask, const struct rv64_fence *fence);
+void rv64_fence_serve(struct rv64_vcpu *v); // on the vcpu's thread, when RV64_ATTN_FENCE is set
+void rv64_fence_local(struct rv64_vcpu *v, const struct rv64_fence *fence);
+
+// --- imsic.c
+void rv64_imsic_raise(struct rv64_vcpu *v, uint32_t identity); // any thread; 0 and unknown identities are ignored
+uint32_t rv64_imsic_top(const struct rv64_vcpu *v);            // highest-priority pending and enabled identity, or 0
+int rv64_imsic_state(struct rv64_vcpu *v, struct state *s);

@@ -1,0 +1,65 @@
+// The machine's end of a vhost-user connection (vhost-user protocol of the QEMU documentation, "front-end").
+//
+// The front end remembers all it was told (features, memory, queues), so that a connection that broke can be attached again by a
+// new descriptor at any time: everything is replayed, and with INFLIGHT_SHMFD the requests in flight are taken up by the new back
+// end, none lost, none done twice. It opens no socket itself: the supervisor connects and hands the descriptor in.
+//
+// All calls on the loop's thread. Requests that need an answer wait for it at most VHOST_TIMEOUT_MS; a back end that does not
+// answer in time counts as disconnected.
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "vhost/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VHOST_TIMEOUT_MS 5000
+#define VHOST_QUEUES_MAX 64
+
+struct vhost_frontend;
+
+struct vhost_frontend_config {
+    struct loop *loop;
+    const struct guest_memory *mem;    // borrowed; shared with the back end
+    unsigned n_queues;                 // at most what the device offers to its driver
+    uint32_t config_len_bytes;         // of the device's configuration space, for GET_CONFIG
+    void (*disconnected)(void *arg);   // the back end has gone; attach again when there is a new one
+    void (*config_changed)(void *arg); // VHOST_USER_BACKEND_CONFIG_CHANGE_MSG
+    void *arg;
+};
+
+struct vhost_frontend_queue {
+    uint16_t size;
+    uint64_t desc_addr, avail_addr, used_addr; // guest-physical
+    int kick_fd, call_fd;                      // eventfds, borrowed for as long as the queue is started
+};
+
+struct vhost_frontend *vhost_frontend_create(const struct vhost_frontend_config *config, struct tv_error *err);
+void vhost_frontend_destroy(struct vhost_frontend *fe);
+
+// Takes fd (also on failure): handshake, features, memory, and whatever had been started before. A back end that lacks a feature
+// which the driver has already acknowledged is refused (-ENOTSUP).
+int vhost_frontend_attach(struct vhost_frontend *fe, int fd, struct tv_error *err);
+bool vhost_frontend_is_attached(const struct vhost_frontend *fe);
+
+uint64_t vhost_frontend_features(const struct vhost_frontend *fe); // virtio features the back end offers
+unsigned vhost_frontend_max_queues(const struct vhost_frontend *fe);
+// Configuration space: read from the back end; the last one read while it is away.
+int vhost_frontend_config_read(struct vhost_frontend *fe, uint32_t offset, void *buf, uint32_t len_bytes);
+int vhost_frontend_config_write(struct vhost_frontend *fe, uint32_t offset, const void *buf, uint32_t len_bytes);
+
+// What the driver does. They succeed while the back end is away: it learns of it when it comes.
+int vhost_frontend_set_features(struct vhost_frontend *fe, uint64_t acked, struct tv_error *err);
+int vhost_frontend_start_queue(struct vhost_frontend *fe, unsigned index, const struct vhost_frontend_queue *queue,
+                               struct tv_error *err);
+int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index); // GET_VRING_BASE: waits until the back end let go of it
+int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status);
+int vhost_frontend_reset(struct vhost_frontend *fe); // stops all queues, RESET_DEVICE
+
+// Drains (queues stopped, in-flight requests done) when saving; starts the queues again where they stood when loading or after a
+// save that is followed by vhost_frontend_resume().
+int vhost_frontend_state(struct vhost_frontend *fe, struct state *s);
+int vhost_frontend_resume(struct vhost_frontend *fe, struct tv_error *err);

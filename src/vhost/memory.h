@@ -1,0 +1,49 @@
+// Guest memory: a set of regions, each a shared mapping of a descriptor.
+//
+// Nothing reaches guest memory but by a view, that is, a checked (address, length). Contents can change under the reader at any
+// time: read each guest field once. A peer that truncates an unsealed file would make a mapping fault: regions without
+// F_SEAL_SHRINK are kept alive by the SIGBUS guard (guest_memory_guard_install()), which puts zero pages there and marks the region
+// as lost.
+//
+// A set is not changed while somebody reads it: the owner stops its queues first.
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GUEST_REGIONS_MAX 64
+
+struct guest_region {
+    uint64_t guest_addr; // guest-physical
+    uint64_t size_bytes;
+    uint64_t user_addr; // in the front end's address space: vhost-user ring addresses are given in it
+    uint8_t *host;      // our mapping
+    int fd;             // owned
+    uint64_t fd_offset;
+};
+
+struct guest_memory {
+    unsigned n_regions;
+    struct guest_region regions[GUEST_REGIONS_MAX];
+};
+
+// A memfd of size_bytes, sealed against growing and shrinking. The descriptor, or -errno.
+int guest_ram_create(const char *name, uint64_t size_bytes, struct tv_error *err);
+
+void guest_memory_init(struct guest_memory *mem);
+void guest_memory_fini(struct guest_memory *mem); // unmaps, closes
+// Maps fd (taken, also on failure) at guest_addr. -EINVAL when it overlaps, wraps or is empty; -ENOSPC over GUEST_REGIONS_MAX.
+// user_addr 0 means "where we mapped it".
+int guest_memory_add(struct guest_memory *mem, uint64_t guest_addr, uint64_t size_bytes, int fd, uint64_t fd_offset,
+                     uint64_t user_addr, struct tv_error *err);
+int guest_memory_remove(struct guest_memory *mem, uint64_t guest_addr, uint64_t size_bytes);
+
+// The bytes at a guest-physical address, or NULL unless all of them lie in one region.
+void *guest_memory_view(const struct guest_memory *mem, uint64_t guest_addr, uint64_t len_bytes);
+// The same by the front end's user address; *guest_addr (may be NULL) gets the guest-physical one.
+void *guest_memory_view_user(const struct guest_memory *mem, uint64_t user_addr, uint64_t len_bytes, uint64_t *guest_addr);
+
+int guest_memory_guard_install(struct tv_error *err);

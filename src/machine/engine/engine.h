@@ -57,13 +57,16 @@ struct engine_ops {
     enum engine_exit (*run)(struct engine *e, unsigned vcpu);
     // run() returns soon with ENGINE_EXIT_KICK, or the next run() at once; never lost.
     void (*kick)(struct engine *e, unsigned vcpu);
-    // A message-signalled interrupt: a 32-bit write to `addr`. -ENXIO if nobody listens there.
+    // A message-signalled interrupt: a 32-bit write to `addr`. -ENXIO if nobody listens there. Devices call it with their own lock
+    // held, so that a vector never fires after it was masked: it must not call back into the board, nor wait for a thread or take a
+    // lock that one may hold while it is in mmio_read or mmio_write.
     int (*raise_msi)(struct engine *e, uint64_t addr, uint32_t data);
     // Guest time runs only between clock_start and clock_stop, so that a paused or saved machine does not see it leap.
     void (*clock_start)(struct engine *e);
     void (*clock_stop)(struct engine *e);
     int (*state)(struct engine *e, struct state *s); // every bit of every vcpu, of the clock and of the vcpus' interrupt files
-    // Fills the /cpus node (harts, isa strings, timebase, interrupt controllers with phandles cpu_phandle_base + vcpu).
+    // Adds the /cpus node (harts, isa strings, timebase, interrupt controllers with phandles cpu_phandle_base + vcpu) to a tree
+    // that libfdt can write (fdt_add_subnode() and fdt_setprop(), not the sequential calls); -ENOSPC when it does not fit.
     int (*describe)(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
     void (*counters)(const struct engine *e, unsigned vcpu, struct engine_counters *out);
     // What the vcpu was doing when it failed: one line, for the report. Borrowed.

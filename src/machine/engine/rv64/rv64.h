@@ -9,6 +9,7 @@
 // fpu.c        IEEE 754 arithmetic with RISC-V's flags, roundings and NaNs
 // imsic.c      a hart's interrupt file (AIA)
 // sbi.c        the supervisor binary interface, served by the machine itself
+// pmu.c        its performance counters
 // vcpu.c       engine_ops: creation, running, kicks, state
 //
 // References: "RISC-V Unprivileged ISA" and "Privileged Architecture" 20240411, "AIA" 1.0, "SBI" 2.0.
@@ -84,9 +85,10 @@ struct rv64_vcpu {
     pthread_mutex_t lock;
     pthread_cond_t wake; // CLOCK_MONOTONIC
     _Atomic int hart_state;
-    uint64_t start_addr, start_opaque; // for START_PENDING and RESUME_PENDING
+    uint64_t start_addr, start_opaque; // for START_PENDING and SUSPENDED
+    bool suspend_retentive;            // while SUSPENDED: go on where it stood, do not start anew at start_addr
 
-    // Counters of the performance monitoring extension, SBI 2.0 section 11: sbi.c.
+    // Counters of the performance monitoring extension, SBI 2.0 section 11: pmu.c.
     struct rv64_pmu *pmu;
     struct engine_counters counters;
 };
@@ -111,13 +113,17 @@ void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason);
 
 // --- sbi.c
 // Serves an ecall from S mode: a7 extension, a6 function, a0..a5 arguments; leaves a0 (error) and a1 (value). pc is moved by the
-// caller. May change hart_state; the caller looks at it afterwards.
+// caller. May change hart_state; the caller looks at it afterwards: START_PENDING (also of another hart) starts it at start_addr
+// with a0 = hartid, a1 = start_opaque, satp = 0 and sstatus.SIE = 0; SUSPENDED waits until an interrupt that sie enables is
+// pending. v->instret must count all instructions before the ecall.
 void rv64_sbi_call(struct rv64_vcpu *v);
-int rv64_sbi_state(struct rv64_vcpu *v, struct state *s); // hart state and PMU
-int rv64_sbi_init(struct rv64_vcpu *v);
+int rv64_sbi_state(struct rv64_vcpu *v, struct state *s); // hart_state, what belongs to it, and the PMU
+int rv64_sbi_init(struct rv64_vcpu *v);                   // also resets
 void rv64_sbi_fini(struct rv64_vcpu *v);
-void rv64_sbi_reset(struct rv64_vcpu *v);
-// hpmcounter reads (CSR 0xc03..0xc1f); -EINVAL: illegal instruction.
+void rv64_sbi_reset(struct rv64_vcpu *v); // STOPPED, counters as after power-on
+// --- pmu.c
+// Reads of the counters cycle, instret and hpmcounter (CSR 0xc00 + counter, not time); -EINVAL: illegal instruction. The guest
+// stops and sets them by SBI, so their CSRs have to be read here.
 int rv64_pmu_read(struct rv64_vcpu *v, unsigned counter, uint64_t *value);
 
 // --- mmu.c

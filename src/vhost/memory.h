@@ -23,6 +23,9 @@ struct guest_region {
     uint8_t *host;      // our mapping
     int fd;             // owned
     uint64_t fd_offset;
+    uint8_t *map; // what mmap() gave: pages around [host, host + size_bytes)
+    uint64_t map_bytes;
+    int guard_slot; // in the SIGBUS guard's table, -1 for a sealed region
 };
 
 struct guest_memory {
@@ -43,7 +46,12 @@ int guest_memory_remove(struct guest_memory *mem, uint64_t guest_addr, uint64_t 
 
 // The bytes at a guest-physical address, or NULL unless all of them lie in one region.
 void *guest_memory_view(const struct guest_memory *mem, uint64_t guest_addr, uint64_t len_bytes);
-// The same by the front end's user address; *guest_addr (may be NULL) gets the guest-physical one.
+// As much of it as lies in one region from guest_addr on: *got_bytes (1..len_bytes); NULL when there is nothing. A buffer may cross
+// from one region to the next.
+void *guest_memory_view_part(const struct guest_memory *mem, uint64_t guest_addr, uint64_t len_bytes, uint64_t *got_bytes);
+// As guest_memory_view(), by the front end's user address; *guest_addr (may be NULL) gets the guest-physical one.
 void *guest_memory_view_user(const struct guest_memory *mem, uint64_t user_addr, uint64_t len_bytes, uint64_t *guest_addr);
 
+// Once in a process (again is fine); any thread. Faults that are not in a guarded region go to the handler that was there before.
 int guest_memory_guard_install(struct tv_error *err);
+bool guest_memory_is_lost(const struct guest_memory *mem); // a region's file was cut under us; its contents are gone

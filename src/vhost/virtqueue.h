@@ -28,11 +28,14 @@ struct virtqueue {
     uint16_t size;                             // a power of 2, at most VIRTQ_SIZE_MAX
     bool ready;                                // addresses are set and checked
     bool broken;                               // the driver broke the rules: the device needs a reset
+    const char *why;                           // what it did, when broken
     bool event_idx;                            // VIRTIO_F_EVENT_IDX (bit 29) was negotiated
     uint64_t desc_addr, avail_addr, used_addr; // guest-physical
     uint16_t last_avail, used_idx, signalled_used;
     bool signalled_valid;
-    struct vring_desc *desc; // views
+    bool kicks_disabled;
+    uint64_t in_flight[VIRTQ_SIZE_MAX / 64]; // heads popped and not pushed yet: a second pop of one breaks the queue
+    struct vring_desc *desc;                 // views
     struct vring_avail *avail;
     struct vring_used *used;
 };
@@ -44,8 +47,12 @@ int virtqueue_start(struct virtqueue *vq, uint16_t size, uint64_t desc_addr, uin
                     uint16_t last_avail, bool event_idx, struct tv_error *err);
 void virtqueue_stop(struct virtqueue *vq);
 
-// 1: *chain is the next request. 0: nothing there. -EPROTO: the queue is (now) broken.
+// 1: *chain is the next request. 0: nothing there, and the driver will kick for the next one unless kicks are off. -EPROTO: the
+// queue is (now) broken.
 int virtqueue_pop(struct virtqueue *vq, struct virtq_chain *chain);
+// The chain at `head` without the available ring, for a request that was taken off it before (by a predecessor, or before the state
+// was saved). 1 or -EPROTO.
+int virtqueue_pop_head(struct virtqueue *vq, uint16_t head, struct virtq_chain *chain);
 bool virtqueue_is_empty(const struct virtqueue *vq);
 // Gives a request back, len_written_bytes of its in segments filled. Visible to the driver on return.
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t len_written_bytes);
@@ -59,4 +66,6 @@ bool virtqueue_kicks_on(struct virtqueue *vq);
 size_t virtq_chain_read(const struct virtq_chain *chain, size_t offset_bytes, void *buf, size_t len_bytes);
 size_t virtq_chain_write(const struct virtq_chain *chain, size_t offset_bytes, const void *buf, size_t len_bytes);
 
+// The views of the rings from size and addresses, with all checks; part of start and load.
+int virtqueue_map_rings(struct virtqueue *vq, struct tv_error *err);
 int virtqueue_state(struct virtqueue *vq, struct state *s); // after loading, the views are made again and checked

@@ -117,7 +117,7 @@ void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason);
 // with a0 = hartid, a1 = start_opaque, satp = 0 and sstatus.SIE = 0; SUSPENDED waits until an interrupt that sie enables is
 // pending. v->instret must count all instructions before the ecall.
 void rv64_sbi_call(struct rv64_vcpu *v);
-int rv64_sbi_state(struct rv64_vcpu *v, struct state *s); // hart_state, what belongs to it, and the PMU
+int rv64_sbi_state(struct rv64_vcpu *v, struct state *s); // hart_state, what belongs to it, the PMU; after instret and the clock
 int rv64_sbi_init(struct rv64_vcpu *v);                   // also resets
 void rv64_sbi_fini(struct rv64_vcpu *v);
 void rv64_sbi_reset(struct rv64_vcpu *v); // STOPPED, counters as after power-on
@@ -137,6 +137,8 @@ struct rv64_fence { // what a remote hart is asked to forget
 void rv64_fence_remote(struct rv64_vcpu *from, const uint64_t hart_mask, const struct rv64_fence *fence);
 void rv64_fence_serve(struct rv64_vcpu *v); // on the vcpu's thread, when RV64_ATTN_FENCE is set
 void rv64_fence_local(struct rv64_vcpu *v, const struct rv64_fence *fence);
+// 8 bytes at a virtual address, as a load in S mode at v->pc reads them: does not return when that traps.
+uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr);
 
 // --- imsic.c
 void rv64_imsic_raise(struct rv64_vcpu *v, uint32_t identity); // any thread; 0 and unknown identities are ignored

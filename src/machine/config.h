@@ -1,0 +1,44 @@
+// What a machine is to be: decoded from the one JSON object that its supervisor writes. Everything is checked here; what comes out
+// can be used as it is. A worker opens nothing: files and sockets come as descriptor numbers, which are this struct's to close.
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_NAME_MAX 64
+#define CONFIG_DISKS_MAX 24
+#define CONFIG_APPEND_MAX 4096
+#define CONFIG_MEMORY_MIN (2ull << 20)
+#define CONFIG_MEMORY_MAX (1ull << 40)
+
+struct config_disk {
+    char name[CONFIG_NAME_MAX];
+    int fd; // a connected vhost-user socket; -1 once it was given away
+    uint32_t queues;
+};
+
+struct config {
+    char name[CONFIG_NAME_MAX], tenant[CONFIG_NAME_MAX];
+    char engine[CONFIG_NAME_MAX];
+    uint64_t memory_bytes; // whole pages
+    uint32_t cpus;
+    char append[CONFIG_APPEND_MAX];
+    // Descriptors; -1: none.
+    int kernel_fd; // always there unless restore_fd is
+    int initrd_fd;
+    int restore_fd;
+    int control_fd; // a listening Unix socket
+    int console_listen_fd, console_fd;
+    int log_fd, status_fd;
+    bool exit_on_reboot;
+    unsigned n_disks;
+    struct config_disk disks[CONFIG_DISKS_MAX];
+};
+
+// Reads fd (borrowed) until its end. -EINVAL with a message that names the member and what it should be.
+int config_read(int fd, struct config *config, struct tv_error *err);
+int config_decode(const char *text, size_t len_bytes, struct config *config, struct tv_error *err);
+void config_fini(struct config *config); // closes the descriptors that are left

@@ -1,0 +1,45 @@
+// Subcommands of `trivet`: one file each, cmd_NAME.c.
+//
+// A command gets argv with argv[0] its own name and returns the exit status. Wrong calls are EXIT_USAGE with one line on standard
+// error; operations that fail are EXIT_FAILED with one line, or a JSON object {"error": {...}} when --json was given.
+#pragma once
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *words; // what follows the name
+    const char *what;  // one line
+};
+
+extern const struct command commands[]; // ends with a NULL name
+
+// One option of a command. A flag has value NULL and sets *flag; another stores the word that follows it (or "=word").
+struct option_spec {
+    const char *name; // "--json"; a short form may follow a bar: "--follow|-f"
+    bool *flag;
+    const char **value;
+};
+
+// Takes the options out of argv, wherever they stand ("--" ends them) and leaves the other words in argv[1..]; returns how many
+// words are left, or -EINVAL after having said what is wrong. Options may be NULL. --help prints the command's line and returns
+// -ECANCELED.
+int command_options(const struct command *command, int argc, char **argv, const struct option_spec *options);
+
+// "trivet NAME: TEXT" and how it is called; returns EXIT_USAGE.
+int command_usage(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// The same for a failed operation; returns EXIT_FAILED, or EXIT_USAGE where the error is one of the call (-EINVAL, -ENOENT of a
+// file).
+int command_failed(const char *name, bool json, int status, const struct tv_error *err);
+// Takes json; prints it on standard output.
+void command_print_json(json_t *json);
+
+const struct command *command_find(const char *name);
+
+int cmd_image(int argc, char **argv);

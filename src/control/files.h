@@ -1,0 +1,19 @@
+// Whole files and folders: read, write, copy, make, remove. Errors name the path. Any thread.
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+int file_read_all(const char *path, size_t max_bytes, char **data, size_t *len_bytes, struct tv_error *err); // NUL-terminated
+int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t mode, struct tv_error *err);
+
+// A private copy: a reflink where the file system can, else the data without the holes. The target must not exist.
+int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err);
+
+int dir_make(const char *path, mode_t mode, struct tv_error *err); // with its parents
+int tree_remove(const char *path, struct tv_error *err);           // 0 if there is nothing
+uint64_t tree_size(const char *path);                              // bytes in regular files

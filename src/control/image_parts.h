@@ -1,0 +1,41 @@
+// The steps of building an image: private to image_*.c.
+#pragma once
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct image_job {
+    const char *name, *suite;
+    char mirror[PATH_MAX];
+    char apt_dir[PATH_MAX];  // private apt root, kept between builds
+    char work_dir[PATH_MAX]; // unpacked packages and the tree, gone afterwards
+    char out_dir[PATH_MAX];  // becomes the image
+    char kernel_version[128];
+    json_t *packages; // [{"name","version"}]
+    bool quiet;
+    bool progress_open; // a progress line without its end is on the terminal
+};
+
+// image_progress.c: lines on standard error, "image busybox: ..."; the transient ones only on a terminal.
+void image_step(struct image_job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void image_transient(struct image_job *job, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+// image_apt.c: packages, their signatures verified by apt against the keys of the distribution.
+int image_apt_mirror(char mirror[static PATH_MAX], struct tv_error *err); // the one the host's apt uses for its own distribution
+int image_apt_fetch(struct image_job *job, struct tv_error *err);         // into work_dir/root, unpacked
+void image_apt_forget(const struct image_job *job);                       // the private apt root, unless it holds packages
+
+// image_modules.c: the kernel's modules that a machine needs, and those they need, unpacked from xz, with a modules.dep.
+int image_modules_install(struct image_job *job, const char *tree, struct tv_error *err);
+
+// image_tree.c: the guest's root: busybox, its configuration, modules.
+int image_tree_make(struct image_job *job, const char *tree, struct tv_error *err);
+uint64_t image_tree_recipe(void); // changes whenever what goes into the tree changes
+
+// image_initrd.c, image_disk.c: the two forms of the tree. Both give all files to root whoever builds.
+int image_initrd_write(const char *tree, const char *path, struct tv_error *err);
+int image_disk_write(const char *tree, const char *path, struct tv_error *err);

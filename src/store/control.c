@@ -1,0 +1,149 @@
+// The store's control socket: JSON-RPC methods over store.h. The loop's thread.
+#include "store/disk.h"
+
+#include "base/rpc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void reply_ok(struct rpc_request *req)
+{
+    rpc_reply(req, json_object());
+}
+
+static void refuse(struct rpc_request *req, const char *what)
+{
+    struct tv_error err = {0};
+    tv_error_set(&err, -EINVAL, "%s", what);
+    rpc_reply_error(req, RPC_BAD_PARAMS, &err);
+}
+
+// The parameter "name", or NULL when the request has been answered already.
+static const char *need_name(struct rpc_request *req, const json_t *params)
+{
+    const char *name = json_string_value(json_object_get(params, "name"));
+    if (!name)
+        refuse(req, "\"name\" is missing: the disk's name, a string");
+    return name;
+}
+
+// An unsigned parameter that may be absent.
+static bool get_u64(const json_t *params, const char *key, uint64_t otherwise, uint64_t most, uint64_t *value)
+{
+    const json_t *member = json_object_get(params, key);
+    *value = otherwise;
+    if (!member)
+        return true;
+    if (!json_is_integer(member) || json_integer_value(member) < 0 || (uint64_t)json_integer_value(member) > most)
+        return false;
+    *value = (uint64_t)json_integer_value(member);
+    return true;
+}
+
+static void method_add(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct store *store = arg;
+    uint64_t queues, block_size;
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    const json_t *serial = json_object_get(params, "serial"), *read_only = json_object_get(params, "read_only");
+    if ((serial && !json_is_string(serial)) || (read_only && !json_is_boolean(read_only)) ||
+        !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size)) {
+        refuse(req, "disk.add takes: name, serial (strings), read_only (boolean), queues (1 to 64), block_size (512 to 4096)");
+        return;
+    }
+    int image_fd = req ? rpc_request_take_fd(req, 0) : -1, listen_fd = req ? rpc_request_take_fd(req, 1) : -1;
+    if (image_fd < 0 || listen_fd < 0) {
+        if (image_fd >= 0)
+            close(image_fd);
+        refuse(req, "disk.add wants two descriptors beside it: the image and a listening socket");
+        return;
+    }
+    struct disk_config config = {
+        .name = name,
+        .serial = json_string_value(serial),
+        .read_only = json_is_true(read_only),
+        .n_queues = (unsigned)queues,
+        .block_size_bytes = (uint32_t)block_size,
+    };
+    struct tv_error err = {0};
+    if (store_add_disk(store, &config, image_fd, listen_fd, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else
+        reply_ok(req);
+}
+
+static void method_remove(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    if (store_remove_disk(arg, name, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else
+        reply_ok(req);
+}
+
+static void method_list(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)params;
+    rpc_reply(req, store_list(arg));
+}
+
+static void method_stat(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    json_t *stat = store_stat(arg, name, &err);
+    if (stat)
+        rpc_reply(req, stat);
+    else
+        rpc_reply_error(req, RPC_FAILED, &err);
+}
+
+static void method_resize(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    uint64_t size;
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    if (!get_u64(params, "size_bytes", 0, INT64_MAX, &size))
+        refuse(req, "\"size_bytes\" must be a number of bytes");
+    else if (store_resize_disk(arg, name, size, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else
+        reply_ok(req);
+}
+
+static void method_quit(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct store *store = arg;
+    (void)params;
+    reply_ok(req);
+    store->quit(store->quit_arg);
+}
+
+struct rpc_server *store_serve_control(struct store *store, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
+                                       struct tv_error *err)
+{
+    static const struct rpc_method methods[] = {
+        {"disk.add", method_add},
+        {"disk.remove", method_remove},
+        {"disk.list", method_list},
+        {"disk.stat", method_stat},
+        {"disk.resize", method_resize},
+        {"store.quit", method_quit},
+        {NULL, NULL},
+    };
+    struct rpc_service service = {.methods = methods, .arg = store};
+    store->quit = quit;
+    store->quit_arg = arg;
+    return rpc_server_create(loop, listen_fd, &service, err);
+}

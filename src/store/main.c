@@ -1,0 +1,130 @@
+// trivet-store: the process. Disks come from the command line (--disk, for users of QEMU and others) or by the control socket (from
+// trivetd, which opens everything). Ends on SIGTERM, SIGINT or store.quit, when all that was taken from the queues is done.
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/rpc.h"
+#include "store/image.h"
+#include "store/options.h"
+#include "store/store.h"
+#include "vhost/memory.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct program {
+    struct loop *loop;
+    struct store *store;
+    struct rpc_server *control;
+    struct loop_source *signals[2];
+};
+
+static void stop(void *arg)
+{
+    struct program *p = arg;
+    loop_stop(p->loop);
+}
+
+static void on_signal(void *arg, int signo)
+{
+    log_event(LOG_INFO, "store", "asked to end", LOG_STR("signal", strsignal(signo)));
+    stop(arg);
+}
+
+static int add_disk(struct program *p, const struct option_disk *option, struct tv_error *err)
+{
+    int image_fd = image_open(option->path, option->disk.read_only, err);
+    if (image_fd < 0)
+        return image_fd;
+    int listen_fd = rpc_listen(option->socket, 0600, err);
+    if (listen_fd < 0) {
+        close(image_fd);
+        return listen_fd;
+    }
+    return store_add_disk(p->store, &option->disk, image_fd, listen_fd, err);
+}
+
+static int check_control(int fd, struct tv_error *err)
+{
+    int listening = 0;
+    socklen_t len = sizeof(listening);
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening)
+        return tv_error_set(err, -EINVAL, "--control %d: not a listening socket", fd);
+    return 0;
+}
+
+static int start(struct program *p, const struct options *options, struct tv_error *err)
+{
+    p->loop = loop_create(err);
+    if (!p->loop)
+        return err->code;
+    // Before the engine's threads, so that they inherit the mask.
+    p->signals[0] = loop_add_signal(p->loop, SIGTERM, on_signal, p, err);
+    p->signals[1] = loop_add_signal(p->loop, SIGINT, on_signal, p, err);
+    if (!p->signals[0] || !p->signals[1])
+        return err->code;
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a write past the limit of file sizes: an error for the guest, not the end of all
+    int r = guest_memory_guard_install(err);
+    if (r)
+        return r;
+    struct store_config config = {.no_uring = options->no_uring};
+    p->store = store_create(p->loop, &config, err);
+    if (!p->store)
+        return err->code;
+    for (unsigned i = 0; i < options->n_disks; i++) {
+        r = add_disk(p, &options->disks[i], err);
+        if (r)
+            return r;
+    }
+    if (options->control_fd < 0)
+        return 0;
+    r = check_control(options->control_fd, err);
+    if (r)
+        return r;
+    p->control = store_serve_control(p->store, p->loop, options->control_fd, stop, p, err);
+    return p->control ? 0 : err->code;
+}
+
+static void finish(struct program *p, const struct options *options)
+{
+    rpc_server_destroy(p->control);
+    store_destroy(p->store);
+    for (unsigned i = 0; i < options->n_disks; i++)
+        unlink(options->disks[i].socket);
+    loop_remove(p->signals[0]);
+    loop_remove(p->signals[1]);
+    if (p->loop)
+        loop_destroy(p->loop);
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct tv_error err = {0};
+    int r = options_parse(&options, argc, argv, &err);
+    if (r == OPTIONS_HELP || r == OPTIONS_VERSION) {
+        fputs(r == OPTIONS_HELP ? options_help : options_version, stdout);
+        return 0;
+    }
+    if (r) {
+        fprintf(stderr, "trivet-store: %s\n", err.text);
+        return 2;
+    }
+    log_configure(LOG_INFO, options.log_json);
+    struct program p = {0};
+    r = start(&p, &options, &err);
+    if (r) {
+        fprintf(stderr, "trivet-store: %s\n", err.text);
+    } else {
+        log_event(LOG_INFO, "store", "serving", LOG_U64("disks", options.n_disks), LOG_STR("engine", store_describe(p.store)));
+        r = loop_run(p.loop);
+    }
+    finish(&p, &options);
+    options_free(&options);
+    return r ? 2 : 0;
+}

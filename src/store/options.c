@@ -1,0 +1,164 @@
+// The command line: see options.h.
+#include "store/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char options_help[] =
+    "usage: trivet-store [--control FD] [--io auto|threads] [--log text|json] [--disk KEY=VALUE,...]...\n"
+    "\n"
+    "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
+    "\n"
+    "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096]\n"
+    "                a disk: its image, and the socket on which it waits for a machine\n"
+    "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize, store.quit\n"
+    "  --io threads  do without io_uring\n"
+    "  --log json    one JSON object a line\n"
+    "\n"
+    "QEMU takes such a disk by: -object memory-backend-memfd,id=m,size=1G,share=on -machine memory-backend=m\n"
+    "  -chardev socket,id=c,path=PATH,reconnect=1 -device vhost-user-blk-pci,chardev=c\n"
+    "\n"
+    "Ends on SIGTERM with status 0, all requests done; with status 2 when it was called wrong.\n";
+const char options_version[] = "trivet-store " TRIVET_VERSION "\n";
+
+static int parse_number(const char *text, unsigned least, unsigned most, unsigned *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long n = strtoul(text, &end, 10);
+    if (errno || end == text || *end || *text == '-' || n < least || n > most)
+        return -EINVAL;
+    *value = (unsigned)n;
+    return 0;
+}
+
+enum key { KEY_NAME, KEY_PATH, KEY_SOCKET, KEY_SERIAL, KEY_READ_ONLY, KEY_QUEUES, KEY_BLOCK_SIZE };
+
+static int set_key(struct option_disk *disk, enum key key, const char *value)
+{
+    unsigned n = 0;
+    int r = 0;
+    if ((key == KEY_READ_ONLY) != !value)
+        return -EINVAL;
+    switch (key) {
+    case KEY_NAME:
+        disk->disk.name = value;
+        break;
+    case KEY_PATH:
+        disk->path = value;
+        break;
+    case KEY_SOCKET:
+        disk->socket = value;
+        break;
+    case KEY_SERIAL:
+        disk->disk.serial = value;
+        break;
+    case KEY_READ_ONLY:
+        disk->disk.read_only = true;
+        break;
+    case KEY_QUEUES:
+        r = parse_number(value, 1, STORE_QUEUES_MAX, &n);
+        disk->disk.n_queues = n;
+        break;
+    case KEY_BLOCK_SIZE:
+        r = parse_number(value, 512, 4096, &n);
+        disk->disk.block_size_bytes = n;
+        break;
+    }
+    return r;
+}
+
+static int parse_disk(struct options *options, const char *argument, struct tv_error *err)
+{
+    static char *const keys[] = {"name", "path", "socket", "serial", "read-only", "queues", "block-size", NULL};
+    if (options->n_disks == OPTIONS_DISKS_MAX)
+        return tv_error_set(err, -EINVAL, "more than %d disks on one command line; start a second store", OPTIONS_DISKS_MAX);
+    char *text = strdup(argument);
+    if (!text)
+        return tv_error_set(err, -ENOMEM, "out of memory");
+    struct option_disk *disk = &options->disks[options->n_disks];
+    options->text[options->n_disks++] = text;
+    disk->disk.n_queues = 1;
+    for (char *rest = text, *value; *rest;) {
+        char *item = rest;
+        int key = getsubopt(&rest, keys, &value);
+        if (key < 0)
+            return tv_error_set(err, -EINVAL,
+                                "--disk %s: '%s' is not known; there are name=, path=, socket=, serial=, queues=, block-size= and "
+                                "read-only",
+                                argument, item);
+        if (set_key(disk, (enum key)key, value))
+            return tv_error_set(err, -EINVAL, "--disk %s: '%s' has no good value (queues: 1 to %d; block-size: 512 to 4096)",
+                                argument, keys[key], STORE_QUEUES_MAX);
+    }
+    if (!disk->disk.name || !disk->path || !disk->socket)
+        return tv_error_set(err, -EINVAL, "--disk %s: name=, path= and socket= are all needed", argument);
+    return 0;
+}
+
+static int parse_one(struct options *options, int option, const char *argument, struct tv_error *err)
+{
+    unsigned fd;
+    switch (option) {
+    case 'd':
+        return parse_disk(options, argument, err);
+    case 'c':
+        if (parse_number(argument, 0, 1u << 20, &fd))
+            return tv_error_set(err, -EINVAL, "--control %s: must be the number of an open descriptor", argument);
+        options->control_fd = (int)fd;
+        return 0;
+    case 'i':
+        options->no_uring = !strcmp(argument, "threads");
+        if (!options->no_uring && strcmp(argument, "auto"))
+            return tv_error_set(err, -EINVAL, "--io %s: must be auto or threads", argument);
+        return 0;
+    case 'l':
+        options->log_json = !strcmp(argument, "json");
+        if (!options->log_json && strcmp(argument, "text"))
+            return tv_error_set(err, -EINVAL, "--log %s: must be text or json", argument);
+        return 0;
+    case 'h':
+        return OPTIONS_HELP;
+    case 'v':
+        return OPTIONS_VERSION;
+    default:
+        return tv_error_set(err, -EINVAL, "called wrong; trivet-store --help tells how");
+    }
+}
+
+int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
+{
+    static const struct option longs[] = {
+        {"disk", required_argument, NULL, 'd'},
+        {"control", required_argument, NULL, 'c'},
+        {"io", required_argument, NULL, 'i'},
+        {"log", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
+    };
+    *options = (struct options){.control_fd = -1};
+    opterr = 0;
+    int r = 0, option;
+    while (!r && (option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+        r = option == '?'
+                ? tv_error_set(err, -EINVAL, "%s: not known, or its value is missing; trivet-store --help tells what there is",
+                               argv[optind - 1])
+                : parse_one(options, option, optarg, err);
+    if (!r && optind < argc)
+        r = tv_error_set(err, -EINVAL, "%s: not an option; a disk is given by --disk name=N,path=IMAGE,socket=PATH", argv[optind]);
+    if (!r && !options->n_disks && options->control_fd < 0)
+        r = tv_error_set(err, -EINVAL, "nothing to serve; give --disk name=N,path=IMAGE,socket=PATH or --control FD");
+    if (r < 0)
+        options_free(options);
+    return r;
+}
+
+void options_free(struct options *options)
+{
+    for (unsigned i = 0; i < options->n_disks; i++)
+        free(options->text[i]);
+    options->n_disks = 0;
+}

@@ -1,0 +1,47 @@
+// The store: disks served over vhost-user-blk from raw files and block devices. The one public header of this folder.
+//
+// One thread runs everything: the loop, the disks' queues, the dispatcher and the I/O engine. Work is done in batches: a kick or a
+// batch of completions ends with store_end_batch(), which hands the device what the dispatcher lets go, in one system call, and
+// calls each queue that got answers once.
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define STORE_QUEUES_MAX 64
+#define STORE_WINDOW 256 // requests with the device at once
+#define STORE_NAME_MAX 64
+
+struct store;
+struct disk;
+
+struct store_config {
+    bool no_uring; // threads that block, although io_uring would work
+};
+
+struct disk_config {
+    const char *name;   // at most STORE_NAME_MAX - 1 bytes; unique in the store
+    const char *serial; // at most 20 bytes; NULL: the name
+    bool read_only;
+    unsigned n_queues;         // 1 to STORE_QUEUES_MAX
+    uint32_t block_size_bytes; // 0: what the image's device wants
+};
+
+struct store *store_create(struct loop *loop, const struct store_config *config, struct tv_error *err);
+void store_destroy(struct store *store); // drains and removes all disks
+const char *store_describe(const struct store *store);
+
+// Takes both descriptors, also on failure: the image (see image.h about who opens it), and a listening vhost-user socket.
+int store_add_disk(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err);
+int store_remove_disk(struct store *store, const char *name, struct tv_error *err); // drains
+int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes, struct tv_error *err);
+json_t *store_list(const struct store *store);
+json_t *store_stat(const struct store *store, const char *name, struct tv_error *err); // NULL with err: there is none
+
+// The control socket: takes listen_fd. `quit` is called by store.quit.
+struct rpc_server *store_serve_control(struct store *store, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
+                                       struct tv_error *err);

@@ -1,0 +1,383 @@
+// Address translation (Privileged ISA, chapters 11 and 12) and access to guest memory. See mmu.h.
+//
+// Page tables are read afresh at each miss and never written: accessed and dirty bits are the guest's (Svade).
+#include "machine/engine/rv64/mmu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PTE_V (1ull << 0)
+#define PTE_R (1ull << 1)
+#define PTE_W (1ull << 2)
+#define PTE_X (1ull << 3)
+#define PTE_U (1ull << 4)
+#define PTE_A (1ull << 6)
+#define PTE_D (1ull << 7)
+#define PTE_PPN_SHIFT 10
+#define PTE_PPN ((1ull << 44) - 1)
+#define PTE_RESERVED (0x7full << 54)
+#define PTE_PBMT (3ull << 61)
+#define PTE_N (1ull << 63)
+
+#define SATP_MODE(satp) ((satp) >> 60)
+#define SATP_ASID(satp) ((satp) >> 44 & 0xffff)
+#define SATP_PPN(satp) ((satp) & PTE_PPN)
+
+// Parts of a context, the low 12 bits of a tag. An empty entry has a tag that no context makes.
+enum { CONTEXT_U = 0, CONTEXT_S = 1, CONTEXT_S_SUM = 2, CONTEXT_MXR = 1 << 2, CONTEXT_SPACE_SHIFT = 3 };
+#define TAG_EMPTY 3ull
+
+struct translation {
+    uint64_t pa;
+    uint64_t leaf_mask; // address bits that the leaf does not map through
+};
+
+struct rv64_tlb *rv64_tlb_create(void)
+{
+    struct rv64_tlb *tlb = calloc(1, sizeof(*tlb));
+    if (tlb)
+        rv64_tlb_flush(tlb);
+    return tlb;
+}
+
+void rv64_tlb_destroy(struct rv64_tlb *tlb)
+{
+    free(tlb);
+}
+
+static void flush_access(struct rv64_tlb *tlb, enum rv64_access access)
+{
+    for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
+        tlb->entries[access][i].tag = TAG_EMPTY;
+}
+
+void rv64_tlb_flush(struct rv64_tlb *tlb)
+{
+    flush_access(tlb, RV64_READ);
+    flush_access(tlb, RV64_WRITE);
+    flush_access(tlb, RV64_EXECUTE);
+    tlb->has_superpages = false;
+}
+
+void rv64_tlb_flush_writes(struct rv64_tlb *tlb)
+{
+    flush_access(tlb, RV64_WRITE);
+}
+
+// Forgets what maps va, in any address space: more than asked for is allowed.
+void rv64_tlb_flush_page(struct rv64_tlb *tlb, uint64_t va)
+{
+    for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++) {
+        if (!tlb->has_superpages) {
+            rv64_tlb_entry(tlb, access, va)->tag = TAG_EMPTY;
+            continue;
+        }
+        // An entry is a fragment of a leaf, and all fragments of the leaf that maps va must go.
+        for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
+            if (((tlb->entries[access][i].tag ^ va) & tlb->leaf_mask[access][i]) == 0)
+                tlb->entries[access][i].tag = TAG_EMPTY;
+    }
+}
+
+// The address space's number is given up, so that no tag fits any more; the next use gets a new one.
+void rv64_tlb_flush_asid(struct rv64_vcpu *v, uint64_t asid)
+{
+    for (unsigned i = 0; i < v->tlb->n_spaces; i++)
+        if (SATP_ASID(v->tlb->spaces[i]) == (asid & 0xffff))
+            v->tlb->spaces[i] = ~0ull;
+    rv64_mmu_context(v);
+}
+
+static unsigned find_space(struct rv64_vcpu *v, uint64_t key)
+{
+    struct rv64_tlb *tlb = v->tlb;
+    if (tlb->spaces[tlb->space] == key && tlb->space < tlb->n_spaces)
+        return tlb->space;
+    for (unsigned i = 0; i < tlb->n_spaces; i++)
+        if (tlb->spaces[i] == key)
+            return i;
+    if (tlb->n_spaces == RV64_TLB_SPACES) {
+        rv64_tlb_flush(tlb); // the numbers begin anew
+        rv64_blocks_flush_lookup(v->blocks);
+        tlb->n_spaces = 0;
+    }
+    tlb->spaces[tlb->n_spaces] = key;
+    return tlb->n_spaces++;
+}
+
+void rv64_mmu_context(struct rv64_vcpu *v)
+{
+    struct rv64_tlb *tlb = v->tlb;
+    uint64_t key = SATP_MODE(v->satp) << 60 | SATP_ASID(v->satp) << 44;
+    tlb->space = find_space(v, SATP_MODE(v->satp) ? key : 0);
+    uint64_t space = (uint64_t)tlb->space << CONTEXT_SPACE_SHIFT;
+    uint64_t mode = v->priv == RV64_U ? CONTEXT_U : v->sstatus & RV64_SSTATUS_SUM ? CONTEXT_S_SUM : CONTEXT_S;
+    uint64_t mxr = v->sstatus & RV64_SSTATUS_MXR ? CONTEXT_MXR : 0;
+    tlb->context[RV64_READ] = space | mode | mxr;
+    tlb->context[RV64_WRITE] = space | mode;
+    tlb->context[RV64_EXECUTE] = space | (v->priv == RV64_U ? CONTEXT_U : CONTEXT_S);
+}
+
+// --- Guest-physical memory
+
+uint8_t *rv64_ram(const struct rv64_engine *e, uint64_t pa, uint64_t len_bytes)
+{
+    const struct guest_memory *mem = e->config.mem;
+    for (unsigned i = 0; i < mem->n_regions; i++) {
+        const struct guest_region *r = &mem->regions[i];
+        uint64_t offset = pa - r->guest_addr;
+        if (offset < r->size_bytes && len_bytes <= r->size_bytes - offset)
+            return r->host + offset;
+    }
+    return NULL;
+}
+
+static void mark_dirty(const struct rv64_engine *e, uint64_t pa)
+{
+    const struct guest_memory *mem = e->config.mem;
+    for (unsigned i = 0; i < mem->n_regions; i++) {
+        uint64_t page = (pa - mem->regions[i].guest_addr) / RV64_PAGE_BYTES;
+        if (pa - mem->regions[i].guest_addr >= mem->regions[i].size_bytes || !e->dirty[i])
+            continue;
+        atomic_fetch_or_explicit(&e->dirty[i][page / 64], 1ull << (page % 64), memory_order_relaxed);
+    }
+}
+
+// --- Page walks
+
+static bool fault(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, bool page)
+{
+    static const uint8_t causes[3][2] = {
+        [RV64_READ] = {RV64_CAUSE_LOAD_ACCESS, RV64_CAUSE_LOAD_PAGE},
+        [RV64_WRITE] = {RV64_CAUSE_STORE_ACCESS, RV64_CAUSE_STORE_PAGE},
+        [RV64_EXECUTE] = {RV64_CAUSE_FETCH_ACCESS, RV64_CAUSE_FETCH_PAGE},
+    };
+    v->trap_cause = causes[access][page];
+    v->trap_value = va;
+    return false;
+}
+
+static bool leaf_permits(const struct rv64_vcpu *v, uint64_t pte, enum rv64_access access)
+{
+    if (v->priv == RV64_U && !(pte & PTE_U))
+        return false;
+    if (v->priv == RV64_S && (pte & PTE_U) && (access == RV64_EXECUTE || !(v->sstatus & RV64_SSTATUS_SUM)))
+        return false;
+    if (!(pte & PTE_A))
+        return false;
+    switch (access) {
+    case RV64_READ:
+        return pte & PTE_R || (pte & PTE_X && v->sstatus & RV64_SSTATUS_MXR);
+    case RV64_WRITE:
+        return pte & PTE_W && pte & PTE_D;
+    default:
+        return pte & PTE_X;
+    }
+}
+
+// The leaf's page frame applied to va; false when the leaf is malformed (Privileged ISA 11.3.2 step 5, Svnapot).
+static bool leaf_translate(uint64_t pte, unsigned level, uint64_t va, struct translation *out)
+{
+    uint64_t ppn = pte >> PTE_PPN_SHIFT & PTE_PPN;
+    uint64_t mapped = (1ull << (12 + 9 * level)) - 1;
+    if (pte & PTE_N) {
+        if (level != 0 || (ppn & 15) != 8)
+            return false; // 64 KiB is the only size there is
+        ppn &= ~15ull;
+        mapped = 0xffff;
+    } else if (ppn & (mapped >> 12)) {
+        return false; // a misaligned superpage
+    }
+    out->pa = ppn << 12 | (va & mapped);
+    out->leaf_mask = ~mapped;
+    return true;
+}
+
+static bool walk(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, struct translation *out)
+{
+    unsigned levels = (unsigned)SATP_MODE(v->satp) - 8 + 3; // modes 8, 9 and 10: Sv39, Sv48, Sv57
+    unsigned va_bits = 12 + 9 * levels;
+    if ((uint64_t)((int64_t)(va << (64 - va_bits)) >> (64 - va_bits)) != va)
+        return fault(v, va, access, true);
+
+    uint64_t table = SATP_PPN(v->satp) << 12;
+    for (unsigned level = levels; level-- > 0;) {
+        uint64_t index = va >> (12 + 9 * level) & 511;
+        const _Atomic uint64_t *entry = (const _Atomic uint64_t *)(void *)rv64_ram(v->engine, table + index * 8, 8);
+        if (!entry)
+            return fault(v, va, access, false);
+        uint64_t pte = atomic_load_explicit(entry, memory_order_acquire);
+        if (!(pte & PTE_V) || (pte & (PTE_R | PTE_W)) == PTE_W || pte & PTE_RESERVED || (pte & PTE_PBMT) == PTE_PBMT)
+            return fault(v, va, access, true);
+        if (!(pte & (PTE_R | PTE_X))) {
+            if (pte & (PTE_A | PTE_D | PTE_U | PTE_N | PTE_PBMT))
+                return fault(v, va, access, true);
+            table = (pte >> PTE_PPN_SHIFT & PTE_PPN) << 12;
+            continue;
+        }
+        if (!leaf_permits(v, pte, access) || !leaf_translate(pte, level, va, out))
+            return fault(v, va, access, true);
+        return true;
+    }
+    return fault(v, va, access, true); // the last level has no leaf
+}
+
+static bool translate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, struct translation *out)
+{
+    if (SATP_MODE(v->satp) != 0)
+        return walk(v, va, access, out);
+    *out = (struct translation){.pa = va, .leaf_mask = RV64_PAGE_MASK};
+    return true;
+}
+
+// The host's address behind va, entered into the cache; NULL with *pa set when it is no RAM. False: the access faults.
+static bool resolve(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, uint8_t **host, uint64_t *pa)
+{
+    struct translation t;
+    v->counters.tlb_misses++;
+    if (!translate(v, va, access, &t))
+        return false;
+    *pa = t.pa;
+    uint8_t *page = rv64_ram(v->engine, t.pa & RV64_PAGE_MASK, RV64_PAGE_BYTES);
+    *host = NULL;
+    if (!page)
+        return true;
+    *host = page + (t.pa & (RV64_PAGE_BYTES - 1));
+    if (access == RV64_WRITE)
+        mark_dirty(v->engine, t.pa);
+    struct rv64_tlb *tlb = v->tlb;
+    struct rv64_tlb_entry *e = rv64_tlb_entry(tlb, access, va);
+    e->tag = (va & RV64_PAGE_MASK) | tlb->context[access];
+    e->addend = (uint64_t)(uintptr_t)page - (va & RV64_PAGE_MASK);
+    tlb->leaf_mask[access][e - tlb->entries[access]] = t.leaf_mask & RV64_PAGE_MASK;
+    if (t.leaf_mask != RV64_PAGE_MASK)
+        tlb->has_superpages = true;
+    return true;
+}
+
+// RAM at va, through the cache. NULL with the trap set when the access faults or there is no RAM.
+static uint8_t *ram_at(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
+{
+    uint8_t *host = rv64_tlb_hit(v->tlb, access, va);
+    uint64_t pa;
+    if (host)
+        return host;
+    if (!resolve(v, va, access, &host, &pa))
+        return NULL;
+    if (!host)
+        fault(v, va, access, false);
+    return host;
+}
+
+// --- Accesses
+
+static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, enum rv64_access access, uint64_t *value)
+{
+    const struct rv64_engine *e = v->engine;
+    v->counters.mmio_exits++;
+    if (pa & (size - 1))
+        return fault(v, va, access, false); // devices take aligned accesses only
+    if (pa - e->config.imsic_base < (uint64_t)e->config.n_vcpus * RV64_PAGE_BYTES) {
+        // An interrupt file: seteipnum_le is all there is to write, reads are zero (AIA 3.5).
+        if (size != 4)
+            return fault(v, va, access, false);
+        uint64_t file = (pa - e->config.imsic_base) / RV64_PAGE_BYTES;
+        if (access == RV64_READ)
+            *value = 0;
+        else if (pa % RV64_PAGE_BYTES == 0)
+            rv64_imsic_raise(e->vcpus[file], (uint32_t)*value);
+        return true;
+    }
+    const struct engine_host *host = &e->config.host;
+    int ret = access == RV64_READ ? host->mmio_read(host->arg, pa, size, value) : host->mmio_write(host->arg, pa, size, *value);
+    return ret ? fault(v, va, access, false) : true;
+}
+
+// The two parts of what crosses a page's end: both are translated before anything is done, so that faults are precise.
+static bool split(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, uint8_t *parts[static 2], unsigned *first_bytes)
+{
+    *first_bytes = (unsigned)(RV64_PAGE_BYTES - (va & (RV64_PAGE_BYTES - 1)));
+    parts[0] = ram_at(v, va, access);
+    if (!parts[0])
+        return false;
+    parts[1] = ram_at(v, va + *first_bytes, access);
+    return parts[1] != NULL;
+}
+
+bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
+{
+    *value = 0;
+    if (rv64_crosses_page(va, size)) {
+        uint8_t *parts[2];
+        unsigned first;
+        if (!split(v, va, RV64_READ, parts, &first))
+            return false;
+        memcpy(value, parts[0], first);
+        memcpy((uint8_t *)value + first, parts[1], size - first);
+        return true;
+    }
+    uint8_t *host;
+    uint64_t pa;
+    if (!resolve(v, va, RV64_READ, &host, &pa))
+        return false;
+    if (!host)
+        return mmio(v, va, pa, size, RV64_READ, value);
+    memcpy(value, host, size);
+    return true;
+}
+
+bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
+{
+    if (rv64_crosses_page(va, size)) {
+        uint8_t *parts[2];
+        unsigned first;
+        if (!split(v, va, RV64_WRITE, parts, &first))
+            return false;
+        memcpy(parts[0], &value, first);
+        memcpy(parts[1], (uint8_t *)&value + first, size - first);
+        return true;
+    }
+    uint8_t *host;
+    uint64_t pa;
+    if (!resolve(v, va, RV64_WRITE, &host, &pa))
+        return false;
+    if (!host)
+        return mmio(v, va, pa, size, RV64_WRITE, &value);
+    memcpy(host, &value, size);
+    return true;
+}
+
+void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access)
+{
+    if (va & (size - 1)) {
+        v->trap_cause = access == RV64_READ ? RV64_CAUSE_LOAD_MISALIGNED : RV64_CAUSE_STORE_MISALIGNED;
+        v->trap_value = va;
+        return NULL;
+    }
+    return ram_at(v, va, access);
+}
+
+const uint8_t *rv64_fetch(struct rv64_vcpu *v, uint64_t va)
+{
+    return ram_at(v, va, RV64_EXECUTE);
+}
+
+bool rv64_cache_block(struct rv64_vcpu *v, uint64_t va, bool zero)
+{
+    uint64_t block = va & ~(RV64_CACHE_BLOCK_BYTES - 1ull);
+    if (zero) {
+        uint8_t *host = ram_at(v, block, RV64_WRITE);
+        if (host)
+            memset(host, 0, RV64_CACHE_BLOCK_BYTES);
+        else
+            v->trap_value = va;
+        return host != NULL;
+    }
+    // Management needs permission to read or to write, and what lacks both faults as a store (CMO 1.0, 2.5).
+    if (ram_at(v, block, RV64_READ))
+        return true;
+    if (ram_at(v, block, RV64_WRITE))
+        return true;
+    v->trap_value = va;
+    return false;
+}

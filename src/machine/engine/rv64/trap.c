@@ -1,0 +1,75 @@
+// Exceptions, interrupts and the return from them (Privileged ISA, chapter 10). All traps go to S mode. On the vcpu's thread.
+#include "machine/engine/rv64/mmu.h"
+
+static void enter_supervisor(struct rv64_vcpu *v, uint64_t cause, uint64_t value, uint64_t handler)
+{
+    v->sepc = v->pc;
+    v->scause = cause;
+    v->stval = value;
+    uint64_t status = v->sstatus & ~(RV64_SSTATUS_SPIE | RV64_SSTATUS_SIE | RV64_SSTATUS_SPP);
+    if (v->sstatus & RV64_SSTATUS_SIE)
+        status |= RV64_SSTATUS_SPIE;
+    if (v->priv == RV64_S)
+        status |= RV64_SSTATUS_SPP;
+    v->sstatus = status;
+    v->priv = RV64_S;
+    v->pc = handler;
+    v->reserved_addr = ~0ull;
+    rv64_mmu_context(v);
+}
+
+void rv64_trap(struct rv64_vcpu *v, uint64_t cause, uint64_t value)
+{
+    v->counters.traps++;
+    enter_supervisor(v, cause, value, v->stvec & ~3ull);
+}
+
+void rv64_sret(struct rv64_vcpu *v)
+{
+    uint64_t status = v->sstatus & ~(RV64_SSTATUS_SIE | RV64_SSTATUS_SPP);
+    if (v->sstatus & RV64_SSTATUS_SPIE)
+        status |= RV64_SSTATUS_SIE;
+    v->priv = v->sstatus & RV64_SSTATUS_SPP ? RV64_S : RV64_U;
+    v->sstatus = status | RV64_SSTATUS_SPIE;
+    v->pc = v->sepc;
+    v->reserved_addr = ~0ull;
+    rv64_mmu_context(v);
+    if (rv64_interrupt_top(v))
+        atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
+}
+
+uint64_t rv64_pending(const struct rv64_vcpu *v)
+{
+    uint64_t pending = atomic_load_explicit(&v->sip, memory_order_acquire);
+    if (rv64_time(v->engine) >= v->stimecmp)
+        pending |= 1ull << RV64_IRQ_TIMER;
+    if (rv64_imsic_top(v))
+        pending |= 1ull << RV64_IRQ_EXTERNAL;
+    return pending;
+}
+
+// By the default order of AIA table 8; priorities cannot be changed (iprio reads as zero).
+unsigned rv64_interrupt_top(const struct rv64_vcpu *v)
+{
+    if (!v->sie)
+        return 0;
+    uint64_t ready = rv64_pending(v) & v->sie;
+    static const uint8_t order[] = {RV64_IRQ_EXTERNAL, RV64_IRQ_SOFTWARE, RV64_IRQ_TIMER};
+    for (unsigned i = 0; i < sizeof(order); i++)
+        if (ready & 1ull << order[i])
+            return order[i];
+    return 0;
+}
+
+bool rv64_interrupt_take(struct rv64_vcpu *v)
+{
+    if (v->priv == RV64_S && !(v->sstatus & RV64_SSTATUS_SIE))
+        return false;
+    unsigned irq = rv64_interrupt_top(v);
+    if (!irq)
+        return false;
+    v->counters.interrupts++;
+    uint64_t offset = v->stvec & 1 ? 4ull * irq : 0;
+    enter_supervisor(v, RV64_CAUSE_INTERRUPT | irq, 0, (v->stvec & ~3ull) + offset);
+    return true;
+}

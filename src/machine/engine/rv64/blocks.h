@@ -1,5 +1,5 @@
-// Decoded blocks of one vcpu: straight runs of instructions, each within a page, found by where their code lies in RAM. Owned by the
-// vcpu's thread.
+// Decoded blocks of one vcpu: straight runs of instructions, each within a page, found by where their code lies in RAM. Owned by
+// the vcpu's thread.
 //
 // Blocks live in an arena that is emptied as a whole when it is full. A block may be stale once fence.i was executed; it is
 // compared with memory before it runs again.
@@ -11,8 +11,8 @@
 #define RV64_BLOCK_INSNS_MAX 64
 
 struct rv64_block {
-    const uint8_t *code; // where it was decoded from
-    uint64_t generation; // it agreed with memory at this fence.i; only that of the cache makes it usable
+    const uint8_t *code;     // where it was decoded from
+    uint64_t generation;     // it agreed with memory at this fence.i; only that of the cache makes it usable
     struct rv64_block *next; // of the same hash
     // Successors within the same page: [0] behind the block's end, [1] where its jump goes. NULL when not yet known.
     struct rv64_block *link[2];

@@ -27,7 +27,6 @@ enum {
     CSR_SATP = 0x180,
     CSR_CYCLE = 0xc00,
     CSR_TIME = 0xc01,
-    CSR_INSTRET = 0xc02,
     CSR_HPMCOUNTER31 = 0xc1f,
     CSR_STOPI = 0xdb0,
 };
@@ -60,17 +59,11 @@ static bool counter_read(struct rv64_vcpu *v, unsigned csr, uint64_t *value)
 {
     if (v->priv == RV64_U && !(v->scounteren >> (csr - CSR_CYCLE) & 1))
         return false;
-    switch (csr) {
-    case CSR_TIME:
+    if (csr == CSR_TIME) {
         *value = rv64_time(v->engine);
         return true;
-    case CSR_CYCLE: // one instruction, one cycle
-    case CSR_INSTRET:
-        *value = v->instret;
-        return true;
-    default:
-        return rv64_pmu_read(v, csr - CSR_CYCLE, value) == 0;
     }
+    return rv64_pmu_read(v, csr - CSR_CYCLE, value) == 0;
 }
 
 // AIA 5.4.2: the number in bits 27..16; as no priorities can be set the lower part is always 1.

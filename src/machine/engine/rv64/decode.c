@@ -184,12 +184,10 @@ uint32_t rv64_encode(const struct rv64_insn *insn)
 #define C_HIGH ((uint8_t)(8 + bits(raw, 9, 7)))
 #define C_SHIFT ((int32_t)(bits(raw, 12, 12) << 5 | bits(raw, 6, 2)))
 #define C_IMM sign_extend(bits(raw, 12, 12) << 5 | bits(raw, 6, 2), 6)
-#define C_IMM_ADDI4SPN                                                                                                             \
-    ((int32_t)(bits(raw, 12, 11) << 4 | bits(raw, 10, 7) << 6 | bits(raw, 6, 6) << 2 | bits(raw, 5, 5) << 3))
+#define C_IMM_ADDI4SPN ((int32_t)(bits(raw, 12, 11) << 4 | bits(raw, 10, 7) << 6 | bits(raw, 6, 6) << 2 | bits(raw, 5, 5) << 3))
 #define C_IMM_ADDI16SP                                                                                                             \
-    sign_extend(bits(raw, 12, 12) << 9 | bits(raw, 4, 3) << 7 | bits(raw, 5, 5) << 6 | bits(raw, 2, 2) << 5 |                      \
-                    bits(raw, 6, 6) << 4,                                                                                          \
-                10)
+    sign_extend(                                                                                                                   \
+        bits(raw, 12, 12) << 9 | bits(raw, 4, 3) << 7 | bits(raw, 5, 5) << 6 | bits(raw, 2, 2) << 5 | bits(raw, 6, 6) << 4, 10)
 #define C_IMM_W ((int32_t)(bits(raw, 12, 10) << 3 | bits(raw, 6, 6) << 2 | bits(raw, 5, 5) << 6))
 #define C_IMM_D ((int32_t)(bits(raw, 12, 10) << 3 | bits(raw, 6, 5) << 6))
 #define C_IMM_LWSP ((int32_t)(bits(raw, 12, 12) << 5 | bits(raw, 6, 4) << 2 | bits(raw, 3, 2) << 6))
@@ -201,9 +199,8 @@ uint32_t rv64_encode(const struct rv64_insn *insn)
                     bits(raw, 7, 7) << 6 | bits(raw, 2, 2) << 5 | bits(raw, 11, 11) << 4 | bits(raw, 5, 3) << 1,                   \
                 12)
 #define C_IMM_B                                                                                                                    \
-    sign_extend(bits(raw, 12, 12) << 8 | bits(raw, 6, 5) << 6 | bits(raw, 2, 2) << 5 | bits(raw, 11, 10) << 3 |                    \
-                    bits(raw, 4, 3) << 1,                                                                                          \
-                9)
+    sign_extend(                                                                                                                   \
+        bits(raw, 12, 12) << 8 | bits(raw, 6, 5) << 6 | bits(raw, 2, 2) << 5 | bits(raw, 11, 10) << 3 | bits(raw, 4, 3) << 1, 9)
 
 static bool decode_compressed(uint32_t raw, struct rv64_insn *insn)
 {
@@ -281,9 +278,9 @@ bool rv64_decode(uint32_t raw, struct rv64_insn *insn)
 static const char *const x_names[32] = {"zero", "ra", "sp", "gp", "tp",  "t0",  "t1", "t2", "s0", "s1", "a0",
                                         "a1",   "a2", "a3", "a4", "a5",  "a6",  "a7", "s2", "s3", "s4", "s5",
                                         "s6",   "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6"};
-static const char *const f_names[32] = {"ft0", "ft1", "ft2",  "ft3",  "ft4", "ft5", "ft6",  "ft7",  "fs0",  "fs1", "fa0",
-                                        "fa1", "fa2", "fa3",  "fa4",  "fa5", "fa6", "fa7",  "fs2",  "fs3",  "fs4", "fs5",
-                                        "fs6", "fs7", "fs8",  "fs9",  "fs10", "fs11", "ft8", "ft9", "ft10", "ft11"};
+static const char *const f_names[32] = {"ft0", "ft1", "ft2", "ft3", "ft4",  "ft5",  "ft6", "ft7", "fs0",  "fs1", "fa0",
+                                        "fa1", "fa2", "fa3", "fa4", "fa5",  "fa6",  "fa7", "fs2", "fs3",  "fs4", "fs5",
+                                        "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", "ft10", "ft11"};
 static const char *const rm_names[8] = {"rne", "rtz", "rdn", "rup", "rmm", "rm5", "rm6", "dyn"};
 static const char *const order_names[4] = {"", ".rl", ".aq", ".aqrl"};
 

@@ -39,7 +39,7 @@ enum {
     RV64_P_PRIVILEGED = 1 << 16, // illegal in U mode
 };
 #define RV64_P_SIZE(bytes) ((bytes) << RV64_P_SIZE_SHIFT)
-#define RV64_P_SIZE_OF(properties) ((properties) & 15)
+#define RV64_P_SIZE_OF(properties) ((properties)&15)
 #define RV64_P_MEMORY (RV64_P_LOAD | RV64_P_STORE)
 #define RV64_P_ENDS_BLOCK (RV64_P_BRANCH | RV64_P_JUMP | RV64_P_JUMP_REGISTER | RV64_P_SYSTEM)
 

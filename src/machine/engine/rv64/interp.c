@@ -77,6 +77,23 @@ static void fence_vma(struct rv64_vcpu *v, const struct rv64_insn *insn)
     rv64_fence_local(v, &fence);
 }
 
+// False: the call faulted on guest memory and is a trap instead.
+static bool call_sbi(struct rv64_vcpu *v)
+{
+    if (setjmp(v->sbi_fault))
+        return false;
+    rv64_sbi_call(v);
+    return true;
+}
+
+uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
+{
+    uint64_t value;
+    if (!rv64_load(v, addr, sizeof(value), &value))
+        longjmp(v->sbi_fault, 1);
+    return value;
+}
+
 // --- Guest memory: the cache hit here, all else in mmu.c. Accesses need not be aligned.
 
 #define UNALIGNED(type)                                                                                                            \
@@ -220,8 +237,8 @@ UNALIGNED(uint64_t);
         if (v->priv == RV64_U)                                                                                                     \
             TRAP(RV64_CAUSE_ECALL_U, 0);                                                                                           \
         SYNC();                                                                                                                    \
-        v->counters.hypercalls++;                                                                                                  \
-        rv64_sbi_call(v);                                                                                                          \
+        if (!call_sbi(v))                                                                                                          \
+            goto trap;                                                                                                             \
     } while (0)
 #define SRET()                                                                                                                     \
     do {                                                                                                                           \

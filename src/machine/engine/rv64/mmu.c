@@ -21,7 +21,7 @@
 
 #define SATP_MODE(satp) ((satp) >> 60)
 #define SATP_ASID(satp) ((satp) >> 44 & 0xffff)
-#define SATP_PPN(satp) ((satp) & PTE_PPN)
+#define SATP_PPN(satp) ((satp)&PTE_PPN)
 
 // Parts of a context, the low 12 bits of a tag. An empty entry has a tag that no context makes.
 enum { CONTEXT_U = 0, CONTEXT_S = 1, CONTEXT_S_SUM = 2, CONTEXT_MXR = 1 << 2, CONTEXT_SPACE_SHIFT = 3 };

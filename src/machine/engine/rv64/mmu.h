@@ -1,10 +1,10 @@
 // A vcpu's view of guest memory: translation caches and the accesses through them. Owned by the vcpu's thread, but for
 // rv64_mmu_log_flush(), which is called while no vcpu runs.
 //
-// There are three caches (read, write, execute), each direct-mapped by virtual page. A tag is the page's address with, in its low 12
-// bits, the context under which the entry was made: address space (a small number given to each satp mode and ASID), MXR, and the
-// privilege with SUM. So a change of privilege, SUM or ASID needs no flush. An entry exists only for RAM, and in the write cache
-// only for pages that are marked in the dirty log.
+// There are three caches (read, write, execute), each direct-mapped by virtual page. A tag is the page's address with, in its low
+// 12 bits, the context under which the entry was made: address space (a small number given to each satp mode and ASID), MXR, and
+// the privilege with SUM. So a change of privilege, SUM or ASID needs no flush. An entry exists only for RAM, and in the write
+// cache only for pages that are marked in the dirty log.
 #pragma once
 
 #include "machine/engine/rv64/rv64.h"
@@ -22,11 +22,11 @@ struct rv64_tlb_entry {
 };
 
 struct rv64_tlb {
-    uint64_t context[3];                                  // by access; the low bits of tags
-    struct rv64_tlb_entry entries[3][RV64_TLB_ENTRIES];   // by access
-    uint64_t leaf_mask[3][RV64_TLB_ENTRIES];              // of the page-table leaf behind the entry: which address bits it maps
-    bool has_superpages;                                  // some leaf is bigger than a page
-    uint64_t spaces[RV64_TLB_SPACES];                     // satp mode and ASID of each address space in use
+    uint64_t context[3];                                // by access; the low bits of tags
+    struct rv64_tlb_entry entries[3][RV64_TLB_ENTRIES]; // by access
+    uint64_t leaf_mask[3][RV64_TLB_ENTRIES];            // of the page-table leaf behind the entry: which address bits it maps
+    bool has_superpages;                                // some leaf is bigger than a page
+    uint64_t spaces[RV64_TLB_SPACES];                   // satp mode and ASID of each address space in use
     unsigned n_spaces, space;
 };
 

@@ -22,6 +22,7 @@
 #include "machine/engine/engine.h"
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdatomic.h>
 
 #define RV64_TIMEBASE_HZ 10000000u // one tick of `time` is 100 ns
@@ -52,7 +53,8 @@ enum { RV64_NX = 1, RV64_UF = 2, RV64_OF = 4, RV64_DZ = 8, RV64_NV = 16 };
 // Rounding modes as in fcsr.frm.
 enum { RV64_RNE = 0, RV64_RTZ = 1, RV64_RDN = 2, RV64_RUP = 3, RV64_RMM = 4, RV64_DYN = 7 };
 
-// Exception causes, Privileged ISA table 22 (scause), and the interrupts' numbers, which are the bit numbers in sip and sie as well.
+// Exception causes, Privileged ISA table 22 (scause), and the interrupts' numbers, which are the bit numbers in sip and sie as
+// well.
 enum {
     RV64_CAUSE_FETCH_ACCESS = 1,
     RV64_CAUSE_ILLEGAL = 2,
@@ -122,10 +124,12 @@ struct rv64_vcpu {
     uint8_t fflags, frm;
     uint8_t priv; // enum rv64_priv
     _Atomic uint32_t attention;
+    _Atomic bool running;   // within engine_ops.run
     uint64_t reserved_addr; // host address of the reservation, its lowest bit set for a doubleword; or ~0
     uint64_t reserved_value;
-    uint64_t instret; // instructions retired
+    uint64_t instret;                // instructions retired
     uint64_t trap_cause, trap_value; // of the exception that a failed access asks for
+    jmp_buf sbi_fault;               // where rv64_load_supervisor() goes when that happens within rv64_sbi_call()
     // Supervisor registers.
     uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;
     _Atomic uint64_t sip; // software and (without AIA) external bits set by others; the timer bit is computed from stimecmp
@@ -192,7 +196,8 @@ bool rv64_interpret(struct rv64_vcpu *v);
 // --- csr.c
 enum rv64_csr_op { RV64_CSR_WRITE, RV64_CSR_SET, RV64_CSR_CLEAR };
 // One Zicsr instruction: *old gets the former value unless `read` is false. False: illegal instruction.
-bool rv64_csr_access(struct rv64_vcpu *v, unsigned csr, enum rv64_csr_op op, uint64_t operand, bool read, bool write, uint64_t *old);
+bool rv64_csr_access(struct rv64_vcpu *v, unsigned csr, enum rv64_csr_op op, uint64_t operand, bool read, bool write,
+                     uint64_t *old);
 
 // --- trap.c
 void rv64_trap(struct rv64_vcpu *v, uint64_t cause, uint64_t value); // pc is where it happened
@@ -228,9 +233,9 @@ void rv64_guest_leave(struct rv64_vcpu *v); // from here on nobody waits for thi
 uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr);
 
 // --- imsic.c
-void rv64_imsic_raise(struct rv64_vcpu *v, uint32_t identity); // any thread; 0 and unknown identities are ignored
-uint32_t rv64_imsic_top(const struct rv64_vcpu *v);            // highest-priority pending and enabled identity, or 0
-bool rv64_imsic_read(struct rv64_vcpu *v, unsigned select, uint64_t *value);   // by siselect; false: no such register
+void rv64_imsic_raise(struct rv64_vcpu *v, uint32_t identity);               // any thread; 0 and unknown identities are ignored
+uint32_t rv64_imsic_top(const struct rv64_vcpu *v);                          // highest-priority pending and enabled identity, or 0
+bool rv64_imsic_read(struct rv64_vcpu *v, unsigned select, uint64_t *value); // by siselect; false: no such register
 bool rv64_imsic_change(struct rv64_vcpu *v, unsigned select, uint64_t clear, uint64_t set); // register = register & ~clear | set
 uint32_t rv64_imsic_claim(struct rv64_vcpu *v); // stopei: the top identity, whose pending bit is cleared
 void rv64_imsic_reset(struct rv64_vcpu *v);

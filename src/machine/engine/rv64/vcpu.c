@@ -1,0 +1,402 @@
+// The software engine as the machine sees it (engine_ops): creation, running, kicks, the guest's clock; and waiting vcpus.
+//
+// Threads: as engine.h says. A vcpu's thread is the only one that touches its registers and caches; others reach it by atomics, by
+// its lock and by rv64_attention().
+#include "base/clock.h"
+#include "machine/engine/rv64/mmu.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NS_PER_TICK (NS_PER_S / RV64_TIMEBASE_HZ)
+#define WAIT_MAX_NS (3600 * NS_PER_S)
+
+static struct rv64_engine *engine_of(struct engine *e)
+{
+    return (struct rv64_engine *)e; // its first member
+}
+
+static const struct rv64_engine *engine_of_const(const struct engine *e)
+{
+    return (const struct rv64_engine *)e;
+}
+
+// --- The guest's clock
+
+static uint64_t guest_time_ns(const struct rv64_engine *e)
+{
+    if (atomic_load_explicit(&e->time_running, memory_order_acquire))
+        return clock_now_ns() + e->time_offset_ns;
+    return e->time_stopped_ns;
+}
+
+uint64_t rv64_time(const struct rv64_engine *e)
+{
+    return guest_time_ns(e) / NS_PER_TICK;
+}
+
+static void clock_start(struct engine *engine)
+{
+    struct rv64_engine *e = engine_of(engine);
+    if (atomic_load(&e->time_running))
+        return;
+    e->time_offset_ns = e->time_stopped_ns - clock_now_ns();
+    atomic_store_explicit(&e->time_running, true, memory_order_release);
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        rv64_attention(e->vcpus[i], RV64_ATTN_INTERRUPT); // how long they sleep was reckoned with a clock that stood
+}
+
+static void clock_stop(struct engine *engine)
+{
+    struct rv64_engine *e = engine_of(engine);
+    if (!atomic_load(&e->time_running))
+        return;
+    e->time_stopped_ns = guest_time_ns(e);
+    atomic_store_explicit(&e->time_running, false, memory_order_release);
+}
+
+// --- Waiting and attention
+
+void rv64_attention(struct rv64_vcpu *v, uint32_t bits)
+{
+    atomic_fetch_or_explicit(&v->attention, bits, memory_order_release);
+    pthread_mutex_lock(&v->lock);
+    pthread_cond_signal(&v->wake);
+    pthread_mutex_unlock(&v->lock);
+}
+
+void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason)
+{
+    int none = -1;
+    static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&failure_lock);
+    if (atomic_compare_exchange_strong(&e->outcome, &none, (int)exit))
+        snprintf(e->failure, sizeof(e->failure), "%s", reason ? reason : "");
+    pthread_mutex_unlock(&failure_lock);
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        rv64_attention(e->vcpus[i], RV64_ATTN_STOP);
+}
+
+// When stimecmp comes, on CLOCK_MONOTONIC.
+static struct timespec timer_deadline(const struct rv64_vcpu *v)
+{
+    uint64_t wait_ns = WAIT_MAX_NS;
+    if (v->sie & 1ull << RV64_IRQ_TIMER && atomic_load(&v->engine->time_running)) {
+        uint64_t now_ns = guest_time_ns(v->engine);
+        if (v->stimecmp <= now_ns / NS_PER_TICK)
+            wait_ns = 0;
+        else if (v->stimecmp - now_ns / NS_PER_TICK < WAIT_MAX_NS / NS_PER_TICK)
+            wait_ns = v->stimecmp * NS_PER_TICK - now_ns;
+    }
+    uint64_t until_ns = clock_now_ns() + wait_ns;
+    return (struct timespec){.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
+}
+
+bool rv64_wait(struct rv64_vcpu *v)
+{
+    bool woken;
+    pthread_mutex_lock(&v->lock);
+    while (!(woken = (rv64_pending(v) & v->sie) != 0) && !atomic_load_explicit(&v->attention, memory_order_acquire)) {
+        struct timespec until = timer_deadline(v);
+        pthread_cond_timedwait(&v->wake, &v->lock, &until);
+    }
+    pthread_mutex_unlock(&v->lock);
+    return woken;
+}
+
+// --- Running
+
+static void start_hart(struct rv64_vcpu *v)
+{
+    memset(v->x, 0, sizeof(v->x));
+    v->pc = v->start_addr & ~1ull;
+    v->x[10] = v->id;
+    v->x[11] = v->start_opaque;
+    v->priv = RV64_S;
+    v->satp = 0;
+    v->sstatus &= ~RV64_SSTATUS_SIE;
+    v->reserved_addr = ~0ull;
+    rv64_tlb_flush(v->tlb);
+    rv64_blocks_flush_lookup(v->blocks);
+    rv64_mmu_context(v);
+    atomic_store(&v->hart_state, RV64_HART_STARTED);
+}
+
+static void wait_suspended(struct rv64_vcpu *v)
+{
+    if (!rv64_wait(v))
+        return;
+    if (v->suspend_retentive)
+        atomic_store(&v->hart_state, RV64_HART_STARTED);
+    else
+        start_hart(v);
+}
+
+static void run_started(struct rv64_vcpu *v)
+{
+    rv64_guest_enter(v);
+    bool waits = rv64_interpret(v);
+    rv64_guest_leave(v);
+    if (waits) {
+        v->counters.wfi++;
+        rv64_wait(v);
+    }
+}
+
+// One step by the hart's state; attention was served.
+static void step(struct rv64_vcpu *v)
+{
+    switch (atomic_load(&v->hart_state)) {
+    case RV64_HART_STARTED:
+        run_started(v);
+        break;
+    case RV64_HART_START_PENDING:
+    case RV64_HART_RESUME_PENDING:
+        start_hart(v);
+        break;
+    case RV64_HART_SUSPENDED:
+    case RV64_HART_SUSPEND_PENDING:
+        wait_suspended(v);
+        break;
+    default: // stopped: only attention helps
+        pthread_mutex_lock(&v->lock);
+        while (!atomic_load_explicit(&v->attention, memory_order_acquire))
+            pthread_cond_wait(&v->wake, &v->lock);
+        pthread_mutex_unlock(&v->lock);
+        break;
+    }
+}
+
+static enum engine_exit run(struct engine *engine, unsigned vcpu)
+{
+    struct rv64_engine *e = engine_of(engine);
+    struct rv64_vcpu *v = e->vcpus[vcpu];
+    atomic_store(&v->running, true);
+    enum engine_exit exit = ENGINE_EXIT_KICK;
+    for (;;) {
+        // FENCE is served on the way into the guest.
+        uint32_t bits = atomic_exchange_explicit(&v->attention, 0, memory_order_acquire);
+        int outcome = atomic_load(&e->outcome);
+        if (outcome >= 0) {
+            exit = (enum engine_exit)outcome;
+            break;
+        }
+        if (bits & RV64_ATTN_KICK)
+            break;
+        if (atomic_load(&v->hart_state) == RV64_HART_STARTED)
+            rv64_interrupt_take(v);
+        step(v);
+    }
+    atomic_store(&v->running, false);
+    return exit;
+}
+
+static void kick(struct engine *e, unsigned vcpu)
+{
+    rv64_attention(engine_of(e)->vcpus[vcpu], RV64_ATTN_KICK);
+}
+
+static int raise_msi(struct engine *engine, uint64_t addr, uint32_t data)
+{
+    struct rv64_engine *e = engine_of(engine);
+    uint64_t offset = addr - e->config.imsic_base;
+    if (offset >= e->config.n_vcpus * RV64_PAGE_BYTES || offset % RV64_PAGE_BYTES != 0)
+        return -ENXIO;
+    rv64_imsic_raise(e->vcpus[offset / RV64_PAGE_BYTES], data);
+    return 0;
+}
+
+// --- Life
+
+static void vcpu_destroy(struct rv64_vcpu *v)
+{
+    if (!v)
+        return;
+    rv64_sbi_fini(v);
+    rv64_blocks_destroy(v->blocks);
+    rv64_tlb_destroy(v->tlb);
+    pthread_cond_destroy(&v->fences.done);
+    pthread_cond_destroy(&v->wake);
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+}
+
+static void vcpu_reset(struct rv64_vcpu *v)
+{
+    memset(v->x, 0, sizeof(v->x));
+    memset(v->f, 0, sizeof(v->f));
+    v->pc = 0;
+    v->fflags = v->frm = 0;
+    v->priv = RV64_S;
+    v->reserved_addr = ~0ull;
+    v->instret = 0;
+    v->sstatus = RV64_SSTATUS_UXL_64;
+    v->stvec = v->sscratch = v->sepc = v->scause = v->stval = v->satp = v->sie = v->senvcfg = v->siselect = 0;
+    v->scounteren = 7; // cycle, time, instret: as firmware leaves it
+    v->stimecmp = ~0ull;
+    atomic_store(&v->sip, 0);
+    atomic_store(&v->attention, 0);
+    rv64_imsic_reset(v);
+    rv64_sbi_reset(v);
+    rv64_tlb_flush(v->tlb);
+    rv64_blocks_flush(v->blocks);
+    rv64_mmu_context(v);
+}
+
+static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
+{
+    struct rv64_vcpu *v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    if (!v)
+        return NULL;
+    memset(v, 0, sizeof(*v));
+    v->engine = e;
+    v->id = id;
+    pthread_mutex_init(&v->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&v->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_cond_init(&v->fences.done, NULL);
+    v->tlb = rv64_tlb_create();
+    v->blocks = rv64_blocks_create();
+    if (!v->tlb || !v->blocks || rv64_sbi_init(v) != 0) {
+        vcpu_destroy(v);
+        return NULL;
+    }
+    vcpu_reset(v);
+    return v;
+}
+
+static void destroy(struct engine *engine)
+{
+    struct rv64_engine *e = engine_of(engine);
+    if (!e)
+        return;
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        vcpu_destroy(e->vcpus[i]);
+    for (unsigned i = 0; i < GUEST_REGIONS_MAX; i++)
+        free((void *)e->dirty[i]);
+    free(e);
+}
+
+static struct engine *create(const struct engine_config *config, struct tv_error *err)
+{
+    if (config->n_vcpus == 0 || config->n_vcpus > ENGINE_VCPUS_MAX) {
+        tv_error_set(err, -EINVAL, "rv64: %u vcpus: 1 to %d are possible", config->n_vcpus, ENGINE_VCPUS_MAX);
+        return NULL;
+    }
+    struct rv64_engine *e = calloc(1, sizeof(*e));
+    if (!e) {
+        tv_error_set(err, -ENOMEM, "rv64: no memory for the engine");
+        return NULL;
+    }
+    e->engine.ops = &engine_rv64;
+    e->config = *config;
+    e->outcome = -1;
+    for (unsigned i = 0; i < config->n_vcpus; i++) {
+        e->vcpus[i] = vcpu_create(e, i);
+        if (!e->vcpus[i]) {
+            tv_error_set(err, -ENOMEM, "rv64: no memory for vcpu %u", i);
+            destroy(&e->engine);
+            return NULL;
+        }
+    }
+    return &e->engine;
+}
+
+static void reset(struct engine *engine, uint64_t entry, uint64_t boot_arg)
+{
+    struct rv64_engine *e = engine_of(engine);
+    atomic_store(&e->outcome, -1);
+    e->failure[0] = 0;
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        vcpu_reset(e->vcpus[i]);
+    struct rv64_vcpu *boot = e->vcpus[0];
+    boot->start_addr = entry;
+    boot->start_opaque = boot_arg;
+    atomic_store(&boot->hart_state, RV64_HART_START_PENDING);
+}
+
+// --- What can be asked
+
+static void counters(const struct engine *e, unsigned vcpu, struct engine_counters *out)
+{
+    const struct rv64_vcpu *v = engine_of_const(e)->vcpus[vcpu];
+    *out = v->counters;
+    out->instructions = v->instret;
+}
+
+static const char *failure(const struct engine *e)
+{
+    return engine_of_const(e)->failure;
+}
+
+static int get_registers(const struct engine *e, unsigned vcpu, uint64_t x[static 32], uint64_t *pc)
+{
+    const struct rv64_vcpu *v = engine_of_const(e)->vcpus[vcpu];
+    if (atomic_load(&v->running))
+        return -EBUSY;
+    memcpy(x, v->x, 32 * sizeof(x[0]));
+    *pc = v->pc;
+    return 0;
+}
+
+static int dirty_log(struct engine *engine, unsigned region, uint64_t *bitmap, size_t n_words)
+{
+    struct rv64_engine *e = engine_of(engine);
+    if (region >= e->config.mem->n_regions)
+        return -EINVAL;
+    size_t words = (size_t)(e->config.mem->regions[region].size_bytes / RV64_PAGE_BYTES + 63) / 64;
+    if (n_words < words)
+        return -EINVAL;
+    if (!e->dirty[region])
+        e->dirty[region] = calloc(words, sizeof(uint64_t));
+    if (!e->dirty[region])
+        return -ENOMEM;
+    for (size_t i = 0; i < words; i++)
+        bitmap[i] = atomic_exchange_explicit(&e->dirty[region][i], 0, memory_order_relaxed);
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        rv64_tlb_flush_writes(e->vcpus[i]->tlb); // so that the next write to each page is seen
+    return 0;
+}
+
+static int state(struct engine *engine, struct state *s)
+{
+    struct rv64_engine *e = engine_of(engine);
+    uint64_t now_ns = guest_time_ns(e);
+    uint32_t n_vcpus = e->config.n_vcpus;
+    state_section_begin(s, "rv64", 1);
+    state_u32(s, "n_vcpus", &n_vcpus);
+    if (n_vcpus != e->config.n_vcpus)
+        state_fail(s, "rv64: the state is of %u vcpus, the machine has %u", n_vcpus, e->config.n_vcpus);
+    state_u64(s, "time_ns", &now_ns);
+    if (state_is_loading(s) && !state_failed(s)) {
+        e->time_stopped_ns = now_ns;
+        e->time_offset_ns = now_ns - clock_now_ns();
+    }
+    for (unsigned i = 0; i < e->config.n_vcpus; i++)
+        rv64_vcpu_state(e->vcpus[i], s);
+    state_section_end(s);
+    return state_failed(s) ? -EINVAL : 0;
+}
+
+const struct engine_ops engine_rv64 = {
+    .name = "rv64",
+    .create = create,
+    .destroy = destroy,
+    .reset = reset,
+    .run = run,
+    .kick = kick,
+    .raise_msi = raise_msi,
+    .clock_start = clock_start,
+    .clock_stop = clock_stop,
+    .state = state,
+    .describe = rv64_describe,
+    .counters = counters,
+    .failure = failure,
+    .get_registers = get_registers,
+    .dirty_log = dirty_log,
+};

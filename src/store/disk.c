@@ -9,6 +9,7 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -148,8 +149,10 @@ struct disk *disk_create(struct store *store, const struct disk_config *config, 
     strcpy(disk->name, config->name); // its length was checked
     const char *serial = config->serial ? config->serial : config->name;
     memcpy(disk->serial, serial, strnlen(serial, sizeof(disk->serial)));
+    char label[STORE_NAME_MAX + 8];
+    snprintf(label, sizeof(label), "disk '%s'", disk->name);
     struct image_options options = {.read_only = config->read_only, .block_size_bytes = config->block_size_bytes};
-    int r = image_init(&disk->image, image_fd, config->name, &options, err);
+    int r = image_init(&disk->image, image_fd, label, &options, err);
     if (!r)
         r = init_disk(disk, config, err);
     if (r) {

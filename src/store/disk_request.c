@@ -237,3 +237,15 @@ void disk_call_queues(struct disk *disk)
     for (; todo; todo &= todo - 1)
         vhost_backend_call(disk->backend, (unsigned)__builtin_ctzll(todo));
 }
+
+json_t *disk_stat(const struct disk *disk)
+{
+    const struct disk_counters *c = &disk->counters;
+    return json_pack("{s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "name", disk->name, "size_bytes",
+                     (json_int_t)disk->image.size_bytes, "read_only", disk->image.read_only, "connected",
+                     vhost_backend_is_connected(disk->backend), "reads", (json_int_t)c->reads, "writes", (json_int_t)c->writes,
+                     "flushes", (json_int_t)c->flushes, "discards", (json_int_t)c->discards, "write_zeroes",
+                     (json_int_t)c->write_zeroes, "read_bytes", (json_int_t)c->read_bytes, "written_bytes",
+                     (json_int_t)c->written_bytes, "errors", (json_int_t)c->errors, "refused", (json_int_t)c->refused, "in_flight",
+                     (int)disk->n_in_flight);
+}

@@ -21,6 +21,7 @@ struct program {
     struct store *store;
     struct rpc_server *control;
     struct loop_source *signals[2];
+    unsigned n_sockets; // of the command line's, made by us
 };
 
 static void stop(void *arg)
@@ -45,6 +46,7 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
         close(image_fd);
         return listen_fd;
     }
+    p->n_sockets++;
     return store_add_disk(p->store, &option->disk, image_fd, listen_fd, err);
 }
 
@@ -94,7 +96,7 @@ static void finish(struct program *p, const struct options *options)
 {
     rpc_server_destroy(p->control);
     store_destroy(p->store);
-    for (unsigned i = 0; i < options->n_disks; i++)
+    for (unsigned i = 0; i < p->n_sockets; i++)
         unlink(options->disks[i].socket);
     loop_remove(p->signals[0]);
     loop_remove(p->signals[1]);

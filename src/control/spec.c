@@ -1,0 +1,277 @@
+// What a machine is to be: see spec.h.
+#include "control/spec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+static const char *const restart_names[] = {"no", "on-failure", "always"};
+
+bool spec_name_is_good(const char *name)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t len = strlen(name);
+    return len > 0 && len <= SPEC_NAME_MAX && strspn(name, letters) == len && !strchr("-_.", name[0]);
+}
+
+int spec_parse_size(const char *text, const char *what, uint64_t *bytes, struct tv_error *err)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
+    unsigned shift = 0;
+    if (end && *end && strchr("KMGTkmgt", *end)) {
+        static const char units[] = "kmgt";
+        shift = 10 * (unsigned)(strchr(units, *end | 0x20) - units + 1);
+        end++;
+    }
+    if (end && *end)
+        end += strcmp(end, "iB") == 0 ? 2 : strcmp(end, "B") == 0;
+    if (!end || *end || errno || value == 0 || value > (UINT64_MAX >> 1) >> shift)
+        return tv_error_set(err, -EINVAL, "%s '%s' is no size, such as 512M or 2G", what, text);
+    *bytes = (uint64_t)value << shift;
+    return 0;
+}
+
+int spec_parse_restart(const char *text, enum spec_restart *restart)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, restart_names[i]) == 0) {
+            *restart = (enum spec_restart)i;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+const char *spec_restart_name(enum spec_restart restart)
+{
+    return restart_names[restart];
+}
+
+// --- decoding
+
+// A copy of a string member, NULL if there is none.
+static int take_string(const json_t *json, const char *key, char **value, struct tv_error *err)
+{
+    const json_t *member = json_object_get(json, key);
+    if (!member || json_is_null(member))
+        return 0;
+    if (!json_is_string(member))
+        return tv_error_set(err, -EINVAL, "'%s' should be a string", key);
+    *value = strdup(json_string_value(member));
+    return *value ? 0 : tv_error_set(err, -ENOMEM, "no memory");
+}
+
+static int take_number(const json_t *json, const char *key, uint64_t min, uint64_t max, uint64_t *value, struct tv_error *err)
+{
+    const json_t *member = json_object_get(json, key);
+    if (!member)
+        return 0;
+    json_int_t n = json_is_integer(member) ? json_integer_value(member) : -1;
+    if (n < 0 || (uint64_t)n < min || (uint64_t)n > max)
+        return tv_error_set(err, -EINVAL, "'%s' should be from %llu to %llu", key, (unsigned long long)min, (unsigned long long)max);
+    *value = (uint64_t)n;
+    return 0;
+}
+
+static int take_bool(const json_t *json, const char *key, bool *value, struct tv_error *err)
+{
+    const json_t *member = json_object_get(json, key);
+    if (member && !json_is_boolean(member))
+        return tv_error_set(err, -EINVAL, "'%s' should be true or false", key);
+    if (member)
+        *value = json_is_true(member);
+    return 0;
+}
+
+static int absolute(const char *key, const char *path, struct tv_error *err)
+{
+    return !path || path[0] == '/' ? 0 : tv_error_set(err, -EINVAL, "'%s' should be an absolute path", key);
+}
+
+static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_error *err)
+{
+    uint64_t queues = 1;
+    int rc = take_string(json, "name", &disk->name, err);
+    if (!rc && (!disk->name || !spec_name_is_good(disk->name)))
+        return tv_error_set(err, -EINVAL, "disk '%s': the name should be letters, digits, '-', '_' and '.'", disk->name ? disk->name : "");
+    if (!rc)
+        rc = take_string(json, "path", &disk->path, err);
+    if (!rc)
+        rc = take_string(json, "serial", &disk->serial, err);
+    if (!rc)
+        rc = take_string(json, "image", &disk->image, err);
+    if (!rc)
+        rc = take_number(json, "size_bytes", 0, INT64_MAX, &disk->size_bytes, err);
+    if (!rc)
+        rc = take_number(json, "queues", 1, 64, &queues, err);
+    if (!rc)
+        rc = take_bool(json, "read_only", &disk->read_only, err);
+    if (!rc)
+        rc = absolute("path", disk->path, err);
+    if (!rc && !disk->path)
+        rc = tv_error_set(err, -EINVAL, "'path' is missing");
+    if (!rc && disk->serial && strlen(disk->serial) > 20)
+        rc = tv_error_set(err, -EINVAL, "serial '%s' is longer than 20 characters", disk->serial);
+    if (!rc && disk->size_bytes % 512)
+        rc = tv_error_set(err, -EINVAL, "a size of %llu bytes is no multiple of 512", (unsigned long long)disk->size_bytes);
+    disk->queues = (unsigned)queues;
+    return rc ? tv_error_prefix(err, "disk '%s'", disk->name) : 0;
+}
+
+static int decode_disks(const json_t *disks, struct machine_spec *spec, struct tv_error *err)
+{
+    if (disks && !json_is_array(disks))
+        return tv_error_set(err, -EINVAL, "'disks' should be an array");
+    if (json_array_size(disks) > SPEC_DISKS_MAX)
+        return tv_error_set(err, -EINVAL, "%zu disks are more than %d", json_array_size(disks), SPEC_DISKS_MAX);
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        struct disk_spec *disk = &spec->disks[spec->n_disks++];
+        int rc = decode_disk(json_array_get(disks, i), disk, err);
+        for (unsigned j = 0; j + 1 < spec->n_disks && !rc; j++)
+            if (strcmp(spec->disks[j].name, disk->name) == 0)
+                rc = tv_error_set(err, -EINVAL, "disk '%s' is named twice", disk->name);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int decode_strings(const json_t *json, struct machine_spec *spec, struct tv_error *err)
+{
+    const struct {
+        const char *key;
+        char **value;
+    } strings[] = {{"tenant", &spec->tenant}, {"engine", &spec->engine}, {"kernel", &spec->kernel},   {"initrd", &spec->initrd},
+                   {"append", &spec->append}, {"image", &spec->image},   {"restore", &spec->restore}, {NULL, NULL}};
+    int rc = 0;
+    for (size_t i = 0; strings[i].key && !rc; i++)
+        rc = take_string(json, strings[i].key, strings[i].value, err);
+    if (!rc && !spec->tenant)
+        spec->tenant = strdup("default");
+    if (!rc && !spec->engine)
+        spec->engine = strdup("auto");
+    if (!rc && (!spec->tenant || !spec->engine))
+        rc = tv_error_set(err, -ENOMEM, "no memory");
+    return rc;
+}
+
+static int check(const struct machine_spec *spec, struct tv_error *err)
+{
+    if (!spec_name_is_good(spec->tenant))
+        return tv_error_set(err, -EINVAL, "tenant '%s' should be letters, digits, '-', '_' and '.'", spec->tenant);
+    if (strcmp(spec->engine, "auto") != 0 && strcmp(spec->engine, "rv64") != 0)
+        return tv_error_set(err, -EINVAL, "engine '%s' is not known; there are 'rv64' and 'auto'", spec->engine);
+    if (!spec->kernel && !spec->image && !spec->restore)
+        return tv_error_set(err, -EINVAL, "there is no kernel: give 'kernel' or 'image'");
+    if (spec->kernel && spec->image)
+        return tv_error_set(err, -EINVAL, "'kernel' and 'image' exclude each other");
+    if (spec->memory_bytes % 4096)
+        return tv_error_set(err, -EINVAL, "memory of %llu bytes is no multiple of 4096", (unsigned long long)spec->memory_bytes);
+    struct sysinfo host;
+    if (sysinfo(&host) == 0 && spec->memory_bytes > (uint64_t)host.totalram * host.mem_unit + (uint64_t)host.totalswap * host.mem_unit)
+        return tv_error_set(err, -ENOMEM, "memory of %llu MB is more than this host's %llu MB",
+                            (unsigned long long)(spec->memory_bytes >> 20),
+                            (unsigned long long)((uint64_t)host.totalram * host.mem_unit >> 20));
+    int rc = absolute("kernel", spec->kernel, err);
+    if (!rc)
+        rc = absolute("initrd", spec->initrd, err);
+    return rc ? rc : absolute("restore", spec->restore, err);
+}
+
+int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *err)
+{
+    *spec = (struct machine_spec){.memory_bytes = 512ull << 20};
+    uint64_t cpus = 1;
+    const char *on_reboot = json_string_value(json_object_get(json, "on_reboot"));
+    const char *restart = json_string_value(json_object_get(json, "restart"));
+    int rc = take_string(json, "name", &spec->name, err);
+    if (!rc && (!spec->name || !spec_name_is_good(spec->name)))
+        rc = tv_error_set(err, -EINVAL, "machine '%s': the name should be letters, digits, '-', '_' and '.'", spec->name ? spec->name : "");
+    if (rc) {
+        spec_free(spec);
+        return rc;
+    }
+    rc = decode_strings(json, spec, err);
+    if (!rc)
+        rc = take_number(json, "memory_bytes", SPEC_MEMORY_MIN, 1ull << 40, &spec->memory_bytes, err);
+    if (!rc)
+        rc = take_number(json, "cpus", 1, SPEC_CPUS_MAX, &cpus, err);
+    spec->cpus = (unsigned)cpus;
+    if (!rc && on_reboot && strcmp(on_reboot, "reset") != 0 && strcmp(on_reboot, "exit") != 0)
+        rc = tv_error_set(err, -EINVAL, "'on_reboot' should be 'reset' or 'exit'");
+    spec->exit_on_reboot = on_reboot && strcmp(on_reboot, "exit") == 0;
+    if (!rc && restart && spec_parse_restart(restart, &spec->restart))
+        rc = tv_error_set(err, -EINVAL, "'restart' should be 'no', 'on-failure' or 'always'");
+    if (!rc)
+        rc = decode_disks(json_object_get(json, "disks"), spec, err);
+    if (!rc)
+        rc = check(spec, err);
+    if (rc) {
+        tv_error_prefix(err, "machine '%s'", spec->name);
+        spec_free(spec);
+    }
+    return rc;
+}
+
+// --- encoding
+
+static void put_string(json_t *json, const char *key, const char *value)
+{
+    if (value)
+        json_object_set_new(json, key, json_string(value));
+}
+
+static void put_number(json_t *json, const char *key, uint64_t value)
+{
+    json_object_set_new(json, key, json_integer((json_int_t)value));
+}
+
+static json_t *encode_disk(const struct disk_spec *disk)
+{
+    json_t *json = json_object();
+    put_string(json, "name", disk->name);
+    put_string(json, "path", disk->path);
+    put_string(json, "serial", disk->serial);
+    put_string(json, "image", disk->image);
+    put_number(json, "size_bytes", disk->size_bytes);
+    put_number(json, "queues", disk->queues);
+    json_object_set_new(json, "read_only", json_boolean(disk->read_only));
+    return json;
+}
+
+json_t *spec_encode(const struct machine_spec *spec)
+{
+    json_t *json = json_object(), *disks = json_array();
+    put_string(json, "name", spec->name);
+    put_string(json, "tenant", spec->tenant);
+    put_string(json, "engine", spec->engine);
+    put_string(json, "kernel", spec->kernel);
+    put_string(json, "initrd", spec->initrd);
+    put_string(json, "append", spec->append);
+    put_string(json, "image", spec->image);
+    put_string(json, "restore", spec->restore);
+    put_string(json, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
+    put_string(json, "restart", spec_restart_name(spec->restart));
+    put_number(json, "memory_bytes", spec->memory_bytes);
+    put_number(json, "cpus", spec->cpus);
+    for (unsigned i = 0; i < spec->n_disks; i++)
+        json_array_append_new(disks, encode_disk(&spec->disks[i]));
+    json_object_set_new(json, "disks", disks);
+    return json;
+}
+
+void spec_free(struct machine_spec *spec)
+{
+    char *const strings[] = {spec->name, spec->tenant, spec->engine, spec->kernel, spec->initrd, spec->append, spec->image, spec->restore};
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+        free(strings[i]);
+    for (unsigned i = 0; i < spec->n_disks; i++) {
+        free(spec->disks[i].name);
+        free(spec->disks[i].path);
+        free(spec->disks[i].serial);
+        free(spec->disks[i].image);
+    }
+    *spec = (struct machine_spec){0};
+}

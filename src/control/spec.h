@@ -1,0 +1,51 @@
+// What a machine is to be, as its user states it: the form in which `trivet` hands it to trivetd, and in which trivetd keeps it.
+//
+// JSON is decoded and checked whole by spec_decode(); what comes out can be used as it is. Paths are absolute. Any thread.
+#pragma once
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SPEC_DISKS_MAX 16
+#define SPEC_CPUS_MAX 64
+#define SPEC_MEMORY_MIN (16ull << 20)
+#define SPEC_NAME_MAX 48
+
+enum spec_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS };
+
+struct disk_spec {
+    char *name, *path, *serial; // serial: NULL is none
+    char *image;                // a private copy of this image's disk is made at path when there is nothing yet; NULL: no
+    uint64_t size_bytes;        // made (sparse) or grown to this; 0: as it is
+    unsigned queues;
+    bool read_only;
+};
+
+struct machine_spec {
+    char *name, *tenant, *engine;
+    char *kernel, *initrd, *append; // initrd and append may be NULL; kernel is NULL when `image` or `restore` is given
+    char *image, *restore;
+    uint64_t memory_bytes;
+    unsigned cpus;
+    bool exit_on_reboot;
+    enum spec_restart restart;
+    struct disk_spec disks[SPEC_DISKS_MAX];
+    unsigned n_disks;
+};
+
+// Errors say "machine 'web': disk 'db': ...".
+int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *err);
+json_t *spec_encode(const struct machine_spec *spec);
+void spec_free(struct machine_spec *spec); // in place; a zeroed one is fine
+
+// Letters, digits, '-', '_' and '.', beginning with a letter or digit, at most SPEC_NAME_MAX: it becomes a file's name.
+bool spec_name_is_good(const char *name);
+
+// "512M", "2G", "1048576": bytes, with K, M, G, T (powers of 1024) and an optional "iB" or "B". -EINVAL with a message on `what`.
+int spec_parse_size(const char *text, const char *what, uint64_t *bytes, struct tv_error *err);
+int spec_parse_restart(const char *text, enum spec_restart *restart);
+const char *spec_restart_name(enum spec_restart restart);

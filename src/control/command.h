@@ -43,3 +43,4 @@ void command_print_json(json_t *json);
 const struct command *command_find(const char *name);
 
 int cmd_image(int argc, char **argv);
+int cmd_run(int argc, char **argv);

@@ -70,7 +70,8 @@ static int take_number(const json_t *json, const char *key, uint64_t min, uint64
         return 0;
     json_int_t n = json_is_integer(member) ? json_integer_value(member) : -1;
     if (n < 0 || (uint64_t)n < min || (uint64_t)n > max)
-        return tv_error_set(err, -EINVAL, "'%s' should be from %llu to %llu", key, (unsigned long long)min, (unsigned long long)max);
+        return tv_error_set(err, -EINVAL, "'%s' should be from %llu to %llu", key, (unsigned long long)min,
+                            (unsigned long long)max);
     *value = (uint64_t)n;
     return 0;
 }
@@ -95,7 +96,8 @@ static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_err
     uint64_t queues = 1;
     int rc = take_string(json, "name", &disk->name, err);
     if (!rc && (!disk->name || !spec_name_is_good(disk->name)))
-        return tv_error_set(err, -EINVAL, "disk '%s': the name should be letters, digits, '-', '_' and '.'", disk->name ? disk->name : "");
+        return tv_error_set(err, -EINVAL, "disk '%s': the name should be letters, digits, '-', '_' and '.'",
+                            disk->name ? disk->name : "");
     if (!rc)
         rc = take_string(json, "path", &disk->path, err);
     if (!rc)
@@ -170,7 +172,8 @@ static int check(const struct machine_spec *spec, struct tv_error *err)
     if (spec->memory_bytes % 4096)
         return tv_error_set(err, -EINVAL, "memory of %llu bytes is no multiple of 4096", (unsigned long long)spec->memory_bytes);
     struct sysinfo host;
-    if (sysinfo(&host) == 0 && spec->memory_bytes > (uint64_t)host.totalram * host.mem_unit + (uint64_t)host.totalswap * host.mem_unit)
+    if (sysinfo(&host) == 0 &&
+        spec->memory_bytes > (uint64_t)host.totalram * host.mem_unit + (uint64_t)host.totalswap * host.mem_unit)
         return tv_error_set(err, -ENOMEM, "memory of %llu MB is more than this host's %llu MB",
                             (unsigned long long)(spec->memory_bytes >> 20),
                             (unsigned long long)((uint64_t)host.totalram * host.mem_unit >> 20));
@@ -188,7 +191,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     const char *restart = json_string_value(json_object_get(json, "restart"));
     int rc = take_string(json, "name", &spec->name, err);
     if (!rc && (!spec->name || !spec_name_is_good(spec->name)))
-        rc = tv_error_set(err, -EINVAL, "machine '%s': the name should be letters, digits, '-', '_' and '.'", spec->name ? spec->name : "");
+        rc = tv_error_set(err, -EINVAL, "machine '%s': the name should be letters, digits, '-', '_' and '.'",
+                          spec->name ? spec->name : "");
     if (rc) {
         spec_free(spec);
         return rc;
@@ -264,7 +268,8 @@ json_t *spec_encode(const struct machine_spec *spec)
 
 void spec_free(struct machine_spec *spec)
 {
-    char *const strings[] = {spec->name, spec->tenant, spec->engine, spec->kernel, spec->initrd, spec->append, spec->image, spec->restore};
+    char *const strings[] = {spec->name,   spec->tenant, spec->engine, spec->kernel,
+                             spec->initrd, spec->append, spec->image,  spec->restore};
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);
     for (unsigned i = 0; i < spec->n_disks; i++) {

@@ -7,6 +7,11 @@
 const struct command commands[] = {
     {"image", cmd_image, "build|show NAME [--suite S] [--mirror URL] [--rebuild] [--quiet] [--json]",
      "Make a bootable template from the distribution's archive, verified by its signatures."},
+    {"run", cmd_run,
+     "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--cpus N] "
+     "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--name NAME] [--engine rv64|auto] [--on-reboot reset|exit] "
+     "[--restore FILE]",
+     "Run one machine in the foreground, its console on the terminal (^A x leaves)."},
     {0},
 };
 

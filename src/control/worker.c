@@ -22,7 +22,8 @@ static int read_stat(pid_t pid, char *state, uint64_t *start_ticks)
         return -ESRCH;
     const char *end = strrchr(text, ')');
     unsigned long long start;
-    if (!end || sscanf(end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", state, &start) != 2)
+    if (!end ||
+        sscanf(end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", state, &start) != 2)
         return -ESRCH;
     *start_ticks = start;
     return 0;
@@ -75,7 +76,8 @@ int worker_start(struct worker *worker, const struct worker_start *start, struct
     ssize_t n = pid < 0 ? 0 : read(report[0], &code, sizeof(code)); // ends when exec has closed the other end
     close(report[0]);
     if (pid < 0 || n > 0)
-        return tv_error_set(err, pid < 0 ? -fork_errno : -code, "%s: cannot be started: %s", path, strerror(pid < 0 ? fork_errno : code));
+        return tv_error_set(err, pid < 0 ? -fork_errno : -code, "%s: cannot be started: %s", path,
+                            strerror(pid < 0 ? fork_errno : code));
     char state;
     worker->pid = pid;
     worker->start_ticks = 0;
@@ -88,8 +90,8 @@ bool worker_is_alive(const struct worker *worker)
 {
     char state;
     uint64_t start_ticks;
-    return worker->pid > 0 && read_stat(worker->pid, &state, &start_ticks) == 0 && start_ticks == worker->start_ticks && state != 'Z' &&
-           state != 'X';
+    return worker->pid > 0 && read_stat(worker->pid, &state, &start_ticks) == 0 && start_ticks == worker->start_ticks &&
+           state != 'Z' && state != 'X';
 }
 
 int worker_open(const struct worker *worker)

@@ -1,0 +1,166 @@
+// trivet run: one machine in the foreground.
+#include "control/cleanup.h"
+#include "control/command.h"
+#include "control/foreground.h"
+#include "control/image.h"
+#include "control/paths.h"
+#include "control/spec.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct run_options {
+    const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot;
+    const char *disks[SPEC_DISKS_MAX];
+    int n_disks;
+};
+
+static int absolute_path(const char *path, char out[static PATH_MAX], struct tv_error *err)
+{
+    char cwd[PATH_MAX];
+    if (path[0] == '/')
+        return path_format(out, err, "%s", path);
+    if (!getcwd(cwd, sizeof(cwd)))
+        return tv_error_set(err, -errno, "current directory: %s", strerror(errno));
+    return path_format(out, err, "%s/%s", cwd, path);
+}
+
+static int put_path(json_t *json, const char *key, const char *path, struct tv_error *err)
+{
+    char full[PATH_MAX];
+    if (!path)
+        return 0;
+    int rc = absolute_path(path, full, err);
+    if (!rc)
+        json_object_set_new(json, key, json_string(full));
+    return rc;
+}
+
+// One setting behind the path: read-only, serial=S, size=N, queues=N.
+static int disk_setting(json_t *disk, const char *setting, struct tv_error *err)
+{
+    uint64_t size;
+    if (strcmp(setting, "read-only") == 0)
+        return json_object_set_new(disk, "read_only", json_true());
+    if (strncmp(setting, "serial=", 7) == 0)
+        return json_object_set_new(disk, "serial", json_string(setting + 7));
+    if (strncmp(setting, "size=", 5) == 0) {
+        int rc = spec_parse_size(setting + 5, "disk size", &size, err);
+        return rc ? rc : json_object_set_new(disk, "size_bytes", json_integer((json_int_t)size));
+    }
+    if (strncmp(setting, "queues=", 7) == 0)
+        return json_object_set_new(disk, "queues", json_integer(atoi(setting + 7)));
+    return tv_error_set(err, -EINVAL, "--disk: '%s' is none of read-only, serial=S, size=N, queues=N", setting);
+}
+
+static int add_disk(json_t *disks, const char *words, struct tv_error *err)
+{
+    cleanup_free char *copy = strdup(words);
+    char name[32], *save = NULL;
+    if (!copy)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    snprintf(name, sizeof(name), "disk%zu", json_array_size(disks));
+    cleanup_json json_t *disk = json_pack("{s:s}", "name", name);
+    char *path = strtok_r(copy, ",", &save);
+    if (!path)
+        return tv_error_set(err, -EINVAL, "--disk: there is no path");
+    int rc = put_path(disk, "path", path, err);
+    for (char *setting; !rc && (setting = strtok_r(NULL, ",", &save));)
+        rc = disk_setting(disk, setting, err);
+    return rc ? rc : json_array_append(disks, disk);
+}
+
+// --kernel takes a file; a bare word that is no file but an image's name means the image.
+static int put_kernel(json_t *json, const struct run_options *o, struct tv_error *err)
+{
+    const char *image = o->image;
+    if (o->kernel && !image && strcmp(o->kernel, IMAGE_DEFAULT_NAME) == 0 && access(o->kernel, F_OK) < 0)
+        image = o->kernel;
+    if (image)
+        return json_object_set_new(json, "image", json_string(image));
+    return put_path(json, "kernel", o->kernel, err);
+}
+
+static int to_json(const struct run_options *o, json_t *json, struct tv_error *err)
+{
+    uint64_t memory = 512ull << 20;
+    char *end = NULL;
+    unsigned long cpus = o->cpus ? strtoul(o->cpus, &end, 10) : 1;
+    if (end && (*end || end == o->cpus || cpus > SPEC_CPUS_MAX))
+        return tv_error_set(err, -EINVAL, "--cpus '%s' should be from 1 to %d", o->cpus, SPEC_CPUS_MAX);
+    int rc = o->memory ? spec_parse_size(o->memory, "--memory", &memory, err) : 0;
+    if (rc)
+        return rc;
+    json_object_set_new(json, "name", json_string(o->name ? o->name : "machine"));
+    json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
+    json_object_set_new(json, "cpus", json_integer((json_int_t)cpus));
+    json_object_set_new(json, "engine", json_string(o->engine ? o->engine : "auto"));
+    json_object_set_new(json, "on_reboot", json_string(o->on_reboot ? o->on_reboot : "reset"));
+    if (o->append)
+        json_object_set_new(json, "append", json_string(o->append));
+    json_t *disks = json_array();
+    json_object_set_new(json, "disks", disks);
+    for (int i = 0; i < o->n_disks && !rc; i++)
+        rc = add_disk(disks, o->disks[i], err);
+    if (!rc)
+        rc = put_kernel(json, o, err);
+    if (!rc)
+        rc = put_path(json, "initrd", o->initrd, err);
+    return rc ? rc : put_path(json, "restore", o->restore, err);
+}
+
+// --disk may stand several times: each one is taken out of argv before the rest is read.
+static int take_disks(int *argc, char **argv, struct run_options *o)
+{
+    int kept = 1;
+    for (int i = 1; i < *argc; i++) {
+        const char *value = NULL;
+        if (strncmp(argv[i], "--disk=", 7) == 0)
+            value = argv[i] + 7;
+        else if (strcmp(argv[i], "--disk") == 0 && i + 1 < *argc)
+            value = argv[++i];
+        if (!value)
+            argv[kept++] = argv[i];
+        else if (o->n_disks == SPEC_DISKS_MAX)
+            return command_usage("run", "more than %d disks", SPEC_DISKS_MAX);
+        else
+            o->disks[o->n_disks++] = value;
+    }
+    argv[kept] = NULL;
+    *argc = kept;
+    return 0;
+}
+
+int cmd_run(int argc, char **argv)
+{
+    struct run_options o = {0};
+    const struct option_spec options[] = {
+        {"--engine", NULL, &o.engine},       {"--kernel", NULL, &o.kernel},    {"--initrd", NULL, &o.initrd},
+        {"--append", NULL, &o.append},       {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
+        {"--image", NULL, &o.image},         {"--name", NULL, &o.name},        {"--restore", NULL, &o.restore},
+        {"--on-reboot", NULL, &o.on_reboot}, {"--disk", NULL, &o.disks[0]},    {0}};
+    if (take_disks(&argc, argv, &o))
+        return EXIT_USAGE;
+    int words = command_options(command_find("run"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words > 0)
+        return command_usage("run", "unexpected '%s'", argv[1]);
+    if (!o.kernel && !o.image && !o.restore)
+        return command_usage("run", "there is nothing to run: give --kernel FILE or --image NAME");
+    struct tv_error err = {0};
+    struct machine_spec spec;
+    cleanup_json json_t *json = json_object();
+    int rc = to_json(&o, json, &err);
+    if (!rc)
+        rc = spec_decode(json, &spec, &err);
+    if (rc)
+        return command_failed("run", false, EXIT_USAGE, &err);
+    int status = foreground_run(&spec, &err);
+    if (err.code)
+        command_failed("run", false, status, &err);
+    spec_free(&spec);
+    return status;
+}

@@ -1,0 +1,28 @@
+// Starting a machine: opens what it is made of and starts its worker, by the contract of `trivet-machine --config FD`.
+//
+// Used by `trivet run` and by trivetd alike. Nothing is started before everything is open. On the caller's thread.
+#pragma once
+
+#include "base/error.h"
+#include "control/spec.h"
+#include "control/worker.h"
+
+// Descriptors of a machine, all owned by this struct; -1 where there is none.
+struct launch {
+    int kernel_fd, initrd_fd, restore_fd;
+    int control_fd;                    // listening
+    int console_listen_fd, console_fd; // one of them
+    int log_fd, status_fd, stderr_fd;  // stderr_fd -1: ours
+    int disk_fds[SPEC_DISKS_MAX];      // connected vhost-user sockets
+    bool dies_with_parent;
+    char *append; // the whole command line
+};
+
+void launch_init(struct launch *launch);
+void launch_fini(struct launch *launch); // closes what is open
+
+// Opens kernel, initrd (or those of the image) and the saved machine, and looks at the disks. Errors name the file and the remedy.
+int launch_open(struct launch *launch, const struct machine_spec *spec, struct tv_error *err);
+
+// Starts the worker. The caller closes its own descriptors afterwards by launch_fini().
+int launch_start(const struct launch *launch, const struct machine_spec *spec, struct worker *worker, struct tv_error *err);

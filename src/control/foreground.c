@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -111,7 +112,8 @@ static void store_ended(void *arg, pid_t pid, int status);
 // All sockets are connected when this returns, so that their names can go.
 static int start_store(struct foreground *f, int fds[static SPEC_DISKS_MAX], struct tv_error *err)
 {
-    int rc = store_process_start(&f->store, true, -1, err);
+    cleanup_close int log_fd = memfd_create("store-log", MFD_CLOEXEC); // its log has no place on the machine's console
+    int rc = store_process_start(&f->store, true, log_fd, err);
     f->store_started_ns = clock_now_ns();
     for (unsigned i = 0; i < f->spec->n_disks && !rc; i++)
         rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], &fds[i], err);
@@ -134,6 +136,15 @@ static void attached(void *arg, const json_t *result, const struct tv_error *err
         fprintf(stderr, "trivet run: disk not attached again: %s\n", err->text);
 }
 
+// The names are of no use any more once all is connected.
+static void remove_dir(struct foreground *f)
+{
+    char run[PATH_MAX];
+    tree_remove(f->store.dir, NULL);
+    if (path_run_dir(run, NULL) == 0)
+        rmdir(run); // only if nothing else is in it
+}
+
 static void restart_store(void *arg)
 {
     struct foreground *f = arg;
@@ -143,7 +154,7 @@ static void restart_store(void *arg)
     int rc = temporary_dir(f, &err);
     if (!rc)
         rc = start_store(f, fds, &err);
-    tree_remove(f->store.dir, NULL);
+    remove_dir(f);
     for (unsigned i = 0; i < f->spec->n_disks; i++) {
         if (!rc)
             rpc_call_async(f->control, "disk.attach", json_pack("{s:s}", "name", f->spec->disks[i].name), &fds[i], 1, 0, attached,
@@ -209,7 +220,7 @@ static int start_all(struct foreground *f, struct launch *launch, struct tv_erro
         rc = start_store(f, launch->disk_fds, err);
     if (!rc)
         rc = start_machine(f, launch, &console_fd, err);
-    tree_remove(f->store.dir, NULL);
+    remove_dir(f);
     if (rc) {
         if (console_fd >= 0)
             close(console_fd);

@@ -199,7 +199,7 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     }
     rc = decode_strings(json, spec, err);
     if (!rc)
-        rc = take_number(json, "memory_bytes", SPEC_MEMORY_MIN, 1ull << 40, &spec->memory_bytes, err);
+        rc = take_number(json, "memory_bytes", SPEC_MEMORY_MIN, INT64_MAX, &spec->memory_bytes, err);
     if (!rc)
         rc = take_number(json, "cpus", 1, SPEC_CPUS_MAX, &cpus, err);
     spec->cpus = (unsigned)cpus;

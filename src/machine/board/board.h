@@ -1,0 +1,75 @@
+// The board: the one public header of this folder.
+//
+// bus.h         the memory-mapped bus
+// map.h         where everything is
+// doorbell.h    calls on the loop from other threads
+// pcie.h        the PCIe host, into whose slots the devices of machine/device go
+// uart16550.h   the serial port
+//
+// A board is everything of the machine but vcpus, their interrupt files and RAM: the bus, the APLIC, the serial port, the clock,
+// the PCIe host, and the device tree that describes it all. Interrupts leave it as message-signalled ones, by
+// board_config.raise_msi.
+//
+// Threads: created, destroyed, reset, frozen, thawed, saved and loaded on the machine's thread (the loop's), reset and the latter
+// with no vcpu running. The bus is for vcpu threads. Each device has a mutex of its own; the order is virtio device -> PCIe
+// function or UART or RTC -> APLIC -> what raise_msi takes; the bus's lock is taken under a PCIe function's, for as long as a BAR
+// is put in its place.
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/state.h"
+#include "machine/board/bus.h"
+#include "machine/board/doorbell.h"
+#include "machine/board/map.h"
+#include "machine/board/pcie.h"
+#include "machine/board/uart16550.h"
+#include "machine/engine/engine.h"
+#include "vhost/memory.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct board;
+
+struct board_config {
+    struct loop *loop;              // borrowed
+    const struct guest_memory *mem; // borrowed
+    unsigned n_vcpus;
+    void *arg; // for all that follow
+    // engine_ops.raise_msi: any thread, with a device's lock held.
+    int (*raise_msi)(void *arg, uint64_t addr, uint32_t data);
+    // What the guest wrote to the serial port; on a vcpu's thread, no lock held. Must not block for long.
+    void (*console_output)(void *arg, const uint8_t *buf, size_t len_bytes);
+    // The serial port has room again after board_uart()'s input was cut short; on a vcpu's thread, no lock held. May be NULL.
+    void (*console_room)(void *arg);
+};
+
+struct board *board_create(const struct board_config *config, struct tv_error *err);
+void board_destroy(struct board *board); // and the devices in its slots
+void board_reset(struct board *board);   // as after power-on, the devices in the slots as well
+
+// Between freeze and thaw no device touches guest memory, raises an interrupt by itself, or starts a request. What came meanwhile
+// is served after thaw. A board is born thawed.
+void board_freeze(struct board *board);
+int board_thaw(struct board *board, struct tv_error *err);
+// The board must be frozen, and the same devices in the same slots when loading. Requests that other processes have in flight end
+// here when saving, so save the RAM after it. The stream must carry the engine's state after the board's.
+int board_state(struct board *board, struct state *s);
+
+struct bus *board_bus(struct board *board); // the `arg` of bus_read() and bus_write()
+struct pcie *board_pcie(struct board *board);
+struct uart16550 *board_uart(struct board *board);
+// Wired interrupt `source` (1..MAP_APLIC_SOURCES) of the APLIC. Any thread.
+void board_set_irq(struct board *board, unsigned source, bool level);
+
+struct board_boot {
+    const struct engine *engine;            // describes its vcpus
+    const char *append;                     // the kernel's command line; may be NULL
+    uint64_t initrd_addr, initrd_len_bytes; // len 0: none
+};
+
+// The flattened device tree of this board: *fdt of *len_bytes, the caller's to free.
+int board_device_tree(const struct board *board, const struct board_boot *boot, void **fdt, size_t *len_bytes,
+                      struct tv_error *err);

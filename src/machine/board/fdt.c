@@ -41,7 +41,7 @@ static int node(struct tree *t, int parent, const char *name, uint64_t unit_addr
 static void put_text(struct tree *t, int at, const char *name, const char *value)
 {
     if (!t->failed)
-        keep(t, fdt_setprop_string(t->fdt, at, name, value));
+        keep(t, fdt_setprop(t->fdt, at, name, value, (int)strlen(value) + 1));
 }
 
 static void put_empty(struct tree *t, int at, const char *name)

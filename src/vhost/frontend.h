@@ -59,7 +59,8 @@ int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index); // GET
 int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status);
 int vhost_frontend_reset(struct vhost_frontend *fe); // stops all queues, RESET_DEVICE
 
-// Drains (queues stopped, in-flight requests done) when saving; starts the queues again where they stood when loading or after a
-// save that is followed by vhost_frontend_resume().
+// Drains (queues stopped, in-flight requests done) when saving, so it needs an attached back end if a queue is started; a save is
+// followed by vhost_frontend_resume(), which starts the queues again where they stood. After loading the device starts its queues
+// by vhost_frontend_start_queue(), since their eventfds are new; they go on where they stood. Attaching may come before or after.
 int vhost_frontend_state(struct vhost_frontend *fe, struct state *s);
 int vhost_frontend_resume(struct vhost_frontend *fe, struct tv_error *err);

@@ -1,0 +1,55 @@
+// The front end's parts among themselves.
+//
+// frontend.c         what the machine calls: attach, features, queues, saved state
+// frontend_wire.c    requests and their answers on the socket
+// frontend_events.c  what comes by itself: the back end's own requests, queue errors, its end
+//
+// All on the loop's thread.
+#pragma once
+
+#include "vhost/frontend.h"
+#include "vhost/protocol.h"
+
+struct frontend_queue {
+    bool started;                  // by the driver; the back end knows of it while it is attached
+    bool paused;                   // stopped by saving, to be started again by resume or, after loading, by the device
+    uint16_t next;                 // available index to go on at
+    struct vhost_frontend_queue q; // descriptors are borrowed, -1 after loading
+};
+
+// Invariant: fd >= 0 exactly while attached (or attaching); then source, request_fd and what belongs to them may be there.
+struct vhost_frontend {
+    struct vhost_frontend_config config;
+    int fd, request_fd, err_fd;
+    bool failed; // the connection broke during a request: to be dropped when the call is over
+    uint64_t offered, acked, protocol;
+    bool has_acked, has_config;
+    uint8_t status;
+    unsigned max_queues;
+    uint8_t space[VHOST_CONFIG_MAX]; // the configuration space as last read
+    int inflight_fd;                 // -1: none
+    struct vhost_inflight inflight;
+    struct vhost_receiver request_rx;
+    struct loop_source *source, *request_source, *err_source, *away_timer;
+    struct frontend_queue queues[VHOST_QUEUES_MAX];
+};
+
+// Requests. A broken or late connection, or a wrong answer, sets fe->failed. A refusal does not.
+int wire_set(struct vhost_frontend *fe, uint32_t request, const void *payload, size_t size_bytes, const int *fds, unsigned n_fds,
+             struct tv_error *err); // waits for the acknowledgement if REPLY_ACK is there; -EREMOTEIO: refused
+int wire_set_u64(struct vhost_frontend *fe, uint32_t request, uint64_t value, struct tv_error *err);
+int wire_set_ring(struct vhost_frontend *fe, uint32_t request, unsigned index, uint32_t num, struct tv_error *err);
+int wire_set_ring_fd(struct vhost_frontend *fe, uint32_t request, unsigned index, int fd, struct tv_error *err); // fd -1: none
+int wire_get_u64(struct vhost_frontend *fe, uint32_t request, uint64_t *value, struct tv_error *err);
+int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint16_t *base, struct tv_error *err);
+int wire_get_config(struct vhost_frontend *fe, uint8_t *space, struct tv_error *err); // config_len_bytes
+int wire_get_inflight(struct vhost_frontend *fe, struct vhost_inflight *inflight, int *fd, struct tv_error *err);
+int wire_send_memory(struct vhost_frontend *fe, uint64_t max_slots, struct tv_error *err);
+bool wire_has(const struct vhost_frontend *fe, enum vhost_protocol_feature feature);
+
+int events_open(struct vhost_frontend *fe, struct tv_error *err);            // at create: queue errors, timer
+void events_close(struct vhost_frontend *fe);                                // at destroy
+int events_watch(struct vhost_frontend *fe, struct tv_error *err);           // the socket, once attached
+int events_request_channel(struct vhost_frontend *fe, struct tv_error *err); // hands the back end a socket of its own
+void frontend_drop(struct vhost_frontend *fe);                               // closes the connection, says nothing
+void frontend_lost(struct vhost_frontend *fe);                               // and tells the device, from the loop

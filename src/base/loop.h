@@ -20,9 +20,10 @@ typedef void loop_signal_fn(void *arg, int signo);
 typedef void loop_child_fn(void *arg, pid_t pid, int wait_status); // as waitpid(2) gives it
 
 struct loop *loop_create(struct tv_error *err);
-void loop_destroy(struct loop *loop); // frees what sources are left; never closes a caller's descriptor
+// Frees what sources are left; never closes a caller's descriptor. Posts that have not run yet are dropped. NULL is fine.
+void loop_destroy(struct loop *loop);
 
-// Runs until loop_stop(). Returns 0 or -errno of epoll_wait.
+// Runs until loop_stop(); one that came before the run ends it at once. Returns 0 or -errno of epoll_wait.
 int loop_run(struct loop *loop);
 // One round: waits at most timeout_ms (-1: forever) for something, serves all that is ready. Returns how many events were served.
 int loop_run_once(struct loop *loop, int timeout_ms);
@@ -30,6 +31,7 @@ void loop_stop(struct loop *loop); // any thread
 
 // Watches fd (borrowed; remove the source before closing it). NULL with err on failure, as for all of the following.
 struct loop_source *loop_add_fd(struct loop *loop, int fd, uint32_t events, loop_fd_fn *fn, void *arg, struct tv_error *err);
+// events 0: not watched at all until they are set again, not even for EPOLLHUP.
 void loop_set_events(struct loop_source *source, uint32_t events);
 
 struct loop_source *loop_add_timer(struct loop *loop, loop_fn *fn, void *arg, struct tv_error *err);
@@ -39,10 +41,13 @@ void loop_set_timer(struct loop_source *source, uint64_t first_ns, uint64_t peri
 // Blocks the signal in the calling thread and delivers it here; call before other threads are started.
 struct loop_source *loop_add_signal(struct loop *loop, int signo, loop_signal_fn *fn, void *arg, struct tv_error *err);
 
-// Reaps the child and tells its status, once; the source then goes by itself.
+// Reaps the child and tells its status, once; the source then goes by itself. A process that is not our child can be watched too
+// (a worker that an earlier supervisor started): its status is then LOOP_STATUS_UNKNOWN.
+#define LOOP_STATUS_UNKNOWN (-1)
 struct loop_source *loop_add_child(struct loop *loop, pid_t pid, loop_child_fn *fn, void *arg, struct tv_error *err);
 
 void loop_remove(struct loop_source *source); // NULL is fine
 
-// Runs fn(arg) on the loop's thread, soon, in the order of posting. Any thread. -ENOMEM is the only failure.
+// Runs fn(arg) on the loop's thread, soon, in the order of posting. Any thread. -ENOMEM is the only failure. What a post
+// posts runs in the next round.
 int loop_post(struct loop *loop, loop_fn *fn, void *arg);

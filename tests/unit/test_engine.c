@@ -1,0 +1,299 @@
+// The software engine runs small guests (tests/unit/guest/*.S), which check it from within; and what the machine asks of an engine.
+//
+// Arguments: the guests' flat binaries, each a test of its own.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <libfdt.h>
+#include <pthread.h>
+
+#include "machine/engine/engine.h"
+
+#define RAM_BASE 0x80000000ull
+#define RAM_BYTES (8ull << 20)
+#define ENTRY 0x80200000ull
+#define IMSIC_BASE 0x28000000ull
+#define VCPUS 4
+
+struct machine {
+    struct guest_memory mem;
+    struct engine *engine;
+    uint8_t *ram;
+    enum engine_exit exits[VCPUS];
+};
+
+struct runner {
+    struct machine *m;
+    unsigned vcpu;
+};
+
+// There is one register, at 0x10000000, that reads as 0x5a.
+static int mmio_read(void *arg, uint64_t gpa, unsigned size, uint64_t *value)
+{
+    (void)arg;
+    (void)size;
+    *value = 0x5a;
+    return gpa == 0x10000000 ? 0 : -ENXIO;
+}
+
+static int mmio_write(void *arg, uint64_t gpa, unsigned size, uint64_t value)
+{
+    (void)arg;
+    (void)size;
+    (void)value;
+    return gpa == 0x10000000 ? 0 : -ENXIO;
+}
+
+static void console_write(void *arg, const uint8_t *buf, size_t len_bytes)
+{
+    (void)arg;
+    fwrite(buf, 1, len_bytes, stdout);
+}
+
+static size_t console_read(void *arg, uint8_t *buf, size_t len_bytes)
+{
+    (void)arg;
+    (void)buf;
+    (void)len_bytes;
+    return 0;
+}
+
+static void machine_init(struct machine *m)
+{
+    struct tv_error err = {0};
+    memset(m, 0, sizeof(*m));
+    guest_memory_init(&m->mem);
+    int fd = guest_ram_create("ram", RAM_BYTES, &err);
+    assert_true(fd >= 0);
+    assert_int_equal(guest_memory_add(&m->mem, RAM_BASE, RAM_BYTES, fd, 0, 0, &err), 0);
+    m->ram = guest_memory_view(&m->mem, RAM_BASE, RAM_BYTES);
+    const struct engine_ops *ops = engine_find("rv64", &err);
+    assert_non_null(ops);
+    struct engine_config config = {.mem = &m->mem,
+                                   .n_vcpus = VCPUS,
+                                   .imsic_base = IMSIC_BASE,
+                                   .host = {NULL, mmio_read, mmio_write, console_write, console_read}};
+    m->engine = ops->create(&config, &err);
+    assert_non_null(m->engine);
+    ops->reset(m->engine, ENTRY, 0);
+}
+
+static void machine_fini(struct machine *m)
+{
+    m->engine->ops->destroy(m->engine);
+    guest_memory_fini(&m->mem);
+}
+
+static void *run_vcpu(void *arg)
+{
+    struct runner *r = arg;
+    struct engine *e = r->m->engine;
+    do
+        r->m->exits[r->vcpu] = e->ops->run(e, r->vcpu);
+    while (r->m->exits[r->vcpu] == ENGINE_EXIT_KICK);
+    return NULL;
+}
+
+static enum engine_exit run_all(struct machine *m)
+{
+    pthread_t threads[VCPUS];
+    struct runner runners[VCPUS];
+    m->engine->ops->clock_start(m->engine);
+    for (unsigned i = 0; i < VCPUS; i++) {
+        runners[i] = (struct runner){m, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, run_vcpu, &runners[i]), 0);
+    }
+    for (unsigned i = 0; i < VCPUS; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned i = 1; i < VCPUS; i++)
+        assert_int_equal(m->exits[i], m->exits[0]);
+    return m->exits[0];
+}
+
+static void put_program(struct machine *m, const uint32_t *words, size_t len_bytes)
+{
+    memcpy(m->ram + (ENTRY - RAM_BASE), words, len_bytes);
+}
+
+// --- the guests
+
+static void test_guest(void **state)
+{
+    const char *path = *state;
+    struct machine m;
+    machine_init(&m);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    size_t len = fread(m.ram + (ENTRY - RAM_BASE), 1, (size_t)(RAM_BYTES - (ENTRY - RAM_BASE)), f);
+    fclose(f);
+    assert_true(len > 0);
+    enum engine_exit exit = run_all(&m);
+    if (exit != ENGINE_EXIT_SHUTDOWN) {
+        for (unsigned i = 0; i < VCPUS; i++) {
+            uint64_t x[32], pc;
+            assert_int_equal(m.engine->ops->get_registers(m.engine, i, x, &pc), 0);
+            print_error("%s: hart %u: pc %llx check %llu scause %llx sepc %llx stval %llx s10 %llx a0 %llx\n", path, i,
+                        (unsigned long long)pc, (unsigned long long)x[3], (unsigned long long)x[13], (unsigned long long)x[14],
+                        (unsigned long long)x[15], (unsigned long long)x[26], (unsigned long long)x[10]);
+        }
+        fail_msg("%s failed: %s", path, m.engine->ops->failure(m.engine));
+    }
+    machine_fini(&m);
+}
+
+// --- what the machine asks
+
+static void test_kick_is_not_lost(void **state)
+{
+    (void)state;
+    struct machine m;
+    machine_init(&m);
+    static const uint32_t loop[] = {0x0000006f}; // j .
+    put_program(&m, loop, sizeof(loop));
+    const struct engine_ops *ops = m.engine->ops;
+    ops->kick(m.engine, 0); // before it runs
+    assert_int_equal(ops->run(m.engine, 0), ENGINE_EXIT_KICK);
+    ops->kick(m.engine, 1); // stopped
+    assert_int_equal(ops->run(m.engine, 1), ENGINE_EXIT_KICK);
+    machine_fini(&m);
+}
+
+static void test_messages_and_unknown_engines(void **state)
+{
+    (void)state;
+    struct machine m;
+    machine_init(&m);
+    const struct engine_ops *ops = m.engine->ops;
+    assert_int_equal(ops->raise_msi(m.engine, IMSIC_BASE + 0x3000, 5), 0);
+    assert_int_equal(ops->raise_msi(m.engine, IMSIC_BASE + 0x4000, 5), -ENXIO);
+    assert_int_equal(ops->raise_msi(m.engine, IMSIC_BASE + 4, 5), -ENXIO);
+    assert_int_equal(ops->raise_msi(m.engine, IMSIC_BASE - 0x1000, 5), -ENXIO);
+    struct tv_error err = {0};
+    assert_null(engine_find("vax", &err));
+    assert_non_null(strstr(err.text, "rv64"));
+    machine_fini(&m);
+}
+
+// Runs from ENTRY until the guest does `ecall` of the SBI's reset.
+#define SRST_SHUTDOWN 0x535258b7, 0x35488893, 0x00000813, 0x00000513, 0x00000593, 0x00000073
+
+static void test_dirty_log(void **state)
+{
+    (void)state;
+    struct machine m;
+    machine_init(&m);
+    static const uint32_t program[] = {
+        0x80300437,                            // lui s0, 0x80300
+        0x02041413,    0x02045413,             // zero-extended
+        0x00842023,                            // sw s0, 0(s0)
+        0x000014b7,    0x009404b3, 0x0004b023, // lui s1, 1; add s1, s0, s1; sd zero, 0(s1)
+        SRST_SHUTDOWN,
+    };
+    put_program(&m, program, sizeof(program));
+    const struct engine_ops *ops = m.engine->ops;
+    uint64_t log[RAM_BYTES / 4096 / 64];
+    assert_int_equal(ops->dirty_log(m.engine, 0, log, 1), -EINVAL);
+    assert_int_equal(ops->dirty_log(m.engine, 1, log, 32), -EINVAL);
+    assert_int_equal(ops->dirty_log(m.engine, 0, log, 32), 0);
+    assert_int_equal(run_all(&m), ENGINE_EXIT_SHUTDOWN);
+    assert_int_equal(ops->dirty_log(m.engine, 0, log, 32), 0);
+    for (unsigned i = 0; i < 32; i++)
+        assert_int_equal(log[i], i == 0x300 / 64 ? 3 : 0);
+    assert_int_equal(ops->dirty_log(m.engine, 0, log, 32), 0);
+    assert_int_equal(log[0x300 / 64], 0);
+    machine_fini(&m);
+}
+
+static void *run_once(void *arg)
+{
+    struct runner *r = arg;
+    assert_int_equal(r->m->engine->ops->run(r->m->engine, r->vcpu), ENGINE_EXIT_KICK);
+    return NULL;
+}
+
+static void test_save_and_load(void **state)
+{
+    (void)state;
+    struct machine m;
+    machine_init(&m);
+    static const uint32_t program[] = {0x00100413, 0x0000006f}; // li s0, 1; j .
+    static const uint32_t rest[] = {0x00000013, SRST_SHUTDOWN}; // nop, which is passed by, and what stands in the loop's place
+    put_program(&m, program, sizeof(program));
+    const struct engine_ops *ops = m.engine->ops;
+    // Until it stands in its loop: kicked from outside, as soon as it runs.
+    pthread_t thread;
+    struct runner r = {&m, 0};
+    assert_int_equal(pthread_create(&thread, NULL, run_once, &r), 0);
+    struct engine_counters c;
+    do
+        ops->counters(m.engine, 0, &c);
+    while (c.blocks_decoded == 0);
+    ops->kick(m.engine, 0);
+    pthread_join(thread, NULL);
+    uint64_t x[32], pc;
+    assert_int_equal(ops->get_registers(m.engine, 0, x, &pc), 0);
+    assert_int_equal(pc, ENTRY + 4);
+    assert_int_equal(x[8], 1);
+    struct state *s = state_create_save();
+    assert_int_equal(ops->state(m.engine, s), 0);
+    void *buf;
+    size_t len;
+    struct tv_error err = {0};
+    assert_int_equal(state_finish(s, &buf, &len, &err), 0);
+    state_destroy(s);
+    machine_fini(&m);
+
+    machine_init(&m);
+    put_program(&m, rest, sizeof(rest));
+    ops->reset(m.engine, 0xdead0000, 0); // which the state overrules
+    s = state_create_load(buf, len);
+    assert_int_equal(ops->state(m.engine, s), 0);
+    assert_int_equal(state_finish(s, NULL, NULL, &err), 0);
+    state_destroy(s);
+    assert_int_equal(run_all(&m), ENGINE_EXIT_SHUTDOWN);
+    machine_fini(&m);
+    free(buf);
+}
+
+static void test_describe(void **state)
+{
+    (void)state;
+    struct machine m;
+    machine_init(&m);
+    char fdt[8192];
+    assert_int_equal(fdt_create_empty_tree(fdt, sizeof(fdt)), 0);
+    assert_int_equal(m.engine->ops->describe(m.engine, fdt, 17), 0);
+    int node = fdt_path_offset(fdt, "/cpus/cpu@3");
+    assert_true(node >= 0);
+    assert_string_equal(fdt_getprop(fdt, node, "mmu-type", NULL), "riscv,sv57");
+    assert_true(fdt_stringlist_contains(fdt_getprop(fdt, node, "riscv,isa-extensions", NULL), 200, "sstc"));
+    node = fdt_path_offset(fdt, "/cpus/cpu@3/interrupt-controller");
+    assert_int_equal(fdt_get_phandle(fdt, node), 20);
+    char small[256];
+    assert_int_equal(fdt_create_empty_tree(small, sizeof(small)), 0);
+    assert_int_equal(m.engine->ops->describe(m.engine, small, 1), -ENOSPC);
+    machine_fini(&m);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest fixed[] = {
+        cmocka_unit_test(test_kick_is_not_lost), cmocka_unit_test(test_messages_and_unknown_engines),
+        cmocka_unit_test(test_dirty_log),        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_describe),
+    };
+    int failed = cmocka_run_group_tests_name("engine", fixed, NULL, NULL);
+    for (int i = 1; i < argc; i++) {
+        const struct CMUnitTest guest[] = {cmocka_unit_test_prestate(test_guest, argv[i])};
+        failed += cmocka_run_group_tests_name(argv[i], guest, NULL, NULL);
+    }
+    return failed;
+}

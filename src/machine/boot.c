@@ -1,0 +1,116 @@
+// What is in memory and registers when a machine starts: see machine.h. On the loop's thread, the machine is parked.
+#include "machine/loader/loader.h"
+#include "machine/machine.h"
+#include "machine/snapshot/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FDT_ROOM_BYTES (256u << 10) // 64 vcpus take about 50 KiB
+
+int machine_boot(struct machine *m, struct tv_error *err)
+{
+    struct loader_request request = {.mem = &m->mem,
+                                     .ram_base = MAP_RAM_BASE,
+                                     .ram_size_bytes = m->config.memory_bytes,
+                                     .kernel = {m->config.kernel_fd, m->kernel_name},
+                                     .initrd = {m->config.initrd_fd, m->initrd_name},
+                                     .fdt_size_bytes = FDT_ROOM_BYTES};
+    struct loader_result loaded;
+    void *fdt;
+    size_t fdt_len_bytes;
+    int rc = loader_load(&request, &loaded, err);
+    if (rc < 0)
+        return rc;
+    struct board_boot boot = {.engine = m->engine,
+                              .append = m->config.append,
+                              .initrd_addr = loaded.initrd_addr,
+                              .initrd_len_bytes = loaded.initrd_size_bytes};
+    rc = board_device_tree(m->board, &boot, &fdt, &fdt_len_bytes, err);
+    if (rc < 0)
+        return rc;
+    if (fdt_len_bytes <= FDT_ROOM_BYTES) {
+        memcpy(guest_memory_view(&m->mem, loaded.fdt_addr, fdt_len_bytes), fdt, fdt_len_bytes);
+        m->engine->ops->reset(m->engine, loaded.entry, loaded.fdt_addr);
+    } else {
+        rc = tv_error_set(err, -ENOSPC, "the device tree takes %zu bytes of %u", fdt_len_bytes, FDT_ROOM_BYTES);
+    }
+    free(fdt);
+    return rc;
+}
+
+int machine_reboot(struct machine *m, struct tv_error *err)
+{
+    board_reset(m->board); // first: nobody writes to memory any more
+    console_reset_input(m->console);
+    if (fallocate(m->mem.regions[0].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->config.memory_bytes) < 0)
+        return tv_error_set(err, -errno, "clearing the memory: %s", strerror(errno));
+    return machine_boot(m, err);
+}
+
+// Says what differs, in the words of the configuration.
+static int identity_compare(const json_t *saved, const json_t *present, struct tv_error *err)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(saved))
+        return tv_error_set(err, -EINVAL, "saved machine: its configuration is no object; the file is damaged");
+    json_object_foreach ((json_t *)present, key, value) {
+        const json_t *was = json_object_get(saved, key);
+        if (json_equal(was, value))
+            continue;
+        char *was_text = was ? json_dumps(was, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        int rc = tv_error_set(err, -EINVAL, "saved machine: had %s %.150s, this one has %.150s; load it into a machine like it", key,
+                              was_text ? was_text : "unknown", text ? text : "another");
+        free(was_text);
+        free(text);
+        return rc;
+    }
+    return 0;
+}
+
+static int check_identity(struct machine *m, struct snapshot_reader *reader, struct tv_error *err)
+{
+    size_t len_bytes;
+    const char *text = snapshot_reader_config(reader, &len_bytes);
+    char *mine = machine_identity(m);
+    json_t *saved = json_loadb(text, len_bytes, 0, NULL), *present = mine ? json_loads(mine, 0, NULL) : NULL;
+    int rc = present ? identity_compare(saved, present, err) : tv_error_set(err, -ENOMEM, "saved machine: no memory");
+    json_decref(saved);
+    json_decref(present);
+    free(mine);
+    return rc;
+}
+
+static int load_state(struct machine *m, struct snapshot_reader *reader, struct tv_error *err)
+{
+    size_t len_bytes;
+    const void *buf = snapshot_reader_state(reader, &len_bytes);
+    struct state *s = state_create_load(buf, len_bytes);
+    if (!s)
+        return tv_error_set(err, -ENOMEM, "saved machine: no memory");
+    board_state(m->board, s);
+    m->engine->ops->state(m->engine, s);
+    int rc = state_finish(s, NULL, NULL, err);
+    state_destroy(s);
+    return rc < 0 ? (tv_error_prefix(err, "saved machine"), rc) : 0;
+}
+
+int machine_restore(struct machine *m, struct tv_error *err)
+{
+    struct snapshot_reader *reader = snapshot_reader_create(m->config.restore_fd, err);
+    if (!reader)
+        return err->code;
+    m->engine->ops->reset(m->engine, 0, 0); // whatever the stream does not tell is as after power-on
+    int rc = check_identity(m, reader, err);
+    if (rc == 0)
+        rc = snapshot_reader_load_ram(reader, machine_ram(m), m->config.memory_bytes, err);
+    if (rc == 0)
+        rc = load_state(m, reader, err);
+    snapshot_reader_destroy(reader);
+    return rc;
+}

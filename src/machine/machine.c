@@ -1,0 +1,389 @@
+// One machine's parts and their life: see machine.h.
+#include "machine/machine.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define END_TIMEOUT_NS (10 * NS_PER_S) // a vcpu that does not park by then is a bug of ours
+
+// --- what the engine and the board ask for, on any thread
+
+static int host_mmio_read(void *arg, uint64_t gpa, unsigned size, uint64_t *value)
+{
+    struct machine *m = arg;
+    return bus_read(board_bus(m->board), gpa, size, value);
+}
+
+static int host_mmio_write(void *arg, uint64_t gpa, unsigned size, uint64_t value)
+{
+    struct machine *m = arg;
+    return bus_write(board_bus(m->board), gpa, size, value);
+}
+
+static void host_console_write(void *arg, const uint8_t *buf, size_t len_bytes)
+{
+    struct machine *m = arg;
+    console_write(m->console, buf, len_bytes);
+}
+
+static size_t host_console_read(void *arg, uint8_t *buf, size_t len_bytes)
+{
+    struct machine *m = arg;
+    return console_read(m->console, buf, len_bytes);
+}
+
+static int host_raise_msi(void *arg, uint64_t addr, uint32_t data)
+{
+    struct machine *m = arg;
+    return m->engine->ops->raise_msi(m->engine, addr, data);
+}
+
+static void host_console_room(void *arg)
+{
+    struct machine *m = arg;
+    console_room(m->console);
+}
+
+static size_t serial_input(void *arg, const uint8_t *buf, size_t len_bytes)
+{
+    struct machine *m = arg;
+    return uart16550_input(board_uart(m->board), buf, len_bytes);
+}
+
+// --- standing still and going on
+
+static void machine_go(struct machine *m)
+{
+    struct tv_error err = {0};
+    if (board_thaw(m->board, &err) < 0) {
+        machine_end(m, 3, "%s", err.text);
+        return;
+    }
+    m->parked = false;
+    m->running_since_ns = clock_now_ns();
+    m->engine->ops->clock_start(m->engine);
+    vcpus_run(m->vcpus);
+}
+
+static void machine_advance(struct machine *m)
+{
+    while (!m->active && (m->tasks || m->paused)) {
+        if (!m->parked) {
+            if (!m->parking)
+                vcpus_park(m->vcpus);
+            m->parking = true;
+            return;
+        }
+        if (!m->tasks)
+            return;
+        m->active = m->tasks;
+        m->tasks = m->active->next;
+        m->active->fn(m, m->active->arg);
+    }
+    if (!m->active && m->parked && !m->ended)
+        machine_go(m);
+}
+
+static void machine_parked(void *arg)
+{
+    struct machine *m = arg;
+    m->engine->ops->clock_stop(m->engine);
+    board_freeze(m->board);
+    m->guest_ns += clock_now_ns() - m->running_since_ns;
+    m->running_since_ns = 0;
+    m->parking = false;
+    m->parked = true;
+    machine_advance(m);
+}
+
+void machine_when_parked(struct machine *m, machine_task_fn *fn, void *arg)
+{
+    struct machine_task *task = calloc(1, sizeof(*task)), **at = &m->tasks;
+    if (!task) {
+        log_event(LOG_ERROR, "machine", "no memory");
+        abort();
+    }
+    task->fn = fn;
+    task->arg = arg;
+    while (*at)
+        at = &(*at)->next;
+    *at = task;
+    machine_advance(m);
+}
+
+void machine_task_done(struct machine *m)
+{
+    free(m->active);
+    m->active = NULL;
+    machine_advance(m);
+}
+
+void machine_set_paused(struct machine *m, bool paused)
+{
+    m->paused = paused;
+    machine_advance(m);
+}
+
+// --- the end
+
+static void task_end(struct machine *m, void *arg)
+{
+    (void)arg;
+    control_tell_stopped(m->control, m->exit_status, m->reason);
+    loop_stop(m->loop); // the task is never done: nothing goes on
+}
+
+static void end_overdue(void *arg)
+{
+    struct machine *m = arg;
+    log_event(LOG_ERROR, "machine", "vcpus do not stop", LOG_STR("machine", m->config.name));
+    _exit(3);
+}
+
+void machine_end(struct machine *m, int exit_status, const char *format, ...)
+{
+    va_list args;
+    if (m->ended)
+        return;
+    m->ended = true;
+    m->exit_status = exit_status;
+    va_start(args, format);
+    vsnprintf(m->reason, sizeof(m->reason), format, args);
+    va_end(args);
+    loop_set_timer(m->end_timer, END_TIMEOUT_NS, 0);
+    machine_when_parked(m, task_end, NULL);
+}
+
+static void task_reboot(struct machine *m, void *arg)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    if (!m->ended && machine_reboot(m, &err) < 0)
+        machine_end(m, 3, "%s", err.text);
+    machine_task_done(m);
+}
+
+static void guest_ended(void *arg, enum engine_exit exit)
+{
+    struct machine *m = arg;
+    switch (exit) {
+    case ENGINE_EXIT_SHUTDOWN:
+        machine_end(m, 0, "shutdown");
+        break;
+    case ENGINE_EXIT_REBOOT:
+        if (m->config.exit_on_reboot || m->config.kernel_fd < 0)
+            machine_end(m, 0, "reboot");
+        else
+            machine_when_parked(m, task_reboot, NULL);
+        break;
+    default:
+        machine_end(m, 1, "%s", m->engine->ops->failure(m->engine));
+        break;
+    }
+}
+
+static void signal_end(void *arg, int signo)
+{
+    (void)signo;
+    machine_end(arg, 0, "stopped on request");
+}
+
+// --- making the parts
+
+static void name_of_fd(int fd, const char *what, char *out, size_t size)
+{
+    char link[64], path[256];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t n = fd < 0 ? -1 : readlink(link, path, sizeof(path) - 1);
+    path[n < 0 ? 0 : n] = 0;
+    snprintf(out, size, path[0] == '/' ? "%s '%s'" : "%s", what, path);
+}
+
+static int create_memory(struct machine *m, struct tv_error *err)
+{
+    int fd = guest_ram_create(m->config.name, m->config.memory_bytes, err);
+    if (fd < 0)
+        return fd;
+    int rc = guest_memory_add(&m->mem, MAP_RAM_BASE, m->config.memory_bytes, fd, 0, 0, err);
+    return rc < 0 ? rc : guest_memory_guard_install(err);
+}
+
+static int create_console(struct machine *m, struct tv_error *err)
+{
+    struct console_config config = {.loop = m->loop,
+                                    .listen_fd = m->config.console_listen_fd,
+                                    .fd = m->config.console_fd,
+                                    .log_fd = m->config.log_fd,
+                                    .input = serial_input,
+                                    .arg = m};
+    m->config.console_listen_fd = m->config.console_fd = m->config.log_fd = -1;
+    m->console = console_create(&config, err);
+    return m->console ? 0 : -EINVAL;
+}
+
+static int create_engine_and_board(struct machine *m, struct tv_error *err)
+{
+    const struct engine_ops *ops = engine_find(m->config.engine, err);
+    struct engine_config engine = {.mem = &m->mem,
+                                   .n_vcpus = m->config.cpus,
+                                   .imsic_base = MAP_IMSIC_BASE,
+                                   .host = {.arg = m,
+                                            .mmio_read = host_mmio_read,
+                                            .mmio_write = host_mmio_write,
+                                            .console_write = host_console_write,
+                                            .console_read = host_console_read}};
+    struct board_config board = {.loop = m->loop,
+                                 .mem = &m->mem,
+                                 .n_vcpus = m->config.cpus,
+                                 .arg = m,
+                                 .raise_msi = host_raise_msi,
+                                 .console_output = host_console_write,
+                                 .console_room = host_console_room};
+    if (!ops)
+        return -EINVAL;
+    m->engine = ops->create(&engine, err);
+    if (!m->engine)
+        return -EINVAL;
+    m->board = board_create(&board, err);
+    return m->board ? 0 : -EINVAL;
+}
+
+static int create_vcpus(struct machine *m, struct tv_error *err)
+{
+    struct vcpus_config config = {.loop = m->loop,
+                                  .engine = m->engine,
+                                  .n = m->config.cpus,
+                                  .arg = m,
+                                  .ended = guest_ended,
+                                  .parked = machine_parked};
+    static const int signals[] = {SIGTERM, SIGINT};
+    for (size_t i = 0; i < 2; i++) { // before there are threads
+        m->signals[i] = loop_add_signal(m->loop, signals[i], signal_end, m, err);
+        if (!m->signals[i])
+            return -EINVAL;
+    }
+    m->end_timer = loop_add_timer(m->loop, end_overdue, m, err);
+    if (!m->end_timer)
+        return -EINVAL;
+    m->vcpus = vcpus_create(&config, err);
+    return m->vcpus ? 0 : -EINVAL;
+}
+
+static int create_control(struct machine *m, struct tv_error *err)
+{
+    int fd = m->config.control_fd;
+    m->config.control_fd = -1;
+    if (fd >= 0)
+        m->control = control_create(m, fd, err);
+    return fd < 0 || m->control ? 0 : -EINVAL;
+}
+
+static int machine_init(struct machine *m, struct tv_error *err)
+{
+    m->created_ns = clock_now_ns();
+    m->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    name_of_fd(m->config.kernel_fd, "kernel", m->kernel_name, sizeof(m->kernel_name));
+    name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
+    int rc = create_memory(m, err);
+    if (rc == 0)
+        rc = create_engine_and_board(m, err);
+    if (rc == 0)
+        rc = create_console(m, err);
+    if (rc == 0)
+        rc = machine_add_devices(m, err);
+    if (rc < 0)
+        return rc;
+    board_freeze(m->board);
+    m->parked = true;
+    rc = m->config.restore_fd >= 0 ? machine_restore(m, err) : machine_boot(m, err);
+    if (rc == 0)
+        rc = create_vcpus(m, err);
+    if (rc == 0)
+        rc = create_control(m, err);
+    if (rc == 0)
+        machine_go(m);
+    return rc;
+}
+
+struct machine *machine_create(struct config *config, struct loop *loop, struct tv_error *err)
+{
+    struct machine *m = calloc(1, sizeof(*m));
+    if (!m) {
+        config_fini(config);
+        tv_error_set(err, -ENOMEM, "machine '%s': no memory", config->name);
+        return NULL;
+    }
+    m->config = *config;
+    *config = (struct config){0};
+    m->loop = loop;
+    m->statm_fd = -1;
+    guest_memory_init(&m->mem);
+    if (machine_init(m, err) < 0) {
+        tv_error_prefix(err, "machine '%s'", m->config.name);
+        machine_destroy(m);
+        return NULL;
+    }
+    return m;
+}
+
+static void free_tasks(struct machine_task *task)
+{
+    while (task) {
+        struct machine_task *next = task->next;
+        free(task);
+        task = next;
+    }
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    control_destroy(m->control);
+    vcpus_destroy(m->vcpus);
+    loop_remove(m->end_timer);
+    loop_remove(m->signals[0]);
+    loop_remove(m->signals[1]);
+    console_destroy(m->console);
+    if (m->board)
+        board_destroy(m->board);
+    if (m->engine)
+        m->engine->ops->destroy(m->engine);
+    free_tasks(m->active);
+    free_tasks(m->tasks);
+    guest_memory_fini(&m->mem);
+    config_fini(&m->config);
+    if (m->statm_fd >= 0)
+        close(m->statm_fd);
+    free(m);
+}
+
+// --- figures
+
+uint64_t machine_resident_bytes(const struct machine *m)
+{
+    char text[128];
+    unsigned long long size, resident;
+    ssize_t n = m->statm_fd < 0 ? -1 : pread(m->statm_fd, text, sizeof(text) - 1, 0);
+    text[n < 0 ? 0 : n] = 0;
+    if (sscanf(text, "%llu %llu", &size, &resident) != 2)
+        return 0;
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t machine_guest_ns(const struct machine *m)
+{
+    return m->guest_ns + (m->running_since_ns ? clock_now_ns() - m->running_since_ns : 0);
+}
+
+uint8_t *machine_ram(const struct machine *m)
+{
+    return m->mem.regions[0].host;
+}

@@ -3,6 +3,7 @@
 // machine.c   the parts, their life and the order in which they stop and go
 // boot.c      what is in memory and registers when the vcpus start: a kernel, or a saved machine
 // save.c      saving, step by step
+// devices.c   the devices in the slots of the PCIe host
 // control.c   the control protocol
 // config.c, console.c, vcpus.c  see their headers
 //
@@ -78,6 +79,13 @@ uint64_t machine_resident_bytes(const struct machine *m);
 uint64_t machine_guest_ns(const struct machine *m);
 uint8_t *machine_ram(const struct machine *m);
 
+// devices.c
+int machine_add_devices(struct machine *m, struct tv_error *err);
+// Asks the guest by its agent to power off; false: no agent is there.
+bool machine_ask_powerdown(struct machine *m);
+bool machine_disk_is_attached(const struct machine *m, unsigned disk);
+int machine_attach_disk(struct machine *m, const char *name, int fd, struct tv_error *err); // takes fd
+
 // boot.c; the machine is parked.
 int machine_boot(struct machine *m, struct tv_error *err);    // RAM reads as zeroes
 int machine_reboot(struct machine *m, struct tv_error *err);  // the same from whatever state it is in
@@ -94,4 +102,5 @@ void machine_save(struct machine *m, int fd, machine_saved_fn *saved, void *arg)
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err); // takes listen_fd
 void control_destroy(struct control *c);
 void control_tell_progress(struct control *c, const char *what, uint64_t done_bytes, uint64_t total_bytes); // c may be NULL
+void control_tell_disconnected(struct control *c, const char *disk); // c may be NULL
 void control_tell_stopped(struct control *c, int exit_status, const char *reason);

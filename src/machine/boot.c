@@ -58,14 +58,15 @@ static int identity_compare(const json_t *saved, const json_t *present, struct t
     json_t *value;
     if (!json_is_object(saved))
         return tv_error_set(err, -EINVAL, "saved machine: its configuration is no object; the file is damaged");
-    json_object_foreach ((json_t *)present, key, value) {
+    json_object_foreach((json_t *)present, key, value)
+    {
         const json_t *was = json_object_get(saved, key);
         if (json_equal(was, value))
             continue;
         char *was_text = was ? json_dumps(was, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        int rc = tv_error_set(err, -EINVAL, "saved machine: had %s %.150s, this one has %.150s; load it into a machine like it", key,
-                              was_text ? was_text : "unknown", text ? text : "another");
+        int rc = tv_error_set(err, -EINVAL, "saved machine: had %s %.150s, this one has %.150s; load it into a machine like it",
+                              key, was_text ? was_text : "unknown", text ? text : "another");
         free(was_text);
         free(text);
         return rc;

@@ -48,7 +48,8 @@ struct console {
     uint64_t log_pos;           // bytes in the log; head - log_pos <= RING_BYTES
     uint8_t input[INPUT_BYTES]; // typed and not yet taken by the guest; starts at 0
     size_t input_len;
-    bool polled; // the guest asks for input by itself (console_read): the serial port gets none
+    bool feeding; // the start of `input` is being offered to the guest's port: only the loop's thread may change it
+    bool polled;  // the guest asks for input by itself (console_read): the serial port gets none
 };
 
 static void console_wake(struct console *c)
@@ -106,15 +107,20 @@ void console_write(struct console *c, const uint8_t *buf, size_t len_bytes)
     console_wake(c);
 }
 
-// Offers the serial port what was typed. Its lock is taken under ours, never the other way round.
+// Offers the guest's port what was typed. No lock is held meanwhile: the port may answer with output.
 static void input_feed(struct console *c)
 {
     pthread_mutex_lock(&c->lock);
-    if (c->input_len > 0 && !c->polled) {
-        size_t n = c->config.input(c->config.arg, c->input, c->input_len);
-        memmove(c->input, c->input + n, c->input_len - n);
-        c->input_len -= n;
-    }
+    size_t len = c->polled ? 0 : c->input_len;
+    c->feeding = len > 0;
+    pthread_mutex_unlock(&c->lock);
+    if (len == 0)
+        return;
+    size_t n = c->config.input(c->config.arg, c->input, len);
+    pthread_mutex_lock(&c->lock);
+    c->feeding = false;
+    memmove(c->input, c->input + n, c->input_len - n);
+    c->input_len -= n;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -122,6 +128,7 @@ size_t console_read(struct console *c, uint8_t *buf, size_t len_bytes)
 {
     pthread_mutex_lock(&c->lock);
     size_t n = len_bytes < c->input_len ? len_bytes : c->input_len;
+    n = c->feeding ? 0 : n; // the guest will ask again
     memcpy(buf, c->input, n);
     memmove(c->input, c->input + n, c->input_len - n);
     c->input_len -= n;

@@ -28,11 +28,11 @@ static void method_status(void *arg, struct rpc_request *req, const json_t *para
 {
     const struct machine *m = ((struct control *)arg)->m;
     (void)params;
-    rpc_reply(req, json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "state", m->paused || m->active ? "paused" : "running",
-                             "name", m->config.name, "tenant", m->config.tenant, "engine", m->engine->ops->name, "cpus",
-                             number(m->config.cpus), "memory_bytes", number(m->config.memory_bytes), "resident_bytes",
-                             number(machine_resident_bytes(m)), "uptime_ns", number(clock_now_ns() - m->created_ns),
-                             "guest_time_ns", number(machine_guest_ns(m))));
+    rpc_reply(req, json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "state",
+                             m->paused || m->active ? "paused" : "running", "name", m->config.name, "tenant", m->config.tenant,
+                             "engine", m->engine->ops->name, "cpus", number(m->config.cpus), "memory_bytes",
+                             number(m->config.memory_bytes), "resident_bytes", number(machine_resident_bytes(m)), "uptime_ns",
+                             number(clock_now_ns() - m->created_ns), "guest_time_ns", number(machine_guest_ns(m))));
 }
 
 static json_t *vcpu_stats(const struct machine *m, unsigned vcpu)
@@ -174,7 +174,8 @@ static void method_save(void *arg, struct rpc_request *req, const json_t *params
     int fd = save ? rpc_request_take_fd(req, 0) : -ENOMEM;
     if (fd < 0 || (quit && !json_is_boolean(quit))) {
         tv_error_set(&err, fd < 0 ? fd : -EINVAL,
-                     fd < 0 ? "machine.save: needs the descriptor of a file to write to" : "machine.save: quit should be true or false");
+                     fd < 0 ? "machine.save: needs the descriptor of a file to write to"
+                            : "machine.save: quit should be true or false");
         rpc_reply_error(req, RPC_BAD_PARAMS, &err);
         if (fd >= 0)
             close(fd);
@@ -225,9 +226,9 @@ static void connection_opened(void *arg, struct rpc_conn *conn)
 void control_tell_progress(struct control *c, const char *what, uint64_t done_bytes, uint64_t total_bytes)
 {
     if (c)
-        rpc_server_broadcast(c->server, "machine.progress",
-                             json_pack("{s:s, s:o, s:o}", "operation", what, "done_bytes", number(done_bytes), "total_bytes",
-                                       number(total_bytes)));
+        rpc_server_broadcast(
+            c->server, "machine.progress",
+            json_pack("{s:s, s:o, s:o}", "operation", what, "done_bytes", number(done_bytes), "total_bytes", number(total_bytes)));
 }
 
 void control_tell_stopped(struct control *c, int exit_status, const char *reason)
@@ -238,12 +239,11 @@ void control_tell_stopped(struct control *c, int exit_status, const char *reason
 
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err)
 {
-    static const struct rpc_method methods[] = {
-        {"machine.status", method_status}, {"machine.stats", method_stats},
-        {"machine.pause", method_pause},   {"machine.resume", method_resume},
-        {"machine.reset", method_reset},   {"machine.quit", method_quit},
-        {"machine.save", method_save},     {"machine.shutdown", method_shutdown},
-        {"disk.attach", method_disk_attach}, {NULL, NULL}};
+    static const struct rpc_method methods[] = {{"machine.status", method_status},   {"machine.stats", method_stats},
+                                                {"machine.pause", method_pause},     {"machine.resume", method_resume},
+                                                {"machine.reset", method_reset},     {"machine.quit", method_quit},
+                                                {"machine.save", method_save},       {"machine.shutdown", method_shutdown},
+                                                {"disk.attach", method_disk_attach}, {NULL, NULL}};
     struct control *c = calloc(1, sizeof(*c));
     if (!c) {
         close(listen_fd);

@@ -257,12 +257,8 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
 
 static int create_vcpus(struct machine *m, struct tv_error *err)
 {
-    struct vcpus_config config = {.loop = m->loop,
-                                  .engine = m->engine,
-                                  .n = m->config.cpus,
-                                  .arg = m,
-                                  .ended = guest_ended,
-                                  .parked = machine_parked};
+    struct vcpus_config config = {
+        .loop = m->loop, .engine = m->engine, .n = m->config.cpus, .arg = m, .ended = guest_ended, .parked = machine_parked};
     static const int signals[] = {SIGTERM, SIGINT};
     for (size_t i = 0; i < 2; i++) { // before there are threads
         m->signals[i] = loop_add_signal(m->loop, signals[i], signal_end, m, err);

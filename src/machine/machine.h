@@ -27,7 +27,6 @@
 
 struct control;
 struct machine;
-struct virtio_blk;
 
 // Ends with machine_task_done(), at once or later.
 typedef void machine_task_fn(struct machine *m, void *arg);
@@ -48,7 +47,6 @@ struct machine {
     struct console *console;
     struct vcpus *vcpus;
     struct control *control; // NULL without a control socket
-    struct virtio_blk *disks[CONFIG_DISKS_MAX];
 
     bool parked;  // no vcpu runs, the board is frozen, the clock stands
     bool parking; // on the way there
@@ -102,5 +100,5 @@ void machine_save(struct machine *m, int fd, machine_saved_fn *saved, void *arg)
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err); // takes listen_fd
 void control_destroy(struct control *c);
 void control_tell_progress(struct control *c, const char *what, uint64_t done_bytes, uint64_t total_bytes); // c may be NULL
-void control_tell_disconnected(struct control *c, const char *disk); // c may be NULL
+void control_tell_disconnected(struct control *c, const char *disk);                                        // c may be NULL
 void control_tell_stopped(struct control *c, int exit_status, const char *reason);

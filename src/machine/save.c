@@ -23,8 +23,8 @@ char *machine_identity(const struct machine *m)
 {
     json_t *disks = json_array();
     for (unsigned i = 0; i < m->config.n_disks; i++)
-        json_array_append_new(disks, json_pack("{s:s, s:I}", "name", m->config.disks[i].name, "queues",
-                                               (json_int_t)m->config.disks[i].queues));
+        json_array_append_new(
+            disks, json_pack("{s:s, s:I}", "name", m->config.disks[i].name, "queues", (json_int_t)m->config.disks[i].queues));
     json_t *root = json_pack("{s:s, s:I, s:I, s:o}", "engine", m->engine->ops->name, "cpus", (json_int_t)m->config.cpus,
                              "memory_bytes", (json_int_t)m->config.memory_bytes, "disks", disks);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;

@@ -156,7 +156,7 @@ static void restart_store(void *arg)
         rc = start_store(f, fds, &err);
     remove_dir(f);
     for (unsigned i = 0; i < f->spec->n_disks; i++) {
-        if (!rc)
+        if (!rc && f->control)
             rpc_call_async(f->control, "disk.attach", json_pack("{s:s}", "name", f->spec->disks[i].name), &fds[i], 1, 0, attached,
                            f);
         if (fds[i] >= 0)
@@ -183,6 +183,13 @@ static void store_ended(void *arg, pid_t pid, int status)
 
 // --- the beginning
 
+static void control_closed(void *arg, struct rpc_conn *conn)
+{
+    struct foreground *f = arg;
+    (void)conn; // frees itself
+    f->control = NULL;
+}
+
 static int start_machine(struct foreground *f, struct launch *launch, int *console_fd, struct tv_error *err)
 {
     char path[PATH_MAX];
@@ -195,7 +202,9 @@ static int start_machine(struct foreground *f, struct launch *launch, int *conso
     int control_fd = rpc_connect(path, err);
     if (control_fd < 0)
         return control_fd;
-    f->control = rpc_conn_create(f->loop, control_fd, NULL, err);
+    static const struct rpc_method none[] = {{0}};
+    const struct rpc_service service = {.methods = none, .arg = f, .closed = control_closed};
+    f->control = rpc_conn_create(f->loop, control_fd, &service, err);
     if (!f->control)
         return err->code;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -250,7 +259,8 @@ static void end_all(struct foreground *f)
 {
     f->ended = true;
     terminal_destroy(f->terminal);
-    rpc_conn_destroy(f->control);
+    if (f->control)
+        rpc_conn_destroy(f->control);
     struct worker *workers[] = {&f->machine, &f->store.worker};
     loop_remove(f->machine_child);
     loop_remove(f->store_child);

@@ -108,6 +108,12 @@ int worker_open(const struct worker *worker)
     return fd;
 }
 
+int worker_open_child(const struct worker *worker)
+{
+    int fd = (int)syscall(SYS_pidfd_open, worker->pid, 0);
+    return fd < 0 ? -errno : fd;
+}
+
 void worker_kill(const struct worker *worker, int signo)
 {
     int fd = worker_open(worker);

@@ -32,4 +32,6 @@ int worker_start(struct worker *worker, const struct worker_start *start, struct
 bool worker_is_alive(const struct worker *worker);
 // A pidfd of it, or -ESRCH.
 int worker_open(const struct worker *worker);
+// The same for a child of ours that was not waited for: it may have ended already.
+int worker_open_child(const struct worker *worker);
 void worker_kill(const struct worker *worker, int signo);

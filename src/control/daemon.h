@@ -1,0 +1,99 @@
+// trivetd's inside: the machines it knows, the store, and the control socket. Private to daemon*.c and trivetd.c.
+//
+// One thread, one loop. The workers are sessions of their own and do not need us: whoever comes after us finds them by pid and
+// start time in the database and by their sockets in the run directory, and takes them over without touching them.
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/rpc.h"
+#include "control/database.h"
+#include "control/spec.h"
+#include "control/store_process.h"
+
+#include <limits.h>
+#include <stdbool.h>
+
+enum machine_state { MACHINE_STOPPED, MACHINE_STARTING, MACHINE_RUNNING, MACHINE_STOPPING, MACHINE_WAITING, MACHINE_FAILED };
+
+struct batch; // an answer that waits for several machines: daemon_batch.c
+
+struct waiter {
+    struct waiter *next;
+    struct batch *batch;
+};
+
+// Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set; control is set while it is
+// connected.
+struct daemon_machine {
+    struct daemon_machine *next;
+    struct daemon *daemon;
+    struct machine_spec spec;
+    enum machine_state state;
+    bool wanted, paused;
+    struct worker worker;
+    int pidfd;                 // -1: none
+    struct loop_source *watch; // of pidfd
+    struct loop_source *timer; // kills what does not stop, starts what waits
+    struct rpc_conn *control;
+    struct waiter *starting, *stopping; // who waits for it
+    bool disk_away[SPEC_DISKS_MAX];
+    unsigned restarts;   // since it last ran for long
+    uint64_t started_ns; // monotonic
+    int exit_status;     // -1: it has not ended yet
+    char reason[256];
+};
+
+struct daemon {
+    struct loop *loop;
+    struct database *db;
+    struct rpc_server *server;
+    struct daemon_machine *machines; // in the order of names
+    struct store_process store;
+    int store_pidfd;
+    struct loop_source *store_watch, *store_timer;
+    struct loop_source *quit_timer;
+    char run_dir[PATH_MAX], state_dir[PATH_MAX];
+    bool exit_when_empty;
+};
+
+// daemon.c
+int daemon_init(struct daemon *d, struct tv_error *err); // paths are set; opens the database, takes over what runs
+void daemon_fini(struct daemon *d);                      // leaves the machines running
+void daemon_consider_end(struct daemon *d);              // after a machine was removed
+
+// daemon_machine.c
+struct daemon_machine *machine_find(const struct daemon *d, const char *name);
+struct daemon_machine *machine_add(struct daemon *d, struct machine_spec *spec, struct tv_error *err); // takes spec's contents
+void machine_remove(struct daemon_machine *m);                                                         // one that does not run
+void machine_free(struct daemon_machine *m);
+int machine_record(const struct daemon_machine *m, struct tv_error *err);
+int machine_path(const struct daemon_machine *m, const char *file, char path[static PATH_MAX], struct tv_error *err);
+int machine_log_path(const struct daemon_machine *m, char path[static PATH_MAX], struct tv_error *err);
+const char *machine_state_name(const struct daemon_machine *m);
+json_t *machine_describe(const struct daemon_machine *m);
+
+// daemon_life.c: start and end. The batches are answered when it is done.
+int machine_start(struct daemon_machine *m, struct tv_error *err);
+void machine_adopt(struct daemon_machine *m);
+void machine_stop(struct daemon_machine *m, unsigned timeout_ms);
+void machine_kill(struct daemon_machine *m);
+
+// daemon_store.c
+int daemon_store_need(struct daemon *d, struct tv_error *err); // starts it if none runs
+void daemon_store_adopt(struct daemon *d);
+void daemon_store_stop(struct daemon *d);
+void daemon_store_label(const struct daemon_machine *m, unsigned disk, char label[static 128]);
+int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, int *front_fd, struct tv_error *err);
+void daemon_store_close_disks(struct daemon_machine *m);
+void daemon_disk_away(struct daemon_machine *m, const char *disk);
+
+// daemon_batch.c
+struct batch *batch_create(struct rpc_request *req);
+int batch_wait(struct batch *b, struct waiter **list, struct tv_error *err);
+void batch_result(struct batch *b, const struct daemon_machine *m, const struct tv_error *err); // one machine is done
+void batch_seal(struct batch *b);                                                               // all have been asked
+void batch_wake(struct waiter **list, const struct daemon_machine *m, const struct tv_error *err);
+
+// daemon_rpc.c
+extern const struct rpc_method daemon_methods[];

@@ -101,11 +101,11 @@ int blk_resize(const struct blk_options *options)
         while (dev.capacity_sectors == capacity)
             loop_run_once(loop, 1000);
         capacity = dev.capacity_sectors;
-        tell_size(&dev);
         if (blk_device_do(&dev, VIRTIO_BLK_T_OUT, capacity - 8, sector, sizeof(sector)))
             blk_fail("the last block of the new size cannot be written");
         if (!blk_device_do(&dev, VIRTIO_BLK_T_OUT, capacity, sector, sizeof(sector)))
             blk_fail("a block behind the new end can be written");
+        tell_size(&dev);
     }
     blk_device_close(&dev);
     loop_destroy(loop);

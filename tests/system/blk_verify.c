@@ -1,10 +1,12 @@
 // Random reads, writes, write-zeroes, discards and flushes at full depth, never two at once on the same sectors. Each sector that
 // is written carries its number and the number of its write; each sector that is read must carry the last write that was answered.
-// The back end may die at any time: what was in flight must be answered once, and what was answered must stay.
+// The back end may die at any time: what was in flight must be answered once, and what was answered must stay. SIGUSR1 ends it
+// early.
 #include "blk_driver.h"
 
 #include <inttypes.h>
 #include <linux/virtio_blk.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +29,7 @@ struct verify {
     uint64_t n_sectors, left, number, random;
     uint64_t *generation; // of each sector: number of its last answered write; 0: zeroes; ANY
     uint8_t *busy;        // sectors with a request in flight
-    struct loop_source *watch;
+    struct loop_source *watch, *stop;
     uint64_t seen_completed;
 };
 
@@ -149,6 +151,15 @@ static void refill(struct blk_device *dev, unsigned queue)
         loop_stop(v->loop);
 }
 
+static void on_stop_asked(void *arg, int signo)
+{
+    struct verify *v = arg;
+    (void)signo;
+    v->left = 0;
+    if (v->dev.n_completed == v->dev.n_submitted)
+        loop_stop(v->loop);
+}
+
 static void on_watch(void *arg)
 {
     struct verify *v = arg;
@@ -186,13 +197,14 @@ int blk_verify(const struct blk_options *options)
     v.loop = loop_create(&err);
     if (!v.loop)
         blk_fail("%s", err.text);
+    v.stop = loop_add_signal(v.loop, SIGUSR1, on_stop_asked, &v, &err);
     v.dev = (struct blk_device){.completed = on_completed, .batch_done = refill, .arg = &v};
     blk_device_open(&v.dev, v.loop, options->socket, options->n_queues, options->refused);
     v.n_sectors = v.dev.capacity_sectors;
     v.generation = calloc(v.n_sectors, sizeof(v.generation[0])); // a fresh image: zeroes
     v.busy = calloc(v.n_sectors, 1);
     v.watch = loop_add_timer(v.loop, on_watch, &v, &err);
-    if (!v.generation || !v.busy || !v.watch)
+    if (!v.generation || !v.busy || !v.watch || !v.stop)
         blk_fail("out of memory");
     loop_set_timer(v.watch, SILENCE_NS, SILENCE_NS);
     for (unsigned i = 0; i < options->n_queues; i++)
@@ -204,6 +216,7 @@ int blk_verify(const struct blk_options *options)
            v.dev.n_completed, v.dev.n_attached);
     blk_device_close(&v.dev);
     loop_remove(v.watch);
+    loop_remove(v.stop);
     loop_destroy(v.loop);
     free(v.generation);
     free(v.busy);

@@ -151,7 +151,7 @@ static struct rv64_block *add(struct rv64_vcpu *v, const uint8_t *code, uint32_t
     c->used_bytes += (size + 15) & ~15ull;
     b->next = c->hash[hash_of(code)];
     c->hash[hash_of(code)] = b;
-    v->counters.blocks_decoded++;
+    rv64_count(&v->counters.blocks_decoded, 1);
     return b;
 }
 

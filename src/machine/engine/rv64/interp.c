@@ -96,22 +96,10 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 
 // --- Guest memory: the cache hit here, all else in mmu.c. Accesses need not be aligned.
 
-#define UNALIGNED(type)                                                                                                            \
-    struct __attribute__((packed, may_alias)) unaligned_##type {                                                                   \
-        volatile type value;                                                                                                       \
-    }
-UNALIGNED(int8_t);
-UNALIGNED(int16_t);
-UNALIGNED(int32_t);
-UNALIGNED(uint8_t);
-UNALIGNED(uint16_t);
-UNALIGNED(uint32_t);
-UNALIGNED(uint64_t);
-
 #define LOAD(type, address)                                                                                                        \
     ({                                                                                                                             \
         uint64_t va_ = (address);                                                                                                  \
-        const struct unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_READ, va_);                                                  \
+        const struct rv64_unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_READ, va_);                                             \
         type value_;                                                                                                               \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type)))) {                                                              \
             value_ = host_->value;                                                                                                 \
@@ -127,7 +115,7 @@ UNALIGNED(uint64_t);
 #define STORE(type, address, data)                                                                                                 \
     do {                                                                                                                           \
         uint64_t va_ = (address);                                                                                                  \
-        struct unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_WRITE, va_);                                                       \
+        struct rv64_unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_WRITE, va_);                                                  \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type))))                                                                \
             host_->value = (type)(data);                                                                                           \
         else if (unlikely(!rv64_store(v, va_, sizeof(type), (type)(data))))                                                        \
@@ -200,7 +188,7 @@ UNALIGNED(uint64_t);
 #define FLAGS (&v->fflags)
 
 // Instructions since `first` are not yet counted.
-#define COUNT(n) (v->instret += (uint64_t)(insn - first) + (n))
+#define COUNT(n) rv64_count(&v->instret, (uint64_t)(insn - first) + (n))
 // For what reads the vcpu's pc or instret.
 #define SYNC()                                                                                                                     \
     do {                                                                                                                           \

@@ -234,7 +234,7 @@ static bool translate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access,
 static bool resolve(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, uint8_t **host, uint64_t *pa)
 {
     struct translation t;
-    v->counters.tlb_misses++;
+    rv64_count(&v->counters.tlb_misses, 1);
     if (!translate(v, va, access, &t))
         return false;
     *pa = t.pa;
@@ -274,7 +274,7 @@ static uint8_t *ram_at(struct rv64_vcpu *v, uint64_t va, enum rv64_access access
 static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, enum rv64_access access, uint64_t *value)
 {
     const struct rv64_engine *e = v->engine;
-    v->counters.mmio_exits++;
+    rv64_count(&v->counters.mmio_exits, 1);
     if (pa & (size - 1))
         return fault(v, va, access, false); // devices take aligned accesses only
     if (pa - e->config.imsic_base < (uint64_t)e->config.n_vcpus * RV64_PAGE_BYTES) {
@@ -291,6 +291,39 @@ static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, e
     const struct engine_host *host = &e->config.host;
     int ret = access == RV64_READ ? host->mmio_read(host->arg, pa, size, value) : host->mmio_write(host->arg, pa, size, *value);
     return ret ? fault(v, va, access, false) : true;
+}
+
+// Aligned accesses are single ones, as other harts see them.
+static uint64_t ram_read(const void *host, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return ((const struct rv64_unaligned_uint8_t *)host)->value;
+    case 2:
+        return ((const struct rv64_unaligned_uint16_t *)host)->value;
+    case 4:
+        return ((const struct rv64_unaligned_uint32_t *)host)->value;
+    default:
+        return ((const struct rv64_unaligned_uint64_t *)host)->value;
+    }
+}
+
+static void ram_write(void *host, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        ((struct rv64_unaligned_uint8_t *)host)->value = (uint8_t)value;
+        break;
+    case 2:
+        ((struct rv64_unaligned_uint16_t *)host)->value = (uint16_t)value;
+        break;
+    case 4:
+        ((struct rv64_unaligned_uint32_t *)host)->value = (uint32_t)value;
+        break;
+    default:
+        ((struct rv64_unaligned_uint64_t *)host)->value = value;
+        break;
+    }
 }
 
 // The two parts of what crosses a page's end: both are translated before anything is done, so that faults are precise.
@@ -322,7 +355,7 @@ bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
         return false;
     if (!host)
         return mmio(v, va, pa, size, RV64_READ, value);
-    memcpy(value, host, size);
+    *value = ram_read(host, size);
     return true;
 }
 
@@ -343,7 +376,7 @@ bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
         return false;
     if (!host)
         return mmio(v, va, pa, size, RV64_WRITE, &value);
-    memcpy(host, &value, size);
+    ram_write(host, size, value);
     return true;
 }
 

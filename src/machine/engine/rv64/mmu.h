@@ -49,6 +49,20 @@ static inline bool rv64_crosses_page(uint64_t va, unsigned size)
     return (va & (RV64_PAGE_BYTES - 1)) > RV64_PAGE_BYTES - size;
 }
 
+// Guest memory of any alignment, accessed once.
+#define RV64_UNALIGNED(type)                                                                                                       \
+    struct __attribute__((packed, may_alias)) rv64_unaligned_##type {                                                              \
+        volatile type value;                                                                                                       \
+    }
+RV64_UNALIGNED(int8_t);
+RV64_UNALIGNED(int16_t);
+RV64_UNALIGNED(int32_t);
+RV64_UNALIGNED(uint8_t);
+RV64_UNALIGNED(uint16_t);
+RV64_UNALIGNED(uint32_t);
+RV64_UNALIGNED(uint64_t);
+#undef RV64_UNALIGNED
+
 struct rv64_tlb *rv64_tlb_create(void);
 void rv64_tlb_destroy(struct rv64_tlb *tlb);
 void rv64_tlb_flush(struct rv64_tlb *tlb);

@@ -168,6 +168,12 @@ struct rv64_engine {
     _Atomic int outcome;
 };
 
+// Counters are written by the vcpu's thread alone and read by any.
+static inline void rv64_count(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
 // --- vcpu.c
 uint64_t rv64_time(const struct rv64_engine *e);         // the `time` CSR, in ticks
 void rv64_attention(struct rv64_vcpu *v, uint32_t bits); // sets bits and wakes the vcpu if it waits

@@ -401,7 +401,7 @@ void rv64_sbi_call(struct rv64_vcpu *v)
     uint64_t extension = v->x[17], *a = &v->x[10];
     struct sbi_result result = failure(SBI_ERR_NOT_SUPPORTED);
 
-    v->counters.hypercalls++;
+    rv64_count(&v->counters.hypercalls, 1);
     if (extension <= EXT_LEGACY_SHUTDOWN) {
         a[0] = legacy_call(v, extension, a);
         return;

@@ -20,7 +20,7 @@ static void enter_supervisor(struct rv64_vcpu *v, uint64_t cause, uint64_t value
 
 void rv64_trap(struct rv64_vcpu *v, uint64_t cause, uint64_t value)
 {
-    v->counters.traps++;
+    rv64_count(&v->counters.traps, 1);
     enter_supervisor(v, cause, value, v->stvec & ~3ull);
 }
 
@@ -68,7 +68,7 @@ bool rv64_interrupt_take(struct rv64_vcpu *v)
     unsigned irq = rv64_interrupt_top(v);
     if (!irq)
         return false;
-    v->counters.interrupts++;
+    rv64_count(&v->counters.interrupts, 1);
     uint64_t offset = v->stvec & 1 ? 4ull * irq : 0;
     enter_supervisor(v, RV64_CAUSE_INTERRUPT | irq, 0, (v->stvec & ~3ull) + offset);
     return true;

@@ -140,7 +140,7 @@ static void run_started(struct rv64_vcpu *v)
     bool waits = rv64_interpret(v);
     rv64_guest_leave(v);
     if (waits) {
-        v->counters.wfi++;
+        rv64_count(&v->counters.wfi, 1);
         rv64_wait(v);
     }
 }
@@ -322,11 +322,16 @@ static void reset(struct engine *engine, uint64_t entry, uint64_t boot_arg)
 
 // --- What can be asked
 
+_Static_assert(sizeof(struct engine_counters) % sizeof(uint64_t) == 0, "counters are 64-bit words");
+
 static void counters(const struct engine *e, unsigned vcpu, struct engine_counters *out)
 {
     const struct rv64_vcpu *v = engine_of_const(e)->vcpus[vcpu];
-    *out = v->counters;
-    out->instructions = v->instret;
+    const uint64_t *from = (const uint64_t *)&v->counters;
+    uint64_t *to = (uint64_t *)out;
+    for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    out->instructions = __atomic_load_n(&v->instret, __ATOMIC_RELAXED);
 }
 
 static const char *failure(const struct engine *e)

@@ -60,13 +60,13 @@ class Rig:
         self.processes.append(p)
         return p
 
-    def store(self, *disks, extra=(), log="store.log", wait=True):
+    def store(self, *disks, extra=(), log="store.log", wait=True, **popen):
         """disks: (name, image, options). Returns when all sockets are there."""
         arguments = [self.store_program, *extra]
         for name, image, options in disks:
             arguments += ["--disk", f"name={name},path={image},socket={self.path(name + '.sock')}{options}"]
         with open(self.path(log), "ab") as f:
-            p = self.start(arguments, stderr=f)
+            p = self.start(arguments, stderr=f, **popen)
         if wait:
             for name, _, _ in disks:
                 wait_for(f"{name}'s socket", lambda: p.poll() is not None or can_connect(self.path(name + ".sock")))

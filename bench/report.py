@@ -1,0 +1,101 @@
+# Figures of a benchmark leg: taken in turns, reduced to medians, judged, and written as JSON, as a table and as a page with plots.
+# What `met` says is computed here and nowhere else.
+import html
+import json
+import os
+import statistics
+
+
+def spread(values):
+    """How far the runs lie apart: (largest - smallest) / median."""
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
+
+
+def figure(name, unit, ours, better, target, peer=None, peer_name=None, source=None):
+    """
+    ours, peer: the runs' values. With a peer the target is of the ratio ours / peer, else of our own median.
+    source: where a figure without a peer on this machine gets its target from.
+    """
+    assert better in ("higher", "lower") and (peer or source)
+    middle = statistics.median(ours)
+    peer_middle = statistics.median(peer) if peer else None
+    ratio = middle / peer_middle if peer_middle else None
+    judged = middle if ratio is None else ratio
+    result = {
+        "name": name,
+        "unit": unit,
+        "ours": middle,
+        "peer": peer_middle,
+        "peer_name": peer_name,
+        "ratio": ratio,
+        "target": target,
+        "better": better,
+        "met": judged >= target if better == "higher" else judged <= target,
+        "spread": max(spread(ours), spread(peer) if peer else 0.0),
+        "runs": {"ours": ours, "peer": peer or []},
+    }
+    if source:
+        result["source"] = source
+    return result
+
+
+def in_turns(rounds, ours, peer):
+    """Calls both in turn, `rounds` times each, the first of a round changing; lists of what they returned."""
+    results = ([], [])
+    for n in range(rounds):
+        for which in ((0, 1), (1, 0))[n % 2]:
+            results[which].append((ours, peer)[which]())
+    return results
+
+
+def table(figures):
+    lines = [f"{'figure':44} {'unit':>8} {'ours':>11} {'peer':>11} {'ratio':>6} {'target':>7} {'spread':>6}  met"]
+    for f in figures:
+        peer = f"{f['peer']:11.2f}" if f["peer"] is not None else f"{'':11}"
+        ratio = f"{f['ratio']:6.2f}" if f["ratio"] is not None else f"{'':6}"
+        sign = ">=" if f["better"] == "higher" else "<="
+        lines.append(f"{f['name']:44} {f['unit']:>8} {f['ours']:11.2f} {peer} {ratio} {sign}{f['target']:5.2f} {f['spread']:5.0%}  "
+                     f"{'yes' if f['met'] else 'NO'}")
+    return "\n".join(lines)
+
+
+def plot(f):
+    """Each run a dot, the medians as lines; ours above, the peer below."""
+    rows = [("ours", f["runs"]["ours"], f["ours"])]
+    if f["runs"]["peer"]:
+        rows.append((f["peer_name"], f["runs"]["peer"], f["peer"]))
+    most = max(max(values) for _, values, _ in rows) * 1.05 or 1.0
+    parts = []
+    for n, (label, values, middle) in enumerate(rows):
+        y = 16 + 24 * n
+        colour = "#0a5" if n == 0 else "#777"
+        parts.append(f'<text x="0" y="{y + 4}">{html.escape(label)}</text>')
+        parts.append(f'<line x1="170" x2="690" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        parts.extend(f'<circle cx="{170 + 520 * v / most:.1f}" cy="{y}" r="4" fill="{colour}" opacity="0.5"/>' for v in values)
+        parts.append(f'<line x1="{170 + 520 * middle / most:.1f}" x2="{170 + 520 * middle / most:.1f}" y1="{y - 9}" y2="{y + 9}" '
+                     f'stroke="{colour}" stroke-width="2"/>')
+    return f'<svg width="700" height="{24 * len(rows) + 8}">{"".join(parts)}</svg>'
+
+
+def page(leg, figures, about):
+    body = "".join(
+        f"<h2>{html.escape(f['name'])}</h2><p>{f['ours']:.2f} {html.escape(f['unit'])}"
+        + (f", {html.escape(f['peer_name'])} {f['peer']:.2f}, ratio {f['ratio']:.2f}" if f["peer"] is not None else "")
+        + f"; target {'at least' if f['better'] == 'higher' else 'at most'} {f['target']:.2f}: {'met' if f['met'] else 'not met'}</p>"
+        + plot(f) for f in figures)
+    return (f"<!doctype html><meta charset=utf-8><title>bench {leg}</title><style>body{{font:14px sans-serif;margin:2em;max-width:60em}}"
+            f"h2{{font-size:15px;margin-bottom:0}}p{{margin:4px 0}}</style><h1>{leg}</h1><p>{html.escape(about)}</p>{body}")
+
+
+def write(build, leg, figures, about):
+    """Leaves build/bench/<leg>.json and .html, prints the table; True if every target was met."""
+    folder = os.path.join(build, "bench")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, leg + ".json"), "w", encoding="utf-8") as f:
+        json.dump(figures, f, indent=1)
+    with open(os.path.join(folder, leg + ".html"), "w", encoding="utf-8") as f:
+        f.write(page(leg, figures, about))
+    print(about)
+    print(table(figures))
+    return all(f["met"] for f in figures)

@@ -131,17 +131,30 @@ static void stop_queues(struct virtio_pci *vp)
     vp->started = 0;
 }
 
+static bool is_enabled(struct virtio_pci *vp, unsigned i)
+{
+    pthread_mutex_lock(&vp->lock);
+    bool enabled = vp->queues[i].enabled;
+    pthread_mutex_unlock(&vp->lock);
+    return enabled;
+}
+
+struct virtio_queue_setup virtio_pci_queue_setup(struct virtio_pci *vp, unsigned i)
+{
+    pthread_mutex_lock(&vp->lock);
+    const struct virtio_pci_queue q = vp->queues[i];
+    pthread_mutex_unlock(&vp->lock);
+    return (struct virtio_queue_setup){q.size, q.desc_addr, q.avail_addr, q.used_addr};
+}
+
 // Starts what the driver enabled. The registers of an enabled queue do not change any more, but for a reset.
 static void start_queues(struct virtio_pci *vp)
 {
     for (unsigned i = 0; i < vp->config.n_queues; i++) {
         struct tv_error err = {.text = "the device refused it"};
-        pthread_mutex_lock(&vp->lock);
-        const struct virtio_pci_queue q = vp->queues[i];
-        pthread_mutex_unlock(&vp->lock);
-        const struct virtio_queue_setup setup = {q.size, q.desc_addr, q.avail_addr, q.used_addr};
-        if (!q.enabled || vp->started >> i & 1)
+        if (!is_enabled(vp, i) || vp->started >> i & 1)
             continue;
+        const struct virtio_queue_setup setup = virtio_pci_queue_setup(vp, i);
         if (start_queue(vp, i, &setup, &err) != 0) {
             virtio_pci_needs_reset(vp, err.text);
             return;

@@ -56,6 +56,7 @@ struct virtio_pci *virtio_pci_create(const struct virtio_pci_config *config, str
 struct virtqueue *virtio_pci_queue(struct virtio_pci *vp, unsigned index);
 // The queue is started and the machine not frozen: its memory may be touched.
 bool virtio_pci_queue_is_live(const struct virtio_pci *vp, unsigned index);
+struct virtio_queue_setup virtio_pci_queue_setup(struct virtio_pci *vp, unsigned index); // of a started queue
 uint64_t virtio_pci_features(const struct virtio_pci *vp); // what the driver took, while it is started
 // Notifications of this queue go to an eventfd (borrowed for good), written on the vcpu's thread, and not to notified().
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd);

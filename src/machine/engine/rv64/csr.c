@@ -173,7 +173,7 @@ static uint64_t senvcfg_legal(uint64_t old, uint64_t value)
 
 static void interrupts_changed(struct rv64_vcpu *v)
 {
-    if (v->sstatus & RV64_SSTATUS_SIE || v->priv == RV64_U)
+    if (v->sstatus & RV64_SSTATUS_SIE && rv64_interrupt_top(v))
         atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
 }
 

@@ -220,6 +220,15 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
         v->pc = link ? PC + IMM : NEXT_PC;                                                                                         \
         goto linked;                                                                                                               \
     } while (0)
+// The host orders all but loads behind earlier stores (and the compiler keeps to that: guest memory is volatile).
+#define FENCE()                                                                                                                    \
+    do {                                                                                                                           \
+        bool stores_before = insn->imm & 5 << 17, loads_after = insn->imm & 10 << 13;                                              \
+        if (stores_before && loads_after)                                                                                          \
+            atomic_thread_fence(memory_order_seq_cst);                                                                             \
+        else                                                                                                                       \
+            atomic_signal_fence(memory_order_seq_cst);                                                                             \
+    } while (0)
 #define ECALL()                                                                                                                    \
     do {                                                                                                                           \
         if (v->priv == RV64_U)                                                                                                     \

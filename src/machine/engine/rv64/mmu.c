@@ -132,7 +132,7 @@ uint8_t *rv64_ram(const struct rv64_engine *e, uint64_t pa, uint64_t len_bytes)
     return NULL;
 }
 
-static void mark_dirty(const struct rv64_engine *e, uint64_t pa)
+static void mark_page_dirty(const struct rv64_engine *e, uint64_t pa)
 {
     const struct guest_memory *mem = e->config.mem;
     for (unsigned i = 0; i < mem->n_regions; i++) {
@@ -141,6 +141,12 @@ static void mark_dirty(const struct rv64_engine *e, uint64_t pa)
             continue;
         atomic_fetch_or_explicit(&e->dirty[i][page / 64], 1ull << (page % 64), memory_order_relaxed);
     }
+}
+
+void rv64_mark_dirty(const struct rv64_engine *e, uint64_t pa, uint64_t len_bytes)
+{
+    for (uint64_t page = pa & RV64_PAGE_MASK; page < pa + len_bytes; page += RV64_PAGE_BYTES)
+        mark_page_dirty(e, page);
 }
 
 // --- Page walks
@@ -244,7 +250,7 @@ static bool resolve(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, u
         return true;
     *host = page + (t.pa & (RV64_PAGE_BYTES - 1));
     if (access == RV64_WRITE)
-        mark_dirty(v->engine, t.pa);
+        mark_page_dirty(v->engine, t.pa);
     struct rv64_tlb *tlb = v->tlb;
     struct rv64_tlb_entry *e = rv64_tlb_entry(tlb, access, va);
     e->tag = (va & RV64_PAGE_MASK) | tlb->context[access];

@@ -154,7 +154,10 @@ static bool decode_set(uint64_t base, uint64_t mask, uint64_t *set)
 
 static struct snapshot *snapshot_of(const struct rv64_vcpu *v)
 {
-    return v->pmu->snapshot == NO_SNAPSHOT ? NULL : guest_memory_view(v->engine->config.mem, v->pmu->snapshot, SNAPSHOT_SIZE);
+    if (v->pmu->snapshot == NO_SNAPSHOT)
+        return NULL;
+    rv64_mark_dirty(v->engine, v->pmu->snapshot, SNAPSHOT_SIZE);
+    return guest_memory_view(v->engine->config.mem, v->pmu->snapshot, SNAPSHOT_SIZE);
 }
 
 static struct sbi_result get_info(uint64_t index)

@@ -227,6 +227,10 @@ void rv64_sbi_reset(struct rv64_vcpu *v); // STOPPED, counters as after power-on
 // stops and sets them by SBI, so their CSRs have to be read here.
 int rv64_pmu_read(struct rv64_vcpu *v, unsigned counter, uint64_t *value);
 
+// --- mmu.c
+// Guest memory is about to be written, or was, other than by an instruction: for the dirty log. Any thread.
+void rv64_mark_dirty(const struct rv64_engine *e, uint64_t pa, uint64_t len_bytes);
+
 // --- fence.c
 // Makes each hart of the mask forget and waits until it has (one that is not running the guest has at once). The caller's own queue
 // is served before it runs the guest again, so that two harts may fence each other.

@@ -280,7 +280,9 @@ static struct sbi_result console_read(struct rv64_vcpu *v, const uint64_t a[stat
         return success(0);
     if (!bytes)
         return failure(SBI_ERR_INVALID_PARAM);
-    return success(host->console_read(host->arg, bytes, a[0] < CONSOLE_MAX ? (size_t)a[0] : CONSOLE_MAX));
+    size_t n = host->console_read(host->arg, bytes, a[0] < CONSOLE_MAX ? (size_t)a[0] : CONSOLE_MAX);
+    rv64_mark_dirty(v->engine, a[1], n);
+    return success(n);
 }
 
 static struct sbi_result dbcn_call(struct rv64_vcpu *v, uint64_t function, const uint64_t a[static 6])

@@ -34,7 +34,7 @@ void rv64_sret(struct rv64_vcpu *v)
     v->pc = v->sepc;
     v->reserved_addr = ~0ull;
     rv64_mmu_context(v);
-    if (rv64_interrupt_top(v))
+    if ((v->priv == RV64_U || v->sstatus & RV64_SSTATUS_SIE) && rv64_interrupt_top(v))
         atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
 }
 

@@ -231,13 +231,12 @@ static void vcpu_reset(struct rv64_vcpu *v)
     v->fflags = v->frm = 0;
     v->priv = RV64_S;
     v->reserved_addr = ~0ull;
-    v->instret = 0;
-    v->sstatus = RV64_SSTATUS_UXL_64;
+    v->sstatus = RV64_SSTATUS_UXL_64 | RV64_SSTATUS_FS; // floating point is on, as firmware leaves it
     v->stvec = v->sscratch = v->sepc = v->scause = v->stval = v->satp = v->sie = v->senvcfg = v->siselect = 0;
     v->scounteren = 7; // cycle, time, instret: as firmware leaves it
     v->stimecmp = ~0ull;
     atomic_store(&v->sip, 0);
-    atomic_store(&v->attention, 0);
+    atomic_fetch_and(&v->attention, (uint32_t)RV64_ATTN_KICK); // which is never lost
     rv64_imsic_reset(v);
     rv64_sbi_reset(v);
     rv64_tlb_flush(v->tlb);

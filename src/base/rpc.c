@@ -1,5 +1,8 @@
-// JSON-RPC 2.0 connections: see rpc.h. Sending and receiving lines with descriptors is rpc_line.c, sockets by path are
-// rpc_socket.c.
+// JSON-RPC 2.0 connections: see rpc.h. Sending and receiving lines with descriptors is rpc_line.c, accepting is rpc_server.c, the
+// blocking call is rpc_call.c, sockets by path are rpc_socket.c.
+//
+// A connection is closed from the loop alone (conn_ready) or by its owner, never inside a call that sends: a failed send only shuts
+// the socket down, and the loop then finds it closed. So nobody's connection goes while he is using it.
 #include "base/rpc.h"
 
 #include <errno.h>
@@ -10,7 +13,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/rpc_line.h"
+#include "base/rpc_conn.h"
+
+enum { REQUESTS_MAX = 1024 }; // unanswered ones of a connection
 
 struct rpc_request {
     struct rpc_conn *conn; // NULL once the connection has gone: the answer is dropped
@@ -28,36 +33,6 @@ struct pending { // a call of ours that waits for its answer
     void *arg;
 };
 
-struct rpc_server {
-    struct loop *loop;
-    int listen_fd;
-    struct loop_source *source;
-    struct rpc_service service;
-    struct rpc_conn *conns;
-};
-
-struct rpc_conn {
-    struct loop *loop;
-    struct rpc_service service;
-    struct rpc_server *server; // NULL for a connection of its own
-    struct rpc_conn *next;     // in server->conns
-    struct loop_source *source, *timer;
-    struct rpc_line line;
-    struct rpc_request *requests; // not yet answered
-    struct pending *pending;
-    json_int_t last_id;
-    unsigned busy; // callbacks on the stack; the conn is freed when none is left
-    bool closed;
-};
-
-static void conn_close(struct rpc_conn *conn);
-
-static void conn_free(struct rpc_conn *conn)
-{
-    rpc_line_fini(&conn->line);
-    free(conn);
-}
-
 static void conn_enter(struct rpc_conn *conn)
 {
     conn->busy++;
@@ -65,8 +40,12 @@ static void conn_enter(struct rpc_conn *conn)
 
 static void conn_leave(struct rpc_conn *conn)
 {
-    if (--conn->busy == 0 && conn->closed)
-        conn_free(conn);
+    if (--conn->busy != 0 || !conn->closed)
+        return;
+    rpc_line_fini(&conn->line);
+    if (conn->owner_holds)
+        return;
+    free(conn);
 }
 
 static void request_free(struct rpc_request *req)
@@ -96,7 +75,7 @@ static void cancel_pending(struct rpc_conn *conn, int code, const char *why)
     }
 }
 
-static void conn_close(struct rpc_conn *conn)
+void rpc_conn_close(struct rpc_conn *conn, int code, const char *why)
 {
     if (conn->closed)
         return;
@@ -108,35 +87,44 @@ static void conn_close(struct rpc_conn *conn)
         r->conn = NULL;
     conn->requests = NULL;
     if (conn->server)
-        for (struct rpc_conn **at = &conn->server->conns; *at; at = &(*at)->next)
-            if (*at == conn) {
-                *at = conn->next;
-                break;
-            }
-    cancel_pending(conn, -ECANCELED, "the connection was closed");
+        rpc_server_forget(conn->server, conn);
+    cancel_pending(conn, code, why);
     if (conn->service.closed)
         conn->service.closed(conn->service.arg, conn);
     conn_leave(conn);
 }
 
+static void hang_up(struct rpc_conn *conn)
+{
+    conn->broken = true;
+    shutdown(conn->line.fd, SHUT_RDWR); // the loop sees it and closes the connection
+    loop_set_events(conn->source, EPOLLIN);
+}
+
 static void flush(struct rpc_conn *conn)
 {
-    if (conn->closed)
+    if (conn->closed || conn->broken)
         return;
     int ret = rpc_line_flush(&conn->line);
     if (ret < 0)
-        conn_close(conn);
+        hang_up(conn);
     else
         loop_set_events(conn->source, EPOLLIN | (ret > 0 ? (uint32_t)EPOLLOUT : 0));
 }
 
-// Queues a message; takes it. Oversized and unencodable ones cannot happen but by our own bug or no memory.
+// Takes message. -EMSGSIZE: the line is too long, nothing was sent. A peer that does not read what it is sent is hung up on.
 static int send_message(struct rpc_conn *conn, json_t *message, const int *fds, size_t n_fds)
 {
-    int ret = message && !conn->closed ? rpc_line_put(&conn->line, message, fds, n_fds) : message ? -EPIPE : -ENOMEM;
+    int ret = -ENOTCONN;
+    if (!message)
+        ret = -ENOMEM;
+    else if (!conn->closed && !conn->broken)
+        ret = rpc_line_put(&conn->line, message, fds, n_fds);
     json_decref(message);
     if (ret == 0)
         flush(conn);
+    else if (ret == -ENOBUFS)
+        hang_up(conn);
     return ret;
 }
 
@@ -201,40 +189,94 @@ static const struct rpc_method *find_method(const struct rpc_conn *conn, const c
     return NULL;
 }
 
-static void take_request(struct rpc_conn *conn, const json_t *message, const json_t *id, const char *name)
+static bool id_is_valid(const json_t *id) // JSON-RPC 2.0, section 4
 {
-    const json_t *params = json_object_get(message, "params");
-    json_int_t n_fds = json_integer_value(json_object_get(message, "fds"));
-    if ((params && !json_is_object(params)) || n_fds < 0 || n_fds > RPC_FDS_MAX || (size_t)n_fds > conn->line.n_in_fds) {
-        refuse(conn, id, RPC_INVALID, "params must be an object and fds the number of descriptors sent");
-        return;
-    }
+    return !id || json_is_string(id) || json_is_number(id) || json_is_null(id);
+}
+
+// The request with its descriptors, put on the connection's list; NULL with the connection hung up.
+static struct rpc_request *request_new(struct rpc_conn *conn, const json_t *id, size_t n_fds)
+{
     struct rpc_request *req = calloc(1, sizeof(*req));
     if (!req) {
-        conn_close(conn);
-        return;
+        hang_up(conn);
+        return NULL;
     }
     req->conn = conn;
     req->id = json_deep_copy(id);
-    req->n_fds = (size_t)n_fds;
-    rpc_line_take_fds(&conn->line, req->fds, req->n_fds);
-    const struct rpc_method *method = find_method(conn, name);
-    json_t *none = params ? NULL : json_object();
-    if (!id) { // a notification: descriptors that came with it are closed
-        request_free(req);
-        if (method)
-            method->fn(conn->service.arg, NULL, params ? params : none);
-    } else {
-        req->next = conn->requests;
-        conn->requests = req;
-        struct tv_error err;
-        if (method) {
-            method->fn(conn->service.arg, req, params ? params : none);
-        } else {
-            tv_error_set(&err, -ENOSYS, "there is no method '%.100s'", name);
-            rpc_reply_error(req, RPC_NO_METHOD, &err);
-        }
+    req->n_fds = n_fds;
+    rpc_line_take_fds(&conn->line, req->fds, n_fds);
+    req->next = conn->requests;
+    conn->requests = req;
+    conn->n_requests++;
+    return req;
+}
+
+static void request_unlink(struct rpc_request *req)
+{
+    struct rpc_conn *conn = req->conn;
+    if (!conn)
+        return;
+    struct rpc_request **at = &conn->requests;
+    while (*at != req)
+        at = &(*at)->next;
+    *at = req->next;
+    conn->n_requests--;
+}
+
+// Why the request cannot be carried out: 0, or a code of JSON-RPC with the reason in err.
+static int request_check(const struct rpc_conn *conn, const json_t *message, const char *name, const struct rpc_method *method,
+                         struct tv_error *err)
+{
+    const json_t *version = json_object_get(message, "jsonrpc"), *params = json_object_get(message, "params");
+    if (!json_is_string(version) || strcmp(json_string_value(version), "2.0") != 0) {
+        tv_error_set(err, -EPROTO, "a request has \"jsonrpc\": \"2.0\"");
+        return RPC_INVALID;
     }
+    if (!method) {
+        tv_error_set(err, -ENOSYS, "there is no method '%.100s'", name);
+        return RPC_NO_METHOD;
+    }
+    if (params && !json_is_object(params)) {
+        tv_error_set(err, -EINVAL, "%s: params are given by name, in an object", name);
+        return RPC_BAD_PARAMS;
+    }
+    if (conn->n_requests > REQUESTS_MAX) {
+        tv_error_set(err, -EBUSY, "%s: %d requests of this connection are not answered yet", name, REQUESTS_MAX);
+        return RPC_FAILED;
+    }
+    return 0;
+}
+
+static void take_request(struct rpc_conn *conn, const json_t *message, const json_t *id, const char *name)
+{
+    const json_int_t n_fds = json_integer_value(json_object_get(message, "fds"));
+    if (!id_is_valid(id) || n_fds < 0 || n_fds > RPC_FDS_MAX || (size_t)n_fds > conn->line.n_in_fds) {
+        refuse(conn, NULL, RPC_INVALID, "an id is a string or a number, and fds how many descriptors came with the request");
+        hang_up(conn); // which descriptor belongs to which request is not known from here on
+        return;
+    }
+    struct rpc_request *req = request_new(conn, id, (size_t)n_fds);
+    if (!req)
+        return;
+    const struct rpc_method *method = find_method(conn, name);
+    struct tv_error err = {0};
+    const int refused = request_check(conn, message, name, method, &err);
+    if (!id) { // a notification has no answer; descriptors that came with it are closed
+        request_unlink(req);
+        request_free(req);
+        req = NULL;
+    }
+    if (refused) {
+        rpc_reply_error(req, refused, &err);
+        return;
+    }
+    const json_t *params = json_object_get(message, "params");
+    json_t *none = params ? NULL : json_object();
+    if (params || none)
+        method->fn(conn->service.arg, req, params ? params : none);
+    else
+        hang_up(conn);
     json_decref(none);
 }
 
@@ -243,14 +285,14 @@ static void take_message(void *arg, json_t *message)
     struct rpc_conn *conn = arg;
     const json_t *id = json_object_get(message, "id");
     const char *method = json_string_value(json_object_get(message, "method"));
-    if (conn->closed)
+    if (conn->closed || conn->broken)
         return;
     if (method)
         take_request(conn, message, id, method);
-    else if (id && (json_object_get(message, "result") || json_object_get(message, "error")))
+    else if (json_object_get(message, "result") || json_object_get(message, "error"))
         take_answer(conn, message, id);
     else
-        refuse(conn, id, RPC_INVALID, "neither a request nor an answer of JSON-RPC 2.0");
+        refuse(conn, NULL, RPC_INVALID, "neither a request nor an answer of JSON-RPC 2.0");
 }
 
 static void conn_ready(void *arg, int fd, uint32_t events)
@@ -260,13 +302,18 @@ static void conn_ready(void *arg, int fd, uint32_t events)
     conn_enter(conn);
     if (events & EPOLLOUT)
         flush(conn);
-    if (!conn->closed && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && rpc_line_read(&conn->line, take_message, conn) != 0)
-        conn_close(conn);
+    int ret = 0;
+    if (!conn->closed && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        ret = rpc_line_read(&conn->line, take_message, conn);
+    if (ret == -EBADMSG)
+        refuse(conn, NULL, RPC_PARSE, "a line is one JSON object");
+    if (ret < 0)
+        rpc_conn_close(conn, -ECONNRESET, "the other end has closed the connection");
     conn_leave(conn);
 }
 
-static struct rpc_conn *conn_new(struct loop *loop, int fd, const struct rpc_service *service, struct rpc_server *server,
-                                 struct tv_error *err)
+struct rpc_conn *rpc_conn_new(struct loop *loop, int fd, const struct rpc_service *service, struct rpc_server *server,
+                              struct tv_error *err)
 {
     struct rpc_conn *conn = calloc(1, sizeof(*conn));
     if (!conn) {
@@ -274,7 +321,6 @@ static struct rpc_conn *conn_new(struct loop *loop, int fd, const struct rpc_ser
         tv_error_set(err, -ENOMEM, "control connection: no memory");
         return NULL;
     }
-    conn->loop = loop;
     conn->server = server;
     if (service)
         conn->service = *service;
@@ -283,7 +329,8 @@ static struct rpc_conn *conn_new(struct loop *loop, int fd, const struct rpc_ser
     conn->timer = conn->source ? loop_add_timer(loop, timed_out, conn, err) : NULL;
     if (!conn->timer) {
         loop_remove(conn->source);
-        conn_free(conn);
+        rpc_line_fini(&conn->line);
+        free(conn);
         return NULL;
     }
     return conn;
@@ -291,74 +338,28 @@ static struct rpc_conn *conn_new(struct loop *loop, int fd, const struct rpc_ser
 
 struct rpc_conn *rpc_conn_create(struct loop *loop, int fd, const struct rpc_service *service, struct tv_error *err)
 {
-    struct rpc_conn *conn = conn_new(loop, fd, service, NULL, err);
-    if (conn && conn->service.opened)
+    struct rpc_conn *conn = rpc_conn_new(loop, fd, service, NULL, err);
+    if (!conn)
+        return NULL;
+    conn->owner_holds = !conn->service.closed;
+    if (conn->service.opened)
         conn->service.opened(conn->service.arg, conn);
     return conn;
 }
 
 void rpc_conn_destroy(struct rpc_conn *conn)
 {
-    if (!conn || conn->closed)
-        return;
-    conn->service.closed = NULL; // the owner knows
-    conn_enter(conn);
-    conn_close(conn);
-    conn_leave(conn);
-}
-
-static void accept_one(void *arg, int fd, uint32_t events)
-{
-    (void)events;
-    struct rpc_server *server = arg;
-    int conn_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (conn_fd < 0)
-        return;
-    struct rpc_conn *conn = conn_new(server->loop, conn_fd, &server->service, server, NULL);
     if (!conn)
         return;
-    conn->next = server->conns;
-    server->conns = conn;
-    if (server->service.opened)
-        server->service.opened(server->service.arg, conn);
-}
-
-struct rpc_server *rpc_server_create(struct loop *loop, int listen_fd, const struct rpc_service *service, struct tv_error *err)
-{
-    struct rpc_server *server = calloc(1, sizeof(*server));
-    if (!server) {
-        close(listen_fd);
-        tv_error_set(err, -ENOMEM, "control server: no memory");
-        return NULL;
-    }
-    *server = (struct rpc_server){.loop = loop, .listen_fd = listen_fd, .service = *service};
-    server->source = loop_add_fd(loop, listen_fd, EPOLLIN, accept_one, server, err);
-    if (!server->source) {
-        close(listen_fd);
-        free(server);
-        return NULL;
-    }
-    return server;
-}
-
-void rpc_server_destroy(struct rpc_server *server)
-{
-    if (!server)
-        return;
-    while (server->conns)
-        conn_close(server->conns);
-    loop_remove(server->source);
-    close(server->listen_fd);
-    free(server);
-}
-
-void rpc_server_broadcast(struct rpc_server *server, const char *method, json_t *params)
-{
-    for (struct rpc_conn *conn = server->conns, *next; conn; conn = next) {
-        next = conn->next;
-        rpc_notify(conn, method, json_incref(params));
-    }
-    json_decref(params);
+    conn_enter(conn);
+    conn->service.closed = NULL; // the owner knows
+    conn->owner_holds = false;
+    const bool was_closed = conn->closed;
+    rpc_conn_close(conn, -ECANCELED, "the connection was closed");
+    if (was_closed && conn->busy == 1)
+        free(conn); // its line went when it was closed
+    else
+        conn_leave(conn);
 }
 
 int rpc_notify(struct rpc_conn *conn, const char *method, json_t *params)
@@ -376,19 +377,14 @@ int rpc_call_async(struct rpc_conn *conn, const char *method, json_t *params, co
     }
     *p = (struct pending){.next = conn->pending, .id = ++conn->last_id, .fn = fn, .arg = arg};
     p->deadline_ns = timeout_ms ? clock_now_ns() + timeout_ms * NS_PER_MS : 0;
-    conn_enter(conn);
-    conn->pending = p;
     int ret = send_message(conn, rpc_request_message(method, params, p->id, n_fds), fds, n_fds);
-    if (ret < 0 && !conn->closed) {
-        conn->pending = p->next;
+    if (ret < 0) {
         free(p);
-    } else {
-        ret = 0; // a connection that broke meanwhile has told fn so
-        if (!conn->closed)
-            arm_timer(conn);
+        return ret;
     }
-    conn_leave(conn);
-    return ret;
+    conn->pending = p;
+    arm_timer(conn);
+    return 0;
 }
 
 struct rpc_conn *rpc_request_conn(const struct rpc_request *req)
@@ -405,20 +401,16 @@ int rpc_request_take_fd(struct rpc_request *req, size_t index)
     return fd;
 }
 
+// Takes message. An answer that is too long for a line becomes an error, since the other end waits for one.
 static void request_end(struct rpc_request *req, json_t *message)
 {
     struct rpc_conn *conn = req->conn;
-    if (conn)
-        for (struct rpc_request **at = &conn->requests; *at; at = &(*at)->next)
-            if (*at == req) {
-                *at = req->next;
-                break;
-            }
-    request_free(req);
-    if (conn)
-        send_message(conn, message, NULL, 0);
-    else
+    request_unlink(req);
+    if (!conn)
         json_decref(message);
+    else if (send_message(conn, message, NULL, 0) == -EMSGSIZE)
+        refuse(conn, req->id, RPC_FAILED, "the answer is longer than a line may be");
+    request_free(req);
 }
 
 void rpc_reply(struct rpc_request *req, json_t *result)

@@ -37,16 +37,20 @@ struct rpc_service {
     void (*closed)(void *arg, struct rpc_conn *conn); // the other end has gone; the conn is freed after this; may be NULL
 };
 
-// Accepts on listen_fd (taken). Destroying closes the listener and all its connections.
+// Accepts on listen_fd (taken). Destroying closes the listener and all its connections, with service.closed called for each.
 struct rpc_server *rpc_server_create(struct loop *loop, int listen_fd, const struct rpc_service *service, struct tv_error *err);
 void rpc_server_destroy(struct rpc_server *server);
 void rpc_server_broadcast(struct rpc_server *server, const char *method, json_t *params); // takes params
 
-// A connection on a connected socket (taken), as client, server or both. service may be NULL.
+// A connection on a connected socket (taken), as client, server or both. service may be NULL. Without a service.closed the conn
+// stays valid when the other end goes, every call on it fails with -ENOTCONN, and rpc_conn_destroy() frees it.
 struct rpc_conn *rpc_conn_create(struct loop *loop, int fd, const struct rpc_service *service, struct tv_error *err);
-void rpc_conn_destroy(struct rpc_conn *conn); // unanswered calls get -ECANCELED
+// Unanswered calls get -ECANCELED (-ECONNRESET when the other end went first). service.closed is not called. NULL is fine.
+void rpc_conn_destroy(struct rpc_conn *conn);
 
-int rpc_notify(struct rpc_conn *conn, const char *method, json_t *params); // takes params
+// Sending never closes a connection nor runs a callback: the loop does so later. -EMSGSIZE: longer than a line may be. Takes
+// params.
+int rpc_notify(struct rpc_conn *conn, const char *method, json_t *params);
 
 // Answer of a call: result (borrowed) with err->code 0, or NULL with what the other end said.
 typedef void rpc_answer_fn(void *arg, const json_t *result, const struct tv_error *err);
@@ -58,9 +62,9 @@ int rpc_call_async(struct rpc_conn *conn, const char *method, json_t *params, co
 int rpc_call(int fd, const char *method, json_t *params, const int *fds, size_t n_fds, unsigned timeout_ms, json_t **result,
              struct tv_error *err);
 
-struct rpc_conn *rpc_request_conn(const struct rpc_request *req);
-int rpc_request_take_fd(struct rpc_request *req, size_t index); // the caller's from now on; -ENOENT if there is none
-void rpc_reply(struct rpc_request *req, json_t *result);        // takes result; NULL req is fine (a notification)
+struct rpc_conn *rpc_request_conn(const struct rpc_request *req); // NULL once the connection has gone
+int rpc_request_take_fd(struct rpc_request *req, size_t index);   // the caller's from now on; -ENOENT if there is none
+void rpc_reply(struct rpc_request *req, json_t *result);          // takes result; NULL req is fine (a notification)
 void rpc_reply_error(struct rpc_request *req, int rpc_code, const struct tv_error *err);
 
 // Sockets by path. A path that exists and is answered to is -EADDRINUSE; a stale one is replaced.

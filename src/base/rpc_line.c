@@ -34,7 +34,8 @@ void rpc_line_fini(struct rpc_line *l)
     for (size_t i = 0; i < l->n_in_fds; i++)
         close(l->in_fds[i]);
     free(l->in);
-    close(l->fd);
+    if (l->fd >= 0)
+        close(l->fd);
 }
 
 int rpc_line_put(struct rpc_line *l, const json_t *message, const int *fds, size_t n_fds)
@@ -51,7 +52,11 @@ int rpc_line_put(struct rpc_line *l, const json_t *message, const int *fds, size
     out->text = text;
     out->len_bytes = strlen(text) + 1;
     text[out->len_bytes - 1] = '\n'; // where the 0 stood: the length is kept
-    int ret = out->len_bytes > RPC_LINE_MAX || l->out_bytes + out->len_bytes > OUT_BYTES_MAX ? -EMSGSIZE : 0;
+    int ret = 0;
+    if (out->len_bytes > RPC_LINE_MAX)
+        ret = -EMSGSIZE;
+    else if (l->out_bytes + out->len_bytes > OUT_BYTES_MAX)
+        ret = -ENOBUFS;
     for (; ret == 0 && out->n_fds < n_fds; out->n_fds++) {
         int copy = fcntl(fds[out->n_fds], F_DUPFD_CLOEXEC, 0);
         if (copy < 0) {
@@ -167,28 +172,40 @@ static int receive_some(struct rpc_line *l)
     return (int)got;
 }
 
+// One line, without its newline.
+static int take_line(const char *text, size_t len, rpc_line_fn *fn, void *arg)
+{
+    if (len > RPC_LINE_MAX)
+        return -EMSGSIZE;
+    json_t *message = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(message)) {
+        json_decref(message);
+        return -EBADMSG;
+    }
+    fn(arg, message);
+    json_decref(message);
+    return 0;
+}
+
 static int take_lines(struct rpc_line *l, rpc_line_fn *fn, void *arg)
 {
     size_t start = 0;
-    int ret = 0;
-    while (ret == 0) {
-        char *end = memchr(l->in + l->in_scanned, '\n', l->in_len - l->in_scanned);
-        if (!end)
-            break;
-        size_t len = (size_t)(end - (l->in + start));
-        l->in_scanned = (size_t)(end - l->in) + 1;
-        json_t *message = len <= RPC_LINE_MAX ? json_loadb(l->in + start, len, JSON_REJECT_DUPLICATES, NULL) : NULL;
-        if (json_is_object(message))
-            fn(arg, message);
-        else
-            ret = -EPROTO;
-        json_decref(message);
-        start = l->in_scanned;
+    const char *end;
+    while ((end = memchr(l->in + l->in_scanned, '\n', l->in_len - l->in_scanned))) {
+        const char *line = l->in + start;
+        l->in_scanned = start = (size_t)(end - l->in) + 1;
+        int ret = take_line(line, (size_t)(end - line), fn, arg);
+        if (ret < 0)
+            return ret;
     }
     memmove(l->in, l->in + start, l->in_len - start);
     l->in_len -= start;
     l->in_scanned = l->in_len;
-    return ret == 0 && l->in_len > RPC_LINE_MAX ? -EMSGSIZE : ret;
+    if (l->in_len > RPC_LINE_MAX)
+        return -EMSGSIZE;
+    if (l->in_len == 0 && l->n_in_fds)
+        return -EPROTO; // descriptors that no line speaks of
+    return 0;
 }
 
 int rpc_line_read(struct rpc_line *l, rpc_line_fn *fn, void *arg)
@@ -231,13 +248,27 @@ json_t *rpc_result_message(const json_t *id, json_t *result)
     return message;
 }
 
+// Text that may hold any bytes (a path, what a file said, a character that was cut) as a JSON string.
+static json_t *string_of(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string)
+        return string;
+    char ascii[sizeof(((struct tv_error *)NULL)->text)];
+    size_t n = 0;
+    for (; text[n] && n < sizeof(ascii) - 1; n++)
+        ascii[n] = (unsigned char)text[n] < 0x80 ? text[n] : '?';
+    ascii[n] = 0;
+    return json_string(ascii);
+}
+
 json_t *rpc_error_message(const json_t *id, int rpc_code, const struct tv_error *err)
 {
     json_t *message = message_with_id(id);
     const char *name = strerrorname_np(-err->code);
     json_object_set_new(
         message, "error",
-        json_pack("{s:i,s:s,s:{s:s}}", "code", rpc_code, "message", err->text, "data", "errno", name ? name : "EIO"));
+        json_pack("{s:i,s:o,s:{s:s}}", "code", rpc_code, "message", string_of(err->text), "data", "errno", name ? name : "EIO"));
     return message;
 }
 
@@ -254,8 +285,9 @@ static int errno_by_name(const char *name)
 const json_t *rpc_answer_decode(const json_t *message, struct tv_error *err)
 {
     const json_t *error = json_object_get(message, "error");
-    if (!error)
-        return json_object_get(message, "result");
+    const json_t *result = error ? NULL : json_object_get(message, "result");
+    if (result)
+        return result;
     const char *text = json_string_value(json_object_get(error, "message"));
     const char *name = json_string_value(json_object_get(json_object_get(error, "data"), "errno"));
     tv_error_set(err, errno_by_name(name), "%s", text ? text : "failed, without a message");

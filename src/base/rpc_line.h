@@ -28,10 +28,12 @@ struct rpc_line {
 typedef void rpc_line_fn(void *arg, json_t *message); // borrows message
 
 void rpc_line_init(struct rpc_line *l, int fd); // takes fd
-void rpc_line_fini(struct rpc_line *l);
+void rpc_line_fini(struct rpc_line *l);         // closes fd unless it is -1
+// -EMSGSIZE: longer than RPC_LINE_MAX; -ENOBUFS: too much waits for this reader already.
 int rpc_line_put(struct rpc_line *l, const json_t *message, const int *fds, size_t n_fds);
 int rpc_line_flush(struct rpc_line *l); // 1: some are left (the socket is full), 0: all sent, -errno
-// Reads what is there and hands on each whole line. -errno when the connection is over: closed, or bad JSON, too long a line.
+// Reads what is there and hands on each whole line. -errno when the connection is over: -ENOTCONN closed, -EBADMSG no JSON
+// object, -EMSGSIZE too long a line, -EPROTO descriptors too many or unannounced.
 int rpc_line_read(struct rpc_line *l, rpc_line_fn *fn, void *arg);
 void rpc_line_take_fds(struct rpc_line *l, int *fds, size_t n);
 

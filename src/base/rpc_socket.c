@@ -1,16 +1,12 @@
-// Unix sockets by path, and the blocking call: see rpc.h.
+// Unix sockets by path: see rpc.h.
 #include "base/rpc.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "base/clock.h"
-#include "base/rpc_line.h"
 
 static int make_address(const char *path, struct sockaddr_un *address, struct tv_error *err)
 {
@@ -75,76 +71,4 @@ int rpc_listen(const char *path, unsigned mode, struct tv_error *err)
         return tv_error_set(err, ret,
                             "%s: somebody listens there already, or it is no stale socket: stop it or choose another path", path);
     return tv_error_set(err, ret, "%s: %s", path, strerror(-ret));
-}
-
-struct wanted {
-    bool done;
-    json_t *result;
-    struct tv_error *err;
-    int code;
-};
-
-static void take_answer(void *arg, json_t *message)
-{
-    struct wanted *w = arg;
-    if (w->done || json_integer_value(json_object_get(message, "id")) != 1 || json_object_get(message, "method"))
-        return;
-    struct tv_error err = {0};
-    const json_t *result = rpc_answer_decode(message, &err);
-    w->done = true;
-    w->result = json_deep_copy(result);
-    if (!result)
-        w->code = tv_error_set(w->err, err.code ? err.code : -EPROTO, "%s", err.text);
-}
-
-static int wait_until(int fd, short events, uint64_t deadline_ns)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-    int timeout_ms = -1;
-    if (deadline_ns) {
-        uint64_t now = clock_now_ns();
-        if (now >= deadline_ns)
-            return -ETIMEDOUT;
-        timeout_ms = (int)((deadline_ns - now) / NS_PER_MS) + 1;
-    }
-    int n = poll(&p, 1, timeout_ms);
-    return n < 0 && errno != EINTR ? -errno : 0;
-}
-
-static int exchange(struct rpc_line *line, struct wanted *w, uint64_t deadline_ns)
-{
-    int ret;
-    while ((ret = rpc_line_flush(line)) > 0)
-        if ((ret = wait_until(line->fd, POLLOUT, deadline_ns)) < 0)
-            break;
-    while (ret == 0 && !w->done) {
-        ret = wait_until(line->fd, POLLIN, deadline_ns);
-        if (ret == 0)
-            ret = rpc_line_read(line, take_answer, w);
-    }
-    return w->done ? 0 : ret;
-}
-
-int rpc_call(int fd, const char *method, json_t *params, const int *fds, size_t n_fds, unsigned timeout_ms, json_t **result,
-             struct tv_error *err)
-{
-    *result = NULL;
-    json_t *message = rpc_request_message(method, params, 1, n_fds);
-    int copy = dup(fd); // the line owns a descriptor; the caller keeps his
-    if (!message || copy < 0) {
-        json_decref(message);
-        return tv_error_set(err, -ENOMEM, "%s: no memory or descriptor", method);
-    }
-    struct rpc_line line;
-    struct wanted w = {.err = err};
-    rpc_line_init(&line, copy);
-    int ret = rpc_line_put(&line, message, fds, n_fds);
-    json_decref(message);
-    if (ret == 0)
-        ret = exchange(&line, &w, timeout_ms ? clock_now_ns() + timeout_ms * NS_PER_MS : 0);
-    rpc_line_fini(&line);
-    if (ret < 0)
-        return tv_error_set(err, ret, "%s: %s", method, ret == -ENOTCONN ? "the other end closed the connection" : strerror(-ret));
-    *result = w.result;
-    return w.code;
 }

@@ -1,0 +1,72 @@
+// Log-linear histograms: see histogram.h.
+#include "base/histogram.h"
+
+#include <string.h>
+
+#define SUB (1u << HISTOGRAM_SUB_BITS)
+
+// Values below 2 * SUB have a bucket each; above, the leading bit tells the row and the next SUB_BITS bits the bucket in it.
+static unsigned bucket_of(uint64_t value)
+{
+    if (value < SUB)
+        return (unsigned)value;
+    unsigned shift = 63u - (unsigned)__builtin_clzll(value) - HISTOGRAM_SUB_BITS;
+    return ((shift + 1) << HISTOGRAM_SUB_BITS) + (unsigned)((value >> shift) - SUB);
+}
+
+static uint64_t largest_in(unsigned bucket)
+{
+    if (bucket < SUB)
+        return bucket;
+    unsigned shift = (bucket >> HISTOGRAM_SUB_BITS) - 1;
+    uint64_t first = (uint64_t)(SUB + (bucket & (SUB - 1))) << shift;
+    return first + ((1ull << shift) - 1);
+}
+
+void histogram_reset(struct histogram *h)
+{
+    memset(h, 0, sizeof(*h));
+}
+
+void histogram_add(struct histogram *h, uint64_t value)
+{
+    if (!h->count || value < h->min)
+        h->min = value;
+    if (value > h->max)
+        h->max = value;
+    h->count++;
+    h->sum += value;
+    h->buckets[bucket_of(value)]++;
+}
+
+void histogram_merge(struct histogram *into, const struct histogram *from)
+{
+    if (!from->count)
+        return;
+    if (!into->count || from->min < into->min)
+        into->min = from->min;
+    if (from->max > into->max)
+        into->max = from->max;
+    into->count += from->count;
+    into->sum += from->sum;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        into->buckets[i] += from->buckets[i];
+}
+
+uint64_t histogram_percentile(const struct histogram *h, unsigned per_mille)
+{
+    if (per_mille > 1000)
+        per_mille = 1000;
+    uint64_t wanted = h->count / 1000 * per_mille + (h->count % 1000 * per_mille + 999) / 1000, seen = 0;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        seen += h->buckets[i];
+        if (seen && seen >= wanted)
+            return largest_in(i) < h->max ? largest_in(i) : h->max;
+    }
+    return 0;
+}
+
+uint64_t histogram_mean(const struct histogram *h)
+{
+    return h->count ? h->sum / h->count : 0;
+}

@@ -1,0 +1,22 @@
+// Log-linear histogram of unsigned values (nanoseconds, bytes): each power of two is cut into 32 buckets, so that a value that is read
+// back is at most 3 % off. Values below 64 are exact. No allocation; one owner thread.
+#pragma once
+
+#include <stdint.h>
+
+#define HISTOGRAM_SUB_BITS 5
+#define HISTOGRAM_BUCKETS ((65u - HISTOGRAM_SUB_BITS) << HISTOGRAM_SUB_BITS)
+
+// Invariant: count is the sum of buckets; min and max are exact, and 0 while count is 0.
+struct histogram {
+    uint64_t count, sum, min, max;
+    uint64_t buckets[HISTOGRAM_BUCKETS];
+};
+
+void histogram_reset(struct histogram *h);
+void histogram_add(struct histogram *h, uint64_t value);
+void histogram_merge(struct histogram *into, const struct histogram *from);
+// The least value that at least `per_mille` of 1000 values do not exceed (500: the median), as the largest of its bucket but never
+// above max; 0 of an empty histogram.
+uint64_t histogram_percentile(const struct histogram *h, unsigned per_mille);
+uint64_t histogram_mean(const struct histogram *h);

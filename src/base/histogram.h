@@ -1,5 +1,5 @@
-// Log-linear histogram of unsigned values (nanoseconds, bytes): each power of two is cut into 32 buckets, so that a value that is read
-// back is at most 3 % off. Values below 64 are exact. No allocation; one owner thread.
+// Log-linear histogram of unsigned values (nanoseconds, bytes): each power of two is cut into 32 buckets, so that a value that is
+// read back is at most 3 % off. Values below 64 are exact. No allocation; one owner thread.
 #pragma once
 
 #include <stdint.h>

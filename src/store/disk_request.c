@@ -67,26 +67,31 @@ static void log_failure(struct disk *disk, int result)
 static void count(struct disk *disk, const struct blk_request *blk, uint64_t latency_ns)
 {
     struct disk_counters *c = &disk->counters;
+    struct disk_latency *l = disk->latency;
     switch (blk->op) {
     case BLK_READ:
         c->reads++;
         c->read_bytes += blk->len_bytes;
+        histogram_add(&l->read, latency_ns);
         break;
     case BLK_WRITE:
         c->writes++;
         c->written_bytes += blk->len_bytes;
+        histogram_add(&l->write, latency_ns);
         break;
     case BLK_FLUSH:
         c->flushes++;
+        histogram_add(&l->flush, latency_ns);
         break;
     case BLK_DISCARD:
         c->discards++;
+        histogram_add(&l->trim, latency_ns);
         break;
     default:
         c->write_zeroes++;
+        histogram_add(&l->trim, latency_ns);
         break;
     }
-    (void)latency_ns;
 }
 
 static void on_done(struct transfer *t, int result)
@@ -236,16 +241,4 @@ void disk_call_queues(struct disk *disk)
     disk->to_call = 0;
     for (; todo; todo &= todo - 1)
         vhost_backend_call(disk->backend, (unsigned)__builtin_ctzll(todo));
-}
-
-json_t *disk_stat(const struct disk *disk)
-{
-    const struct disk_counters *c = &disk->counters;
-    return json_pack("{s:s, s:I, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "name", disk->name, "size_bytes",
-                     (json_int_t)disk->image.size_bytes, "read_only", disk->image.read_only, "connected",
-                     vhost_backend_is_connected(disk->backend), "reads", (json_int_t)c->reads, "writes", (json_int_t)c->writes,
-                     "flushes", (json_int_t)c->flushes, "discards", (json_int_t)c->discards, "write_zeroes",
-                     (json_int_t)c->write_zeroes, "read_bytes", (json_int_t)c->read_bytes, "written_bytes",
-                     (json_int_t)c->written_bytes, "errors", (json_int_t)c->errors, "refused", (json_int_t)c->refused, "in_flight",
-                     (int)disk->n_in_flight);
 }

@@ -194,6 +194,8 @@ def control_socket(rig):
     stat = control.ok("disk.stat", {"name": "db"})
     assert stat["reads"] + stat["writes"] + stat["flushes"] + stat["discards"] + stat["write_zeroes"] == result["completed"], stat
     assert stat["errors"] == 0 and stat["in_flight"] == 0 and stat["written_bytes"] > 0, stat
+    latency = stat["latency"]["write"]
+    assert latency["count"] == stat["writes"] and 0 < latency["p50_ns"] <= latency["p99_ns"] <= latency["max_ns"], latency
     control.ok("disk.remove", {"name": "ro2"})
     assert [disk["name"] for disk in control.ok("disk.list")] == ["db"]
     control.ok("store.quit")

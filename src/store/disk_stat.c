@@ -1,0 +1,47 @@
+// What a disk tells of itself: the answer of disk.stat.
+#include "store/disk_request.h"
+
+static void set(json_t *object, const char *key, uint64_t value)
+{
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static json_t *latency(const struct histogram *h)
+{
+    json_t *object = json_object();
+    set(object, "count", h->count);
+    set(object, "mean_ns", histogram_mean(h));
+    set(object, "p50_ns", histogram_percentile(h, 500));
+    set(object, "p90_ns", histogram_percentile(h, 900));
+    set(object, "p99_ns", histogram_percentile(h, 990));
+    set(object, "p999_ns", histogram_percentile(h, 999));
+    set(object, "max_ns", h->max);
+    return object;
+}
+
+json_t *disk_stat(const struct disk *disk)
+{
+    const struct disk_counters *c = &disk->counters;
+    json_t *object = json_object(), *latencies = json_object();
+    json_object_set_new(object, "name", json_string(disk->name));
+    set(object, "size_bytes", disk->image.size_bytes);
+    json_object_set_new(object, "read_only", json_boolean(disk->image.read_only));
+    json_object_set_new(object, "direct", json_boolean(disk->image.direct));
+    json_object_set_new(object, "connected", json_boolean(vhost_backend_is_connected(disk->backend)));
+    set(object, "reads", c->reads);
+    set(object, "writes", c->writes);
+    set(object, "flushes", c->flushes);
+    set(object, "discards", c->discards);
+    set(object, "write_zeroes", c->write_zeroes);
+    set(object, "read_bytes", c->read_bytes);
+    set(object, "written_bytes", c->written_bytes);
+    set(object, "errors", c->errors);
+    set(object, "refused", c->refused);
+    set(object, "in_flight", disk->n_in_flight);
+    json_object_set_new(latencies, "read", latency(&disk->latency->read));
+    json_object_set_new(latencies, "write", latency(&disk->latency->write));
+    json_object_set_new(latencies, "flush", latency(&disk->latency->flush));
+    json_object_set_new(latencies, "trim", latency(&disk->latency->trim));
+    json_object_set_new(object, "latency", latencies);
+    return object;
+}

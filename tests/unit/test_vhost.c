@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,6 +180,60 @@ static void test_kills_flags(void **state)
     run_kills(VERSION_1);
 }
 
+// Killed after each single machine instruction of answering the second of three requests. The stop and kill come by ptrace.
+// Returns false when the answer was complete before that many instructions.
+static bool kill_after(struct rig_machine *m, int listen_fd, unsigned instructions)
+{
+    int status = 0;
+    bool complete = false;
+    pid_t pid = rig_device_spawn_traced(listen_fd);
+    attach(m, listen_fd);
+    rig_machine_start(m, FEATURES);
+    rig_machine_offer(m, m->next_number + RIG_STOP);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    for (unsigned i = 0; i < instructions && !complete; i++) {
+        assert_int_equal(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSTOPPED(status));
+        complete = WSTOPSIG(status) == SIGSTOP;
+    }
+    kill_device(pid);
+    pid = rig_device_spawn(listen_fd, false, 1);
+    attach(m, listen_fd);
+    assert_true(rig_machine_await(m, m->next_number));
+    run_requests(m, 5);
+    assert_int_equal(m->n_answered, m->next_number);
+    assert_int_equal(vhost_frontend_reset(m->fe), 0);
+    kill_device(pid);
+    return !complete;
+}
+
+static void test_killed_at_each_instruction(void **state)
+{
+    (void)state;
+    struct rig_machine m;
+    int listen_fd = rig_listen();
+    pid_t pid = fork(); // is tracing allowed here?
+    if (pid == 0)
+        _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 ? 0 : 1);
+    int status = 1;
+    waitpid(pid, &status, 0);
+    if (status != 0) {
+        print_message("ptrace is not allowed here: skipped\n");
+        close(listen_fd);
+        skip();
+    }
+    rig_machine_open(&m, 1);
+    unsigned instructions = 0;
+    while (kill_after(&m, listen_fd, instructions))
+        instructions++;
+    assert_true(instructions > 50); // it did step through the thing
+    print_message("killed after each of %u instructions\n", instructions);
+    rig_machine_close(&m);
+    close(listen_fd);
+}
+
 // The machine is killed, and the next one is served by the same store. Its process offers requests and dies at once.
 static void test_machine_dies(void **state)
 {
@@ -331,9 +386,15 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_calls),     cmocka_unit_test(test_many_regions), cmocka_unit_test(test_kills_event_idx),
-        cmocka_unit_test(test_kills_flags),   cmocka_unit_test(test_machine_dies), cmocka_unit_test(test_set_up_while_away),
-        cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_all_calls),
+        cmocka_unit_test(test_many_regions),
+        cmocka_unit_test(test_kills_event_idx),
+        cmocka_unit_test(test_kills_flags),
+        cmocka_unit_test(test_killed_at_each_instruction),
+        cmocka_unit_test(test_machine_dies),
+        cmocka_unit_test(test_set_up_while_away),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_refusals),
     };
     signal(SIGPIPE, SIG_IGN);
     log_configure(LOG_ERROR, false); // hundreds of connections

@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -62,8 +63,13 @@ static void device_kicked(void *arg, unsigned queue)
         MUST(chain.n_out == 1 && chain.n_in == 1 && virtq_chain_read(&chain, 0, &number, 8) == 8);
         dev->held[dev->n_held++] =
             (struct rig_held){.queue = queue, .head = chain.head, .answer = ANSWER(number), .to = chain.iov[1].iov_base};
-        if (!dev->hold)
+        if (!dev->hold && !dev->stop)
             device_finish(dev, dev->n_held - 1);
+    }
+    if (dev->stop && dev->n_held == RIG_STOP) {
+        raise(SIGSTOP);
+        device_finish(dev, 1);
+        raise(SIGSTOP);
     }
 }
 
@@ -146,7 +152,7 @@ void rig_device_close(struct rig_device *dev)
     loop_destroy(dev->loop);
 }
 
-pid_t rig_device_spawn(int listen_fd, bool hold, unsigned seed)
+static pid_t spawn(int listen_fd, bool hold, unsigned seed, bool stop)
 {
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -158,7 +164,20 @@ pid_t rig_device_spawn(int listen_fd, bool hold, unsigned seed)
     if (getppid() != parent)
         _exit(1);
     rig_device_open(&dev, dup(listen_fd), hold, seed);
+    dev.stop = stop;
+    if (stop)
+        MUST(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
     _exit(loop_run(dev.loop) == 0 ? 0 : 1);
+}
+
+pid_t rig_device_spawn(int listen_fd, bool hold, unsigned seed)
+{
+    return spawn(listen_fd, hold, seed, false);
+}
+
+pid_t rig_device_spawn_traced(int listen_fd)
+{
+    return spawn(listen_fd, false, 1, true);
 }
 
 static void on_call(void *arg, int fd, uint32_t events)

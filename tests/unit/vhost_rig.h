@@ -15,6 +15,7 @@
 #define RIG_QUEUES 2
 #define RIG_QUEUE_SIZE 64
 #define RIG_SLOTS (RIG_QUEUE_SIZE / 2) // two descriptors a request
+#define RIG_STOP 3
 #define RIG_CONFIG_BYTES 16
 #define RIG_FEATURE (1ull << 5) // some device feature
 
@@ -27,6 +28,7 @@ struct rig_device {
     struct loop_source *timer;
     bool hold;    // keeps requests until they are released by the timer, in random order; else answers at once
     unsigned rng; // of that order
+    bool stop;    // stops its process (SIGSTOP) when it holds RIG_STOP requests, before and after it answers the second one
     uint8_t config[RIG_CONFIG_BYTES];
     struct rig_held {
         unsigned queue;
@@ -42,6 +44,7 @@ int rig_connect(int listen_fd);                                                 
 void rig_device_open(struct rig_device *dev, int listen_fd, bool hold, unsigned seed); // takes listen_fd
 void rig_device_close(struct rig_device *dev);
 pid_t rig_device_spawn(int listen_fd, bool hold, unsigned seed); // in a process; borrows listen_fd
+pid_t rig_device_spawn_traced(int listen_fd);                    // with `stop`, traced by the caller
 
 // The driver's end
 // ------------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,13 @@ static uint64_t largest_in(unsigned bucket)
     return first + ((1ull << shift) - 1);
 }
 
+// A sum that stays at its end spoils the mean and nothing else; one that wraps would make it look small.
+static void add_saturated(uint64_t *sum, uint64_t value)
+{
+    if (__builtin_add_overflow(*sum, value, sum))
+        *sum = UINT64_MAX;
+}
+
 void histogram_reset(struct histogram *h)
 {
     memset(h, 0, sizeof(*h));
@@ -35,7 +42,7 @@ void histogram_add(struct histogram *h, uint64_t value)
     if (value > h->max)
         h->max = value;
     h->count++;
-    h->sum += value;
+    add_saturated(&h->sum, value);
     h->buckets[bucket_of(value)]++;
 }
 
@@ -48,7 +55,7 @@ void histogram_merge(struct histogram *into, const struct histogram *from)
     if (from->max > into->max)
         into->max = from->max;
     into->count += from->count;
-    into->sum += from->sum;
+    add_saturated(&into->sum, from->sum);
     for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
         into->buckets[i] += from->buckets[i];
 }

@@ -9,7 +9,8 @@
 
 // Invariant: count is the sum of buckets; min and max are exact, and 0 while count is 0.
 struct histogram {
-    uint64_t count, sum, min, max;
+    uint64_t count, min, max;
+    uint64_t sum; // stays at UINT64_MAX once it is there
     uint64_t buckets[HISTOGRAM_BUCKETS];
 };
 

@@ -51,10 +51,10 @@ static void host_console_room(void *arg)
     console_room(m->console);
 }
 
-static size_t serial_input(void *arg, const uint8_t *buf, size_t len_bytes)
+static size_t console_input(void *arg, const uint8_t *buf, size_t len_bytes)
 {
     struct machine *m = arg;
-    return uart16550_input(board_uart(m->board), buf, len_bytes);
+    return machine_type(m, buf, len_bytes);
 }
 
 // --- standing still and going on
@@ -221,7 +221,7 @@ static int create_console(struct machine *m, struct tv_error *err)
                                     .listen_fd = m->config.console_listen_fd,
                                     .fd = m->config.console_fd,
                                     .log_fd = m->config.log_fd,
-                                    .input = serial_input,
+                                    .input = console_input,
                                     .arg = m};
     m->config.console_listen_fd = m->config.console_fd = m->config.log_fd = -1;
     m->console = console_create(&config, err);

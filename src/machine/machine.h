@@ -18,6 +18,7 @@
 #include "machine/board/board.h"
 #include "machine/config.h"
 #include "machine/console.h"
+#include "machine/device/device.h"
 #include "machine/engine/engine.h"
 #include "machine/vcpus.h"
 #include "vhost/memory.h"
@@ -37,6 +38,12 @@ struct machine_task {
     void *arg;
 };
 
+struct machine_disk {
+    struct machine *m;
+    unsigned index; // in config.disks
+    struct virtio_blk *blk;
+};
+
 struct machine {
     struct config config;
     char kernel_name[300], initrd_name[300]; // for messages
@@ -45,6 +52,9 @@ struct machine {
     struct engine *engine;
     struct board *board;
     struct console *console;
+    struct virtio_console *terminal; // the virtio one; what is typed goes there once the guest has written there
+    bool terminal_in_use;
+    struct machine_disk disks[CONFIG_DISKS_MAX];
     struct vcpus *vcpus;
     struct control *control; // NULL without a control socket
 
@@ -79,6 +89,7 @@ uint8_t *machine_ram(const struct machine *m);
 
 // devices.c
 int machine_add_devices(struct machine *m, struct tv_error *err);
+size_t machine_type(struct machine *m, const uint8_t *buf, size_t len_bytes); // returns how many the guest took
 // Asks the guest by its agent to power off; false: no agent is there.
 bool machine_ask_powerdown(struct machine *m);
 bool machine_disk_is_attached(const struct machine *m, unsigned disk);

@@ -12,7 +12,8 @@
 
 enum { PHANDLE_IMSIC = 1, PHANDLE_APLIC = 2, PHANDLE_CPUS = 16 };
 enum { IRQ_LEVEL_HIGH = 4, IRQ_S_EXTERNAL = 9 };
-enum { PCI_SPACE_MEM32 = 0x02000000, PCI_SPACE_MEM64 = 0x03000000 };
+// Linux wants windows over 4 GiB prefetchable, as our 64-bit BARs say they are.
+enum { PCI_SPACE_MEM32 = 0x02000000, PCI_SPACE_MEM64 = 0x43000000 };
 enum { TREE_BYTES = 16384, TREE_BYTES_A_VCPU = 2048 };
 
 // A tree in the making. The first failure sticks; what follows does nothing.

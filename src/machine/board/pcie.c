@@ -102,7 +102,8 @@ void pcie_add_bar(struct pcie_function *fn, unsigned index, uint64_t size_bytes,
     unsigned at = PCI_BASE_ADDRESS_0 + index * 4;
     uint64_t mask = ~(size_bytes - 1);
     fn->bars[index] = (struct pcie_bar){.fn = fn, .index = index, .is_64bit = is_64bit, .size_bytes = size_bytes};
-    fn->initial[at] = fn->space[at] = is_64bit ? PCI_BASE_ADDRESS_MEM_TYPE_64 : PCI_BASE_ADDRESS_MEM_TYPE_32;
+    fn->initial[at] = fn->space[at] =
+        is_64bit ? PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH : PCI_BASE_ADDRESS_MEM_TYPE_32;
     memcpy(fn->writable + at, &mask, is_64bit ? 8 : 4);
 }
 

@@ -62,7 +62,8 @@ int pcie_state(struct pcie *pcie, struct state *s);
 // Puts a device into a slot; it stays until pcie_destroy(), which calls ops->destroy(arg). -EBUSY: the slot is taken.
 struct pcie_function *pcie_add(struct pcie *pcie, unsigned slot, const struct pcie_function_config *config,
                                const struct pcie_function_ops *ops, void *arg, struct tv_error *err);
-// size_bytes is a power of two, at least 4 KiB; a 64-bit BAR takes `index` and the one after it.
+// size_bytes is a power of two, at least 4 KiB; a 64-bit BAR takes `index` and the one after it, and is
+// marked prefetchable, which is what host windows over 4 GiB are for.
 void pcie_add_bar(struct pcie_function *fn, unsigned index, uint64_t size_bytes, bool is_64bit);
 // Appends a capability: id, link, then body. Returns where it begins. writable (may be NULL): a mask as long as the body.
 unsigned pcie_add_capability(struct pcie_function *fn, uint8_t id, const uint8_t *body, const uint8_t *writable, size_t len_bytes);

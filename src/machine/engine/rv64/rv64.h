@@ -129,7 +129,6 @@ struct rv64_vcpu {
     uint64_t reserved_value;
     uint64_t instret;                // instructions retired
     uint64_t trap_cause, trap_value; // of the exception that a failed access asks for
-    jmp_buf sbi_fault;               // where rv64_load_supervisor() goes when that happens within rv64_sbi_call()
     // Supervisor registers.
     uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;
     _Atomic uint64_t sip; // software and (without AIA) external bits set by others; the timer bit is computed from stimecmp
@@ -150,6 +149,7 @@ struct rv64_vcpu {
     bool suspend_retentive;            // while SUSPENDED: go on where it stood, do not start anew at start_addr
     struct rv64_fence_queue fences;
 
+    jmp_buf sbi_fault; // where rv64_load_supervisor() goes when an access of rv64_sbi_call() faults
     // Counters of the performance monitoring extension, SBI 2.0 section 11: pmu.c.
     struct rv64_pmu *pmu;
     struct engine_counters counters;

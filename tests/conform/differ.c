@@ -1,7 +1,9 @@
 // The differential test: makes images, runs each on our engine and on QEMU, and compares what they print.
 //
-// differ --runtime FILE --shim FILE --engine PROGRAM [--machine PROGRAM] [--seed N] [--images N] [--runs N] [--forever]
+// differ --runtime FILE --shim FILE --engine PROGRAM [--machine PROGRAM] [--seed N] [--images N] [--runs N]
+//        [--instructions N] [--forever]
 //   --engine runs an image given as its only argument; --machine is the trivet command, run as a user would.
+//   --instructions is how many at least the blocks must have executed; more images are made until it is reached.
 //   Exit status 0: no difference, 1: differences (the first is narrowed down and printed), 2: wrong call, 3: the oracle failed.
 #include "generate.h"
 
@@ -26,6 +28,7 @@ struct options {
     const char *runtime, *shim, *engine, *machine;
     uint64_t seed;
     unsigned images, runs;
+    unsigned long long instructions;
     bool forever;
 };
 
@@ -366,7 +369,7 @@ static int compare_all(const struct options *o)
     unsigned long long instructions = 0;
     int result = 0;
 
-    for (uint64_t n = 0; (o->forever || n < o->images) && result == 0; n++) {
+    for (uint64_t n = 0; (o->forever || n < o->images || instructions < o->instructions) && result == 0; n++) {
         result = compare_image(o, o->seed + n, &instructions);
         printf("seed %llu: %s, %llu instructions so far\n", (unsigned long long)(o->seed + n), result ? "differs" : "same",
                instructions);
@@ -378,9 +381,11 @@ static int compare_all(const struct options *o)
 static bool parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"runtime", required_argument, NULL, 'r'}, {"shim", required_argument, NULL, 's'}, {"engine", required_argument, NULL, 'e'},
-        {"machine", required_argument, NULL, 'm'}, {"seed", required_argument, NULL, 'n'}, {"images", required_argument, NULL, 'i'},
-        {"runs", required_argument, NULL, 'u'},    {"forever", no_argument, NULL, 'f'},    {NULL, 0, NULL, 0},
+        {"runtime", required_argument, NULL, 'r'},      {"shim", required_argument, NULL, 's'},
+        {"engine", required_argument, NULL, 'e'},       {"machine", required_argument, NULL, 'm'},
+        {"seed", required_argument, NULL, 'n'},         {"images", required_argument, NULL, 'i'},
+        {"runs", required_argument, NULL, 'u'},         {"forever", no_argument, NULL, 'f'},
+        {"instructions", required_argument, NULL, 'c'}, {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -407,6 +412,9 @@ static bool parse(struct options *o, int argc, char **argv)
         case 'u':
             o->runs = (unsigned)strtoul(optarg, NULL, 0);
             break;
+        case 'c':
+            o->instructions = strtoull(optarg, NULL, 0);
+            break;
         case 'f':
             o->forever = true;
             break;
@@ -424,7 +432,7 @@ int main(int argc, char **argv)
 
     if (!parse(&o, argc, argv)) {
         fprintf(stderr, "usage: differ --runtime FILE --shim FILE --engine PROGRAM | --machine PROGRAM\n"
-                        "              [--seed N] [--images N] [--runs N] [--forever]\n");
+                        "              [--seed N] [--images N] [--runs N] [--instructions N] [--forever]\n");
         return 2;
     }
     if (!mkdtemp(directory)) {

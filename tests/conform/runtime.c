@@ -85,7 +85,8 @@ enum { V = 1, R = 2, W = 4, X = 8, U = 16, G = 32, A = 64, D = 128 };
 #define NAPOT_WINDOW 0x28000000ull  // 64 KiB in one entry
 
 static uint64_t *tables_end;
-static unsigned levels; // 0: no translation
+static unsigned levels;  // 0: no translation
+static bool mostly_user; // how most pages are marked, and most blocks run
 static uint64_t satp;
 
 static uint64_t *new_table(void)
@@ -130,10 +131,10 @@ static uint64_t high_half(void)
 // (docs/conformance.md).
 static uint64_t random_permissions(void)
 {
-    static const uint8_t usual[] = {R, R | W, R | X, R | W | X, X, R | W, R | W};
+    static const uint8_t usual[] = {R, R | X, X, R | W | X, R | W, R | W, R | W, R | W, R | W};
     uint64_t pte = V | A | D | usual[below(sizeof usual)];
 
-    if (below(2))
+    if (below(8) < (mostly_user ? 7 : 1))
         pte |= U;
     if (below(4) == 0)
         pte |= G;
@@ -206,6 +207,7 @@ static void new_address_space(void)
 
     levels = 0;
     satp = 0;
+    mostly_user = below(2);
     if (mode == 3)
         return;
     levels = 3 + mode;
@@ -333,6 +335,8 @@ static void random_registers(struct context *c)
 
 // --- runs
 
+#define SIP_SSIP 2ull
+#define SSTATUS_SPIE (1ull << 5)
 #define SSTATUS_SPP (1ull << 8)
 #define SSTATUS_FS (3ull << 13)
 #define SSTATUS_SUM (1ull << 18)
@@ -431,16 +435,21 @@ static uint64_t instructions(void)
 
 static void prepare(struct context *c, const struct image_block *b)
 {
-    bool user = b->flags & IMAGE_BLOCK_USER || (!(b->flags & IMAGE_BLOCK_SUPERVISOR) && below(2));
+    bool user = b->flags & IMAGE_BLOCK_USER || (!(b->flags & IMAGE_BLOCK_SUPERVISOR) && below(8) < (mostly_user ? 7 : 1));
     uint64_t fs = below(16) == 0 ? 0 : b->flags & IMAGE_BLOCK_FS_KNOWN ? 3 : 1 + below(3);
+    uint64_t enabled = rnd() & 0x222, pending = below(4) == 0 ? SIP_SSIP : 0;
 
     random_registers(c);
     c->satp = satp;
     c->address = (uint64_t)c;
     c->pc = (user && levels ? IMAGE_USER_CODE : IMAGE_PROGRAM) + b->offset_bytes;
-    c->sstatus = fs << 13 | (user ? 0 : SSTATUS_SPP) | (rnd() & (SSTATUS_SUM | SSTATUS_MXR));
-    // No interrupt, no reservation is left from before.
-    __asm__ volatile("csrw sie, zero\n csrw sip, zero\n sc.w zero, zero, (%0)" : : "r"(&page.fill[0]) : "memory");
+    c->sstatus =
+        fs << 13 | (user ? 0 : SSTATUS_SPP) | (rnd() & (SSTATUS_SPIE | SSTATUS_SUM | SSTATUS_MXR)) | (below(2) ? SSTATUS_SUM : 0);
+    // Only software interrupts ever come. No reservation is left from before.
+    __asm__ volatile("csrw sie, %0\n csrw sip, %1\n sc.w zero, zero, (%2)"
+                     :
+                     : "r"(enabled), "r"(pending), "r"(&page.fill[0])
+                     : "memory");
 }
 
 static unsigned length_at(uint64_t address)
@@ -490,7 +499,7 @@ static void run_block(struct context *c, const struct image_block *b)
         coarsen(c);
         record_trap(c);
         if (c->scause >> 63) {
-            __asm__ volatile("csrc sip, %0" : : "r"(2));
+            __asm__ volatile("csrc sip, %0" : : "r"(SIP_SSIP));
             continue;
         }
         if (!inside || c->pc - start == b->len_bytes) // it jumped away, or its end

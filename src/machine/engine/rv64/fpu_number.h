@@ -34,7 +34,7 @@ struct fpu_number fpu_unpack(const struct fpu_format *format, uint64_t bits);
 
 // Rounds the finite number to the format. The lowest bit of frac also stands for everything nonzero below it ("sticky"); both
 // formats leave at least ten bits under their own, so that this is exact. Raises NX, OF and UF; tininess is detected after
-// rounding, as 20.2 wants it.
+// rounding, as section 20.4 wants it.
 uint64_t fpu_round(const struct fpu_format *format, const struct fpu_number *number, unsigned rm, uint8_t *flags);
 
 // What is to be added to `frac` so that cutting off its `drop` lowest bits then rounds it by rm. drop is 1..63.

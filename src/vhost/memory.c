@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -25,7 +26,6 @@ struct guard_slot {
 
 static struct guard_slot guard_slots[GUARD_SLOTS];
 static struct sigaction guard_previous;
-static atomic_int guard_installed; // 0 no, 1 being done, 2 yes
 
 // Replaces the whole region by zero pages, so that a hostile file costs one fault and not one for each page. mmap() is a bare
 // system call here; a fault comes from an access of ours, never from within mmap().
@@ -69,21 +69,18 @@ static void guard_handler(int signo, siginfo_t *info, void *context)
 
 int guest_memory_guard_install(struct tv_error *err)
 {
-    int expected = 0;
-    if (!atomic_compare_exchange_strong(&guard_installed, &expected, 1)) {
-        while (atomic_load(&guard_installed) == 1)
-            ; // another thread is between two system calls
-        if (atomic_load(&guard_installed) == 2)
-            return 0;
-        return tv_error_set(err, -EAGAIN, "guest memory: the SIGBUS guard could not be installed");
-    }
-    struct sigaction action = {.sa_sigaction = guard_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction action = {.sa_sigaction = guard_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK}, there;
     sigemptyset(&action.sa_mask);
-    int ret = sigaction(SIGBUS, NULL, &guard_previous);
-    if (ret == 0)
+    pthread_mutex_lock(&lock);
+    int ret = sigaction(SIGBUS, NULL, &there);
+    bool installed = ret == 0 && (there.sa_flags & SA_SIGINFO) && there.sa_sigaction == guard_handler;
+    if (ret == 0 && !installed) { // for the first time, or somebody took our place
+        guard_previous = there;
         ret = sigaction(SIGBUS, &action, NULL);
+    }
     ret = ret < 0 ? -errno : 0;
-    atomic_store(&guard_installed, ret == 0 ? 2 : 0);
+    pthread_mutex_unlock(&lock);
     return ret == 0 ? 0 : tv_error_set(err, ret, "guest memory: cannot install the SIGBUS guard: %s", strerror(-ret));
 }
 

@@ -404,6 +404,57 @@ static void test_pop_head(void **state)
     rig_close(&rig);
 }
 
+// Saved with a request in flight and another one waiting; loaded with the same memory; refused when the memory is not there.
+static void test_save_and_load(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct virtqueue other;
+    void *saved = NULL;
+    size_t saved_bytes = 0;
+    rig_open(&rig, 8, true, 65534);
+    for (uint16_t i = 0; i < 3; i++) {
+        virtq_driver_desc(&rig.drv, i, DATA, 1, WRITE, 0);
+        virtq_driver_offer(&rig.drv, i);
+    }
+    assert_int_equal(virtqueue_pop(&rig.vq, &rig.chain), 1);
+    assert_int_equal(virtqueue_pop(&rig.vq, &rig.chain), 1);
+    virtqueue_push(&rig.vq, 0, 1);
+    struct state *s = state_create_save();
+    assert_int_equal(virtqueue_state(&rig.vq, s), 0);
+    assert_int_equal(state_finish(s, &saved, &saved_bytes, NULL), 0);
+    state_destroy(s);
+
+    virtqueue_init(&other, &rig.mem);
+    s = state_create_load(saved, saved_bytes);
+    assert_int_equal(virtqueue_state(&other, s), 0);
+    assert_int_equal(state_finish(s, NULL, NULL, NULL), 0);
+    state_destroy(s);
+    virtqueue_push(&other, 1, 1); // the one in flight
+    assert_int_equal(virtqueue_pop(&other, &rig.chain), 1);
+    assert_int_equal(rig.chain.head, 2);
+    virtqueue_push(&other, 2, 1);
+    assert_int_equal(virtqueue_pop(&other, &rig.chain), 0);
+    uint32_t id = 0, len = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_true(virtq_driver_take(&rig.drv, &id, &len));
+        assert_int_equal(id, i);
+    }
+
+    struct guest_memory none;
+    guest_memory_init(&none);
+    virtqueue_init(&other, &none);
+    s = state_create_load(saved, saved_bytes);
+    assert_true(virtqueue_state(&other, s) < 0);
+    assert_false(other.ready);
+    struct tv_error err = {0};
+    assert_true(state_finish(s, NULL, NULL, &err) < 0);
+    assert_non_null(strstr(err.text, "outside of guest memory"));
+    state_destroy(s);
+    free(saved);
+    rig_close(&rig);
+}
+
 // A driver on a thread of its own sends numbered requests as fast as it may; the device answers each with its number. Neither
 // sleeps but on the other's word, which is modelled by two counters under a lock.
 #define SHARED_REQUESTS 20000
@@ -515,10 +566,12 @@ static void test_threads_event_idx(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request),       cmocka_unit_test(test_buffer_over_two_regions), cmocka_unit_test(test_indirect),
-        cmocka_unit_test(test_around_flags),  cmocka_unit_test(test_around_event_idx),        cmocka_unit_test(test_used_event),
-        cmocka_unit_test(test_hostile_rings), cmocka_unit_test(test_start_refusals),          cmocka_unit_test(test_pop_head),
-        cmocka_unit_test(test_threads_flags), cmocka_unit_test(test_threads_event_idx),
+        cmocka_unit_test(test_request),          cmocka_unit_test(test_buffer_over_two_regions),
+        cmocka_unit_test(test_indirect),         cmocka_unit_test(test_around_flags),
+        cmocka_unit_test(test_around_event_idx), cmocka_unit_test(test_used_event),
+        cmocka_unit_test(test_hostile_rings),    cmocka_unit_test(test_start_refusals),
+        cmocka_unit_test(test_pop_head),         cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_threads_flags),    cmocka_unit_test(test_threads_event_idx),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

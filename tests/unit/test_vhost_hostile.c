@@ -335,12 +335,13 @@ static void test_pieces(void **state)
     (void)state;
     struct peer p;
     peer_open(&p);
-    struct {
-        struct vhost_header header;
-        uint64_t u64;
-    } message = {{VHOST_SET_FEATURES, VHOST_VERSION, 8}, FEATURES};
-    for (size_t i = 0; i < 20; i++) {
-        assert_int_equal(send(p.fd, (uint8_t *)&message + i, 1, 0), 1);
+    const struct vhost_header header = {VHOST_SET_FEATURES, VHOST_VERSION, 8};
+    const uint64_t features = FEATURES;
+    uint8_t message[sizeof(header) + sizeof(features)];
+    memcpy(message, &header, sizeof(header));
+    memcpy(message + sizeof(header), &features, sizeof(features));
+    for (size_t i = 0; i < sizeof(message); i++) {
+        assert_int_equal(send(p.fd, message + i, 1, 0), 1);
         serve(&p);
     }
     put(&p, VHOST_GET_FEATURES, NULL, 0, -1);

@@ -50,13 +50,14 @@ guest_end:
     li a0, 0
     ecall
     j guest_end
-    // Traps that a check expects come here: the cause goes to s10, the value to s11, sepc to s9, and the program goes on at s8 in
-    // S mode, with interrupts off.
+    // Traps that a check expects come here: the cause goes to s10, the value to s11, sepc to s9, sstatus to s6, and the program goes on
+    // at s8 in S mode, with interrupts off.
     .align 2
 expected_trap:
     csrr s10, scause
     csrr s11, stval
     csrr s9, sepc
+    csrr s6, sstatus
     csrw sepc, s8
     li t6, SSTATUS_SPIE
     csrc sstatus, t6

@@ -39,6 +39,8 @@ main:
     csrsi sstatus, SSTATUS_SIE
 0:  j 0b
 1:  check 5, s10, (1 << 63) | 5
+    andi s6, s6, SSTATUS_SPIE | SSTATUS_SIE
+    check 5, s6, SSTATUS_SPIE
     csrci sstatus, SSTATUS_SIE
     rdtime s0
     li t0, 20000

@@ -147,6 +147,7 @@ next_mode:
     check_equal 48, a0, a1
     li s5, WINDOW + 0x203000
     fine 49, lw a0, 0(s5)
+    fine 49, lw a0, 0(s4)
     sd zero, 8(t2)
     sfence.vma s5
     traps 50, 13, lw a0, 0(s4)

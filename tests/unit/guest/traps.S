@@ -85,6 +85,11 @@ main:
     to_user
     traps 47, 8, ecall
     check 48, s11, 0
+    andi s6, s6, SSTATUS_SPP
+    check 48, s6, 0
+    traps 48, 3, ebreak
+    andi s6, s6, SSTATUS_SPP
+    check 48, s6, SSTATUS_SPP
     csrwi scounteren, 2
     li t0, 0xf0
     csrw senvcfg, t0

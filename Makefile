@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 MESON_FLAGS ?=
 
-.PHONY: all setup run test bench fuzz lint install clean
+.PHONY: all setup run test test-sanitize bench fuzz lint install clean
 all: setup
 	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) $(MESON_FLAGS)
 	@ninja -C $(BUILD)
@@ -16,6 +16,12 @@ run: all
 
 test: all
 	@tests/run
+
+# The unit tests again, under the address and undefined-behaviour sanitizers.
+test-sanitize: setup
+	@test -f build-sanitize/build.ninja || meson setup build-sanitize -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C build-sanitize
+	@BUILD=build-sanitize UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run --suite unit
 
 bench: all
 	@bench/run $(LEGS)

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 # The store with a driver of our own: what a disk says and refuses, locks, resize, full and read-only disks, signals, the control
 # socket, and a store that is killed again and again under a verified load.
+import fcntl
 import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import time
 
 from store_rig import Control, Skip, listening_socket, main, readline, wait_for
 
+F_OFD_SETLK = 37  # <asm-generic/fcntl.h>
 FLUSH, CONFIG_WCE, DISCARD, WRITE_ZEROES, MQ = 9, 11, 13, 14, 12
 
 
@@ -105,6 +108,66 @@ def qemu_keeps_out(rig):
     rig.store(("one", image, ""))
     qemu = subprocess.run(["qemu-io", "-f", "raw", "-c", "write 0 4096", image], capture_output=True, text=True, check=False)
     assert qemu.returncode != 0 and "lock" in qemu.stderr, qemu
+
+
+def slow_device(rig, megabytes_per_s):
+    """A loop device, and a list of arguments that starts a program with its writes to that device held down."""
+    if os.geteuid():
+        raise Skip("loop devices and control groups need root")
+    made = subprocess.run(["losetup", "--find", "--show", rig.image("slow", 64)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise Skip(f"no loop device here: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    rig.undo.append(["losetup", "--detach", device])
+    os.mkdir(rig.path("groups"))
+    if subprocess.run(["mount", "-t", "cgroup", "-o", "blkio", "none", rig.path("groups")], capture_output=True, check=False).returncode:
+        raise Skip("no blkio control group here")
+    rig.undo.append(["umount", "--lazy", rig.path("groups")])
+    group = rig.path(f"groups/trivet-{os.getpid()}")
+    os.mkdir(group)
+    rig.undo.append(["rmdir", group])
+    number = os.stat(device).st_rdev
+    limit = os.path.join(group, "blkio.throttle.write_bps_device")
+    if not os.path.exists(limit):
+        raise Skip("the kernel cannot hold a device down")
+    with open(limit, "w", encoding="ascii") as f:
+        f.write(f"{os.major(number)}:{os.minor(number)} {megabytes_per_s << 20}")
+    return device, ["sh", "-c", f'echo $$ >{group}/tasks && exec "$@"', "sh"]
+
+
+def try_lock(path):
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def sectors_written(device):
+    with open(f"/sys/block/{os.path.basename(device)}/stat", encoding="ascii") as f:
+        return int(f.read().split()[6])
+
+
+def killed_on_a_slow_device(rig):
+    """What a killed store had with the kernel still lands: its successor must wait for it, and then nothing moves any more."""
+    device, hold_down = slow_device(rig, 1)
+    store = rig.store(("slow", device, ""), prefix=hold_down)
+    before = sectors_written(device)
+    rig.driver("bench", "slow", "--pattern", "randwrite", "--size", 262144, "--depth", 8, "--seconds", 1)
+    wait_for("a first write", lambda: sectors_written(device) > before)
+    store.kill()
+    store.wait()
+    assert not try_lock(device), "the lock went with the process, before its writes"
+    at_kill = sectors_written(device)
+    rig.store(("next", device, ""), log="second")
+    wait_for("the second store to serve", lambda: "serving" in rig.log("second"))
+    landed = sectors_written(device)
+    assert landed >= at_kill + 4 * 512, (before, at_kill, landed)
+    os.sync()
+    assert sectors_written(device) == landed, "a write of the dead store landed after the lock was given"
 
 
 def read_only_is_refused(rig):
@@ -253,5 +316,5 @@ def wrong_calls(rig):
 
 
 main([disk_says_what_it_is, verified_load, verified_load_by_threads, killed_100_times, ended_and_started_10_times,
-      two_stores_on_one_image, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
+      two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
       resize_under_load, wrong_calls])

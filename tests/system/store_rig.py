@@ -60,9 +60,9 @@ class Rig:
         self.processes.append(p)
         return p
 
-    def store(self, *disks, extra=(), log="store.log", wait=True, **popen):
+    def store(self, *disks, extra=(), log="store.log", wait=True, prefix=(), **popen):
         """disks: (name, image, options). Returns when all sockets are there."""
-        arguments = [self.store_program, *extra]
+        arguments = [*prefix, self.store_program, *extra]
         for name, image, options in disks:
             arguments += ["--disk", f"name={name},path={image},socket={self.path(name + '.sock')}{options}"]
         with open(self.path(log), "ab") as f:

@@ -301,7 +301,7 @@ static void check_timer(struct rv64_vcpu *v)
         goto *labels[insn->op];                                                                                                    \
     }
 
-bool rv64_interpret(struct rv64_vcpu *v)
+RV64_GUEST_RACES bool rv64_interpret(struct rv64_vcpu *v)
 {
     static const void *const labels[RV64_OPS_ALL] = {
 #define COMPRESSED(...)

@@ -300,7 +300,7 @@ static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, e
 }
 
 // Aligned accesses are single ones, as other harts see them.
-static uint64_t ram_read(const void *host, unsigned size)
+static RV64_GUEST_RACES uint64_t ram_read(const void *host, unsigned size)
 {
     switch (size) {
     case 1:
@@ -314,7 +314,7 @@ static uint64_t ram_read(const void *host, unsigned size)
     }
 }
 
-static void ram_write(void *host, unsigned size, uint64_t value)
+static RV64_GUEST_RACES void ram_write(void *host, unsigned size, uint64_t value)
 {
     switch (size) {
     case 1:

@@ -49,6 +49,9 @@ static inline bool rv64_crosses_page(uint64_t va, unsigned size)
     return (va & (RV64_PAGE_BYTES - 1)) > RV64_PAGE_BYTES - size;
 }
 
+// For functions that access guest memory: what harts race for there is the guest's own affair.
+#define RV64_GUEST_RACES __attribute__((no_sanitize("thread")))
+
 // Guest memory of any alignment, accessed once.
 #define RV64_UNALIGNED(type)                                                                                                       \
     struct __attribute__((packed, may_alias)) rv64_unaligned_##type {                                                              \

@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #define INFLIGHT_BYTES_MAX (1ull << 30)
+#define MEMORY_BYTES_MAX (2ull << 40) // of one front end: the address space is shared with all the others
 
 static int reply(struct vhost_backend *be, const struct vhost_message *message, const void *payload, size_t size_bytes)
 {
@@ -61,10 +62,13 @@ static int set_protocol_features(struct vhost_backend *be, uint64_t features, st
 
 static int add_region(struct guest_memory *mem, const struct vhost_region *region, int fd, struct tv_error *err)
 {
-    if (region->user_addr == 0) {
+    uint64_t rest = MEMORY_BYTES_MAX;
+    for (unsigned i = 0; i < mem->n_regions; i++)
+        rest -= mem->regions[i].size_bytes;
+    if (region->user_addr == 0 || region->size_bytes > rest) {
         close(fd);
-        return tv_error_set(err, -EPROTO, "memory region at 0x%llx: without a user address",
-                            (unsigned long long)region->guest_addr);
+        return tv_error_set(err, -EPROTO, "memory region at 0x%llx: without a user address, or over %llu bytes in all",
+                            (unsigned long long)region->guest_addr, MEMORY_BYTES_MAX);
     }
     return guest_memory_add(mem, region->guest_addr, region->size_bytes, fd, region->mmap_offset, region->user_addr, err);
 }

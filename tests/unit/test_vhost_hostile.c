@@ -329,6 +329,22 @@ static void test_nonsense(void **state)
     peer_close(&p);
 }
 
+// A sparse file costs its owner nothing, but the address space is everybody's.
+static void test_too_much_memory(void **state)
+{
+    (void)state;
+    struct peer p;
+    struct vhost_mem_table table = {.n_regions = 1, .regions[0] = {.size_bytes = 1ull << 40, .user_addr = USER}};
+    peer_open(&p);
+    assert_int_equal(ftruncate(p.ram_fd, 3ll << 40), 0);
+    put(&p, VHOST_SET_MEM_TABLE, &table, 40, p.ram_fd);
+    assert_true(vhost_backend_is_connected(p.dev.be));
+    table.regions[0].size_bytes = 3ull << 40;
+    put(&p, VHOST_SET_MEM_TABLE, &table, 40, p.ram_fd);
+    assert_false(vhost_backend_is_connected(p.dev.be));
+    peer_close(&p);
+}
+
 // A message in many pieces is one message.
 static void test_pieces(void **state)
 {
@@ -352,9 +368,9 @@ static void test_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_old_front_end), cmocka_unit_test(test_enable),   cmocka_unit_test(test_polling),
-        cmocka_unit_test(test_memory_cut),    cmocka_unit_test(test_nonsense), cmocka_unit_test(test_broken_ring_is_told),
-        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_old_front_end), cmocka_unit_test(test_enable),          cmocka_unit_test(test_polling),
+        cmocka_unit_test(test_memory_cut),    cmocka_unit_test(test_nonsense),        cmocka_unit_test(test_broken_ring_is_told),
+        cmocka_unit_test(test_pieces),        cmocka_unit_test(test_too_much_memory),
     };
     log_configure(LOG_ERROR, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

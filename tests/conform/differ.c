@@ -44,6 +44,14 @@ struct child {
 
 // --- running two programs at once
 
+static volatile sig_atomic_t interrupted; // by ^C: end the two, clean up, and stop
+
+static void interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
 static bool start(struct child *c, const char *name, char *const argv[])
 {
     int fds[2];
@@ -94,6 +102,17 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static void stop(struct child *c)
+{
+    if (c->fd < 0)
+        return;
+    if (!interrupted)
+        fprintf(stderr, "differ: %s has not ended in %d s\n", c->name, DEADLINE_S);
+    kill(c->pid, SIGKILL);
+    close(c->fd);
+    c->fd = -1;
+}
+
 static void finish(struct child c[static 2])
 {
     double deadline = now_s() + DEADLINE_S;
@@ -101,14 +120,9 @@ static void finish(struct child c[static 2])
     while (c[0].fd >= 0 || c[1].fd >= 0) {
         struct pollfd polled[2] = {{.fd = c[0].fd, .events = POLLIN}, {.fd = c[1].fd, .events = POLLIN}};
         int left_ms = (int)((deadline - now_s()) * 1000);
-        if (left_ms <= 0 || poll(polled, 2, left_ms) <= 0) {
-            for (int i = 0; i < 2; i++)
-                if (c[i].fd >= 0) {
-                    fprintf(stderr, "differ: %s has not ended in %d s\n", c[i].name, DEADLINE_S);
-                    kill(c[i].pid, SIGKILL);
-                    close(c[i].fd);
-                    c[i].fd = -1;
-                }
+        if (interrupted || left_ms <= 0 || poll(polled, 2, left_ms) <= 0) {
+            stop(&c[0]);
+            stop(&c[1]);
             break;
         }
         for (int i = 0; i < 2; i++)
@@ -331,9 +345,9 @@ static int compare_image(const struct options *o, uint64_t seed, unsigned long l
 
     if (!make_images(o, g, &images) || !run_both(o, &images, g.seed, c))
         return 2;
-    difference = first_difference(c, line, len_bytes);
+    difference = interrupted ? -1 : first_difference(c, line, len_bytes);
     *instructions += executed(&c[0]);
-    if (!ended(&c[1])) {
+    if (!ended(&c[1]) && !interrupted) {
         fprintf(stderr, "differ: qemu-system-riscv64 did not end (seed %llu)\n", (unsigned long long)seed);
         result = 3;
     } else if (difference >= 0) {
@@ -369,13 +383,15 @@ static int compare_all(const struct options *o)
     unsigned long long instructions = 0;
     int result = 0;
 
-    for (uint64_t n = 0; (o->forever || n < o->images || instructions < o->instructions) && result == 0; n++) {
+    for (uint64_t n = 0; (o->forever || n < o->images || instructions < o->instructions) && result == 0 && !interrupted; n++) {
         result = compare_image(o, o->seed + n, &instructions);
+        if (interrupted)
+            break;
         printf("seed %llu: %s, %llu instructions so far\n", (unsigned long long)(o->seed + n), result ? "differs" : "same",
                instructions);
         fflush(stdout);
     }
-    return result ? result : check_rows();
+    return result || interrupted ? result : check_rows();
 }
 
 static bool parse(struct options *o, int argc, char **argv)
@@ -439,6 +455,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "differ: %s: %s\n", directory, strerror(errno));
         return 2;
     }
+    sigaction(SIGINT, &(struct sigaction){.sa_handler = interrupt}, NULL);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = interrupt}, NULL);
     result = compare_all(&o);
     rmdir(directory);
     return result;

@@ -440,6 +440,8 @@ static void prepare(struct context *c, const struct image_block *b)
     uint64_t enabled = rnd() & 0x222, pending = below(4) == 0 ? SIP_SSIP : 0;
 
     random_registers(c);
+    c->scause = below(16);
+    c->stval = random_integer();
     c->satp = satp;
     c->address = (uint64_t)c;
     c->pc = (user && levels ? IMAGE_USER_CODE : IMAGE_PROGRAM) + b->offset_bytes;

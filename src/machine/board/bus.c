@@ -120,6 +120,8 @@ int bus_read(void *arg, uint64_t gpa, unsigned size, uint64_t *value)
     if (!lookup(arg, gpa, size, &r))
         return -ENXIO;
     *value = r.ops->read(r.device, gpa - r.base, size);
+    if (size < 8)
+        *value &= (1ull << (8 * size)) - 1;
     return 0;
 }
 

@@ -14,6 +14,7 @@ struct bus_ops {
     const char *name;
     // offset is relative to the start of the range; size is 1, 2, 4 or 8. Whatever the guest does has some defined, harmless
     // effect.
+    // What read returns is cut to size.
     uint64_t (*read)(void *device, uint64_t offset, unsigned size);
     void (*write)(void *device, uint64_t offset, unsigned size, uint64_t value);
 };

@@ -97,6 +97,7 @@ static void tell(struct virtio_console *c)
     struct virtqueue *vq = virtio_pci_queue(c->vp, QUEUE_CONTROL_IN);
     struct virtq_chain chain;
     struct message m;
+    bool told = false;
     if (!virtio_pci_queue_is_live(c->vp, QUEUE_CONTROL_IN))
         return;
     for (unsigned port = 0; port < VIRTIO_CONSOLE_PORTS; port++) {
@@ -105,9 +106,11 @@ static void tell(struct virtio_console *c)
             size_t len_bytes = make_message(c, port, what, &m);
             virtqueue_push(vq, chain.head, (uint32_t)virtq_chain_write(&chain, 0, &m, len_bytes));
             c->ports[port].tell &= (uint8_t)~what;
+            told = true;
         }
     }
-    virtio_pci_push(c->vp, QUEUE_CONTROL_IN);
+    if (told)
+        virtio_pci_push(c->vp, QUEUE_CONTROL_IN);
     if (vq->broken)
         virtio_pci_needs_reset(c->vp, vq->why);
 }
@@ -146,7 +149,8 @@ static void take_control(struct virtio_console *c, const struct control *m)
         set_open(c, m->id, m->value);
 }
 
-static bool control_out(struct virtio_console *c, struct virtqueue *vq)
+// These two serve at most ROUND_CHAINS buffers, and return how many there were.
+static unsigned control_out(struct virtio_console *c, struct virtqueue *vq)
 {
     struct virtq_chain chain;
     struct control m;
@@ -157,10 +161,10 @@ static bool control_out(struct virtio_console *c, struct virtqueue *vq)
         virtqueue_push(vq, chain.head, 0);
     }
     tell(c);
-    return n == ROUND_CHAINS;
+    return n;
 }
 
-static bool data_out(struct virtio_console *c, struct virtqueue *vq, unsigned port)
+static unsigned data_out(struct virtio_console *c, struct virtqueue *vq, unsigned port)
 {
     struct virtq_chain chain;
     unsigned n = 0;
@@ -169,7 +173,7 @@ static bool data_out(struct virtio_console *c, struct virtqueue *vq, unsigned po
             c->config.output(c->config.arg, port, chain.iov[i].iov_base, chain.iov[i].iov_len);
         virtqueue_push(vq, chain.head, 0);
     }
-    return n == ROUND_CHAINS;
+    return n;
 }
 
 static void tell_room(struct virtio_console *c, unsigned port)
@@ -186,7 +190,6 @@ static void notified(void *dev, unsigned index)
     struct virtio_console *c = dev;
     struct virtqueue *vq = virtio_pci_queue(c->vp, index);
     unsigned port = index < 2 ? 0 : (index - 2) / 2;
-    bool more;
     if (index == QUEUE_CONTROL_IN) {
         tell(c);
         return;
@@ -195,9 +198,10 @@ static void notified(void *dev, unsigned index)
         tell_room(c, port);
         return;
     }
-    more = index == QUEUE_CONTROL_OUT ? control_out(c, vq) : data_out(c, vq, port);
-    virtio_pci_push(c->vp, index);
-    if (more)
+    unsigned n = index == QUEUE_CONTROL_OUT ? control_out(c, vq) : data_out(c, vq, port);
+    if (n > 0)
+        virtio_pci_push(c->vp, index);
+    if (n == ROUND_CHAINS)
         virtio_pci_notify_again(c->vp, index);
 }
 

@@ -64,7 +64,7 @@ void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd);
 void virtio_pci_notify_again(struct virtio_pci *vp, unsigned index);
 
 void virtio_pci_interrupt(struct virtio_pci *vp, unsigned queue);    // used buffers; any thread
-void virtio_pci_push(struct virtio_pci *vp, unsigned queue);         // interrupts if the driver wants it after pushes
+void virtio_pci_push(struct virtio_pci *vp, unsigned queue);         // after one or more pushes: interrupts if the driver wants it
 void virtio_pci_needs_reset(struct virtio_pci *vp, const char *why); // DEVICE_NEEDS_RESET, 2.1.2; any thread
 // The device's configuration space, as the driver sees it. A change from the device's side is told to the driver.
 void virtio_pci_config_set(struct virtio_pci *vp, uint32_t offset, const void *bytes, uint32_t len_bytes, bool tell);

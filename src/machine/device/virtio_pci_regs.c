@@ -116,7 +116,7 @@ uint64_t virtio_pci_bar_read(void *arg, unsigned bar, uint64_t offset, unsigned 
     else if (offset >= BAR_DEVICE && offset < BAR_NOTIFY)
         value = read_device(vp, offset - BAR_DEVICE, size);
     pthread_mutex_unlock(&vp->lock);
-    return size < 8 ? value & ((1ull << (8 * size)) - 1) : value;
+    return value;
 }
 
 static void write_status(struct virtio_pci *vp, uint8_t value)
@@ -289,7 +289,7 @@ bool virtio_pci_config_space_read(void *arg, unsigned offset, unsigned size, uin
     (void)size;
     if (!vp->cfg_access_cap || offset != vp->cfg_access_cap + CFG_DATA || !cfg_window(vp, &at, &len_bytes))
         return false;
-    *value = (uint32_t)virtio_pci_bar_read(vp, 0, at, len_bytes);
+    *value = (uint32_t)virtio_pci_bar_read(vp, 0, at, len_bytes) & (0xffffffffu >> (32 - 8 * len_bytes));
     return true;
 }
 

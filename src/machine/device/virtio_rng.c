@@ -35,7 +35,8 @@ static void notified(void *dev, unsigned index)
         virtqueue_push(vq, chain.head, fill(&chain));
         budget--;
     }
-    virtio_pci_push(rng->vp, index);
+    if (budget < ROUND_BYTES / CHUNK_BYTES)
+        virtio_pci_push(rng->vp, index);
     if (budget == 0)
         virtio_pci_notify_again(rng->vp, index);
 }

@@ -225,9 +225,34 @@ static uint16_t used_index(const struct vhost_frontend *fe, const struct vhost_f
     return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : 0;
 }
 
+static int send_config(struct vhost_frontend *fe, uint32_t offset, const uint8_t *bytes, uint32_t len_bytes)
+{
+    struct vhost_config config = {.offset = offset, .size_bytes = len_bytes};
+    memcpy(config.bytes, bytes, len_bytes);
+    return wire_set(fe, VHOST_SET_CONFIG, &config, VHOST_CONFIG_HEAD + len_bytes, NULL, 0, NULL);
+}
+
+// Before the queues start, since a cache mode, say, holds for all requests. What a back end no longer takes, it refuses: that is no
+// failure here.
+static int replay_config(struct vhost_frontend *fe, struct tv_error *err)
+{
+    for (uint32_t at = 0, end; at < fe->config.config_len_bytes && wire_has(fe, VHOST_PROTOCOL_CONFIG); at = end + 1) {
+        for (end = at; end < fe->config.config_len_bytes && fe->is_written[end];)
+            end++;
+        if (end > at)
+            send_config(fe, at, fe->written + at, end - at);
+        if (fe->failed)
+            return tv_error_set(err, -ECONNRESET, "vhost back end: gone while it was told the configuration");
+    }
+    return 0;
+}
+
 static int replay(struct vhost_frontend *fe, struct tv_error *err)
 {
     bool first = true;
+    int failed = replay_config(fe, err);
+    if (failed)
+        return failed;
     for (unsigned i = 0; i < fe->max_queues; i++) {
         struct frontend_queue *queue = &fe->queues[i];
         if (!queue->started)
@@ -298,18 +323,19 @@ int vhost_frontend_config_read(struct vhost_frontend *fe, uint32_t offset, void 
 
 int vhost_frontend_config_write(struct vhost_frontend *fe, uint32_t offset, const void *buf, uint32_t len_bytes)
 {
-    struct vhost_config config = {.offset = offset, .size_bytes = len_bytes};
+    int ret = 0;
     if (offset > fe->config.config_len_bytes || len_bytes > fe->config.config_len_bytes - offset)
         return -EINVAL;
-    if (fe->fd < 0)
-        return -ENOTCONN;
-    if (!wire_has(fe, VHOST_PROTOCOL_CONFIG))
-        return -ENOTSUP;
-    memcpy(config.bytes, buf, len_bytes);
-    int ret = wire_set(fe, VHOST_SET_CONFIG, &config, VHOST_CONFIG_HEAD + len_bytes, NULL, 0, NULL);
-    bool gone = fe->failed;
-    settle(fe, ret);
-    return gone ? -ENOTCONN : ret;
+    if (fe->fd >= 0) {
+        if (!wire_has(fe, VHOST_PROTOCOL_CONFIG))
+            return -ENOTSUP;
+        ret = settle(fe, send_config(fe, offset, buf, len_bytes));
+    }
+    if (ret == 0) {
+        memcpy(fe->written + offset, buf, len_bytes);
+        memset(fe->is_written + offset, true, len_bytes);
+    }
+    return ret;
 }
 
 int vhost_frontend_set_features(struct vhost_frontend *fe, uint64_t acked, struct tv_error *err)
@@ -392,6 +418,7 @@ int vhost_frontend_reset(struct vhost_frontend *fe)
     fe->status = 0;
     fe->acked = 0;
     fe->has_acked = false;
+    memset(fe->is_written, false, sizeof(fe->is_written));
     forget_inflight(fe); // "should retrieve a new one when vm reset"
     if (fe->fd < 0)
         return 0;
@@ -468,6 +495,9 @@ int vhost_frontend_state(struct vhost_frontend *fe, struct state *s)
     state_u8(s, "status", &fe->status);
     state_bool(s, "has_config", &fe->has_config);
     state_bytes(s, "config", fe->space, sizeof(fe->space));
+    for (unsigned i = 0; i < VHOST_CONFIG_MAX; i++)
+        state_bool(s, "is_written", &fe->is_written[i]);
+    state_bytes(s, "written", fe->written, sizeof(fe->written));
     state_count(s, "queues", &n_queues, VHOST_QUEUES_MAX);
     if (n_queues != fe->config.n_queues)
         state_fail(s, "vhost: saved with %u queues, the device has %u", n_queues, fe->config.n_queues);

@@ -49,6 +49,7 @@ uint64_t vhost_frontend_features(const struct vhost_frontend *fe); // virtio fea
 unsigned vhost_frontend_max_queues(const struct vhost_frontend *fe);
 // Configuration space: read from the back end; the last one read while it is away.
 int vhost_frontend_config_read(struct vhost_frontend *fe, uint32_t offset, void *buf, uint32_t len_bytes);
+// What is written goes to each back end that comes later, too, until the next reset; while none is there it is only remembered.
 int vhost_frontend_config_write(struct vhost_frontend *fe, uint32_t offset, const void *buf, uint32_t len_bytes);
 
 // What the driver does. They succeed while the back end is away: it learns of it when it comes.

@@ -27,7 +27,10 @@ struct vhost_frontend {
     uint8_t status;
     unsigned max_queues;
     uint8_t space[VHOST_CONFIG_MAX]; // the configuration space as last read
-    int inflight_fd;                 // -1: none
+    // what the driver has written of it since the last reset, byte by byte: the next back end is told
+    bool is_written[VHOST_CONFIG_MAX];
+    uint8_t written[VHOST_CONFIG_MAX];
+    int inflight_fd; // -1: none
     struct vhost_inflight inflight;
     struct vhost_receiver request_rx;
     struct loop_source *source, *request_source, *err_source, *away_timer;

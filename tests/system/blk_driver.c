@@ -12,12 +12,14 @@ static const struct {
     const char *name;
     int (*run)(const struct blk_options *options);
 } commands[] = {
-    {"verify", blk_verify}, {"bench", blk_bench}, {"inspect", blk_inspect}, {"fill", blk_fill}, {"resize", blk_resize},
+    {"verify", blk_verify}, {"bench", blk_bench},   {"inspect", blk_inspect},
+    {"fill", blk_fill},     {"resize", blk_resize}, {"cache", blk_cache},
 };
 
 static void usage(void)
 {
-    fputs("usage: blk_driver verify|bench|inspect|fill|resize --socket PATH [--queues N] [--depth N] [--requests N] [--seed N]\n"
+    fputs("usage: blk_driver verify|bench|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N] [--seed "
+          "N]\n"
           "         [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n",
           stderr);
     exit(2);

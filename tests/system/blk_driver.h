@@ -17,3 +17,4 @@ int blk_bench(const struct blk_options *options);   // one pattern for a time; J
 int blk_inspect(const struct blk_options *options); // what the device says of itself, and takes as cache mode; JSON
 int blk_fill(const struct blk_options *options);    // writes all of the disk, reads back what was taken; JSON
 int blk_resize(const struct blk_options *options);  // a line with the size now, and one at each change
+int blk_cache(const struct blk_options *options);   // the cache mode, over the death of the back end

@@ -111,3 +111,20 @@ int blk_resize(const struct blk_options *options)
     loop_destroy(loop);
     return 0;
 }
+
+// Switches the write cache off, and asks the back end that comes after this one.
+int blk_cache(const struct blk_options *options)
+{
+    static struct blk_device dev;
+    struct loop *loop = open_device(&dev, options);
+    struct virtio_blk_config config = {0};
+    printf("{\"cache\": %u}\n", set_write_cache(&dev, 0));
+    fflush(stdout);
+    while (dev.n_attached < 2)
+        loop_run_once(loop, 1000);
+    vhost_frontend_config_read(dev.fe, 0, &config, 60);
+    printf("{\"cache\": %u}\n", config.wce);
+    blk_device_close(&dev);
+    loop_destroy(loop);
+    return 0;
+}

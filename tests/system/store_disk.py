@@ -88,6 +88,19 @@ def ended_and_started_10_times(rig):
     assert finish(driver)["connections"] > 5
 
 
+def cache_mode_outlives_the_store(rig):
+    """A guest that has switched the cache off must not find it on behind its back."""
+    disk = ("db", rig.image("a", 8), "")
+    store = rig.store(disk)
+    driver = rig.driver("cache", "db")
+    assert json.loads(readline(driver.stdout))["cache"] == 0
+    store.kill()
+    store.wait()
+    rig.store(disk)
+    assert json.loads(readline(driver.stdout))["cache"] == 0
+    assert driver.wait(60) == 0
+
+
 def two_stores_on_one_image(rig):
     image = rig.image("a", 8)
     first = rig.store(("one", image, ""))
@@ -316,5 +329,5 @@ def wrong_calls(rig):
 
 
 main([disk_says_what_it_is, verified_load, verified_load_by_threads, killed_100_times, ended_and_started_10_times,
-      two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
+      cache_mode_outlives_the_store, two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
       resize_under_load, wrong_calls])

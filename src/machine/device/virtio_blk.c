@@ -76,7 +76,7 @@ static void config_changed(void *arg)
         fetch_config(blk, true);
 }
 
-// 5.2.4: the driver may write the cache mode. While the back end is away it is not told; it starts with its own mode then.
+// 5.2.4: the driver may write the cache mode. The front end tells it to each back end that comes later, too.
 static void config_written(void *dev, uint32_t offset, uint32_t len_bytes)
 {
     struct virtio_blk *blk = dev;

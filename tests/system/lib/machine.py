@@ -29,7 +29,7 @@ def fail(message, machine=None):
     print("failed:", message)
     if machine:
         print("--- console of", machine.name)
-        sys.stdout.write(machine.output[-100000:].decode(errors="replace"))
+        sys.stdout.write(machine.output[-6000:].decode(errors="replace"))
         print("\n--- standard error\n" + machine.stderr_text())
     sys.exit(1)
 
@@ -153,12 +153,12 @@ class Machine:
         config_fd = keep(os.memfd_create("config"))
         os.write(config_fd, json.dumps(config).encode())
         os.lseek(config_fd, 0, os.SEEK_SET)
+        self.viewer = Viewer(self.path("console"))  # before it starts, so that nothing is missed however soon it ends
         self.process = subprocess.Popen([os.path.join(BIN, "trivet-machine"), "--config", str(config_fd)],
                                         pass_fds=fds + [self.status.fileno()], stdin=subprocess.DEVNULL, stderr=self.stderr)
         _running.append(self.process)
         for fd in fds:
             os.close(fd)
-        self.viewer = Viewer(self.path("console"))
         self.control = None
 
     def path(self, what):
@@ -191,7 +191,7 @@ class Machine:
         want = text.encode()
         deadline = time.monotonic() + timeout
         alive = True
-        while want not in self.output[start:]:
+        while want not in self.output[start:]:  # some tens of KiB: searched again each time
             left = deadline - time.monotonic()
             if left <= 0 or not alive:
                 fail(f"'{text}' never came" if alive else f"the machine ended before '{text}'", self)

@@ -8,7 +8,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from machine import BIN, BOOT_S, Machine, RpcError, Viewer, fail, image  # noqa: E402
+from machine import BIN, BOOT_S, Machine, RpcError, Viewer, fail, image, memory_cost  # noqa: E402
 
 files = image()
 SHELL = "'poweroff' ends it."
@@ -140,21 +140,13 @@ def check_memory():
     """What the guest touched, and at most 8 MiB: 256 MiB are promised to a kernel that needs a part of it."""
     m = boot()
     m.wait_for("# ", start=m.wait_for(SHELL))
-    with open(f"/proc/{m.process.pid}/smaps_rollup") as f:
-        rss = next(int(line.split()[1]) for line in f if line.startswith("Rss:")) << 10
-    with open(f"/proc/{m.process.pid}/maps") as f:
-        ram = [line.split() for line in f if "memfd:" in line]
-    if len(ram) != 1:
-        fail(f"guest RAM is mapped {len(ram)} times", m)
-    inode = os.stat(f"/proc/{m.process.pid}/map_files/{ram[0][0]}")
-    touched = inode.st_blocks * 512
-    own = rss - touched
+    touched, own = memory_cost(m)
     print(f"ok: {touched >> 20} MiB touched by the guest, {own >> 10} KiB beside it")
     if own > 8 << 20:
         fail(f"a machine costs {own} bytes beside what its guest touched", m)
     reported = m.call("machine.status")["resident_bytes"]
-    if abs(reported - rss) > 4 << 20:
-        fail(f"it reports {reported} resident bytes, the host says {rss}", m)
+    if abs(reported - touched - own) > 4 << 20:
+        fail(f"it reports {reported} resident bytes, the host says {touched + own}", m)
     m.call("machine.quit")
     m.expect_end(0, "stopped on request")
 

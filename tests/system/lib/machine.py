@@ -1,7 +1,7 @@
 """Drives trivet-machine as a supervisor does: opens everything, hands over descriptors, speaks the control protocol.
 
-A test is a program: exit status 0 passed, 1 failed, 77 skipped with the reason on standard output. It waits for events, each with a
-deadline, and ends only what it started. TRIVET_BIN names the folder of the programs under test.
+A test is a program: its argument is the build folder; exit status 0 passed, 1 failed, 77 skipped with the reason on standard output.
+It waits for events, each with a deadline, and ends only what it started.
 """
 import array
 import atexit
@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 
-BIN = os.environ.get("TRIVET_BIN") or os.path.join(os.path.dirname(__file__), "../../../build/bin")
+BUILD = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../build")
+BIN = os.path.join(BUILD, "bin")
 BOOT_S = 240  # generous: the host may be busy with the whole suite
 _running = []
 
@@ -52,6 +53,18 @@ def _end_all():
 
 atexit.register(_end_all)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def memory_cost(m):
+    """(what the guest touched of its RAM, what the process has resident beside it), in bytes, as the host's kernel counts them."""
+    with open(f"/proc/{m.process.pid}/smaps_rollup") as f:
+        rss = next(int(line.split()[1]) for line in f if line.startswith("Rss:")) << 10
+    with open(f"/proc/{m.process.pid}/maps") as f:
+        ram = [line.split()[0] for line in f if "memfd:" in line]
+    if len(ram) != 1:
+        fail(f"guest RAM is mapped {len(ram)} times", m)
+    touched = os.stat(f"/proc/{m.process.pid}/map_files/{ram[0]}").st_blocks * 512
+    return touched, rss - touched
 
 
 class RpcError(Exception):

@@ -13,7 +13,8 @@ key:
     .text
     .globl _start
 _start:
-    li      a0, 0               # a first read, of nothing: from now on what is typed comes by SBI, not by the serial port
+    la      a1, key             # a first read: from now on what is typed comes by SBI, not by the serial port
+    li      a0, 1
     li      a2, 0
     li      a7, DBCN
     li      a6, 1

@@ -51,7 +51,8 @@ void rv64_blocks_flush_lookup(struct rv64_block_cache *c)
 
 void rv64_blocks_flush(struct rv64_block_cache *c)
 {
-    memset(c->hash, 0, HASH_SLOTS * sizeof(struct rv64_block *));
+    if (c->used_bytes > 0) // else it is zero, and untouched memory costs nothing
+        memset(c->hash, 0, HASH_SLOTS * sizeof(struct rv64_block *));
     c->used_bytes = 0;
     c->flushes++;
     rv64_blocks_flush_lookup(c);

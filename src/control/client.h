@@ -1,0 +1,20 @@
+// The command's side of trivetd's control socket. Blocking; for programs without a loop.
+#pragma once
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <stddef.h>
+
+#define CLIENT_TIMEOUT_MS 120000
+
+// A connection to trivetd; -ENOENT or -ECONNREFUSED with the remedy when none runs.
+int client_connect(struct tv_error *err);
+// The same; starts a trivetd that goes when its last machine is removed, if none runs.
+int client_connect_or_start(struct tv_error *err);
+
+// Takes params. *result is the caller's.
+int client_call(int fd, const char *method, json_t *params, json_t **result, struct tv_error *err);
+// A method of a machine, through trivetd; with a descriptor unless pass_fd is -1.
+int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,
+                        struct tv_error *err);

@@ -99,6 +99,50 @@ int command_failed(const char *name, bool json, int status, const struct tv_erro
     return status;
 }
 
+int command_status(const struct tv_error *err)
+{
+    static const int wrong_calls[] = {EINVAL, ENOENT,  EACCES,       EPERM, ENOMEM, EADDRINUSE,
+                                      EISDIR, ENOTDIR, ENAMETOOLONG, EROFS, EFBIG};
+    for (size_t i = 0; i < sizeof(wrong_calls) / sizeof(wrong_calls[0]); i++)
+        if (err->code == -wrong_calls[i])
+            return EXIT_USAGE;
+    return EXIT_FAILED;
+}
+
+// By the names that JSON-RPC answers carry; only those that decide the exit status matter.
+static int code_of(const char *name)
+{
+    for (int code = 1; name && code < 134; code++) {
+        const char *has = strerrorname_np(code);
+        if (has && strcmp(has, name) == 0)
+            return -code;
+    }
+    return -EIO;
+}
+
+int command_batch_error(const json_t *result, struct tv_error *err)
+{
+    size_t i;
+    json_t *m;
+    json_array_foreach(json_object_get(result, "machines"), i, m)
+    {
+        const char *text = json_string_value(json_object_get(m, "error"));
+        if (text)
+            return tv_error_set(err, code_of(json_string_value(json_object_get(m, "errno"))), "%s", text);
+    }
+    return 0;
+}
+
+int command_seconds(const char *text, unsigned *ms)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+    if (end == text || *end || !(seconds >= 0 && seconds <= 86400))
+        return -EINVAL;
+    *ms = (unsigned)(seconds * 1000);
+    return 0;
+}
+
 void command_print_json(json_t *json)
 {
     char *text = json_dumps(json, JSON_INDENT(2));

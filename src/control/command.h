@@ -37,6 +37,12 @@ int command_usage(const char *name, const char *format, ...) __attribute__((form
 // The same for a failed operation; returns EXIT_FAILED, or EXIT_USAGE where the error is one of the call (-EINVAL, -ENOENT of a
 // file).
 int command_failed(const char *name, bool json, int status, const struct tv_error *err);
+// The exit status for an error: EXIT_USAGE where the call, a file, a name or this host is what is wrong, else EXIT_FAILED.
+int command_status(const struct tv_error *err);
+// The first error in trivetd's answer for several machines, or 0.
+int command_batch_error(const json_t *result, struct tv_error *err);
+// "30" or "0.5" seconds; -EINVAL if it is none.
+int command_seconds(const char *text, unsigned *ms);
 // Takes json; prints it on standard output.
 void command_print_json(json_t *json);
 
@@ -44,3 +50,17 @@ const struct command *command_find(const char *name);
 
 int cmd_image(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_up(int argc, char **argv);
+int cmd_down(int argc, char **argv);
+int cmd_config(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_start(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_kill(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_save(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_logs(int argc, char **argv);
+int cmd_top(int argc, char **argv);

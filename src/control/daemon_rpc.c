@@ -125,12 +125,27 @@ static void method_remove(void *arg, struct rpc_request *req, const json_t *para
 
 // --- start, stop, kill: {"names": [...]}; no names means all
 
+// A saved machine is loaded by this start alone; the next one boots again.
+static int start_from(struct daemon_machine *m, const char *saved, struct tv_error *err)
+{
+    m->spec.restore = strdup(saved);
+    int rc = m->spec.restore ? machine_start(m, err) : tv_error_set(err, -ENOMEM, "no memory");
+    free(m->spec.restore);
+    m->spec.restore = NULL;
+    machine_record(m, NULL);
+    return rc;
+}
+
 static void start_one(struct daemon_machine *m, struct batch *b, const json_t *params)
 {
     struct tv_error err = {0};
-    (void)params;
+    const char *saved = json_string_value(json_object_get(params, "restore"));
     if (m->state == MACHINE_STOPPING)
         tv_error_set(&err, -EBUSY, "machine '%s' is just stopping; start it when it has", m->spec.name);
+    else if (saved && m->worker.pid)
+        tv_error_set(&err, -EBUSY, "machine '%s' runs; stop it before it is restored", m->spec.name);
+    else if (saved)
+        start_from(m, saved, &err);
     else if (!m->worker.pid)
         machine_start(m, &err);
     if (err.code || m->state == MACHINE_RUNNING || batch_wait(b, &m->starting, &err))

@@ -12,6 +12,20 @@ const struct command commands[] = {
      "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--name NAME] [--engine rv64|auto] [--on-reboot reset|exit] "
      "[--restore FILE]",
      "Run one machine in the foreground, its console on the terminal (^A x leaves)."},
+    {"up", cmd_up, "FILE [--json]", "Bring up the machines of a YAML file; what is up and unchanged stays untouched."},
+    {"down", cmd_down, "[FILE] [--timeout SECONDS] [--json]", "Stop and remove the machines of a file, or all."},
+    {"config", cmd_config, "check FILE [--json]", "Check a YAML file and say what is wrong, by line."},
+    {"ps", cmd_ps, "[--json]", "List the machines."},
+    {"console", cmd_console, "NAME", "Join the terminal to a machine's console (^A x leaves)."},
+    {"logs", cmd_logs, "[--follow] NAME [--json]", "Print what a machine's console has shown."},
+    {"start", cmd_start, "NAME... | --all [--json]", "Start machines."},
+    {"stop", cmd_stop, "NAME... | --all [--timeout SECONDS] [--json]", "Ask guests to shut down; end those that do not in time."},
+    {"kill", cmd_kill, "NAME... | --all [--json]", "End machines at once, as by pulling the plug."},
+    {"pause", cmd_pause, "NAME... [--json]", "Let machines stand still."},
+    {"resume", cmd_resume, "NAME... [--json]", "Let paused machines go on."},
+    {"save", cmd_save, "NAME FILE [--quit] [--json]", "Write a machine's whole state to a file."},
+    {"restore", cmd_restore, "NAME FILE [--json]", "Start a machine from a saved state."},
+    {"top", cmd_top, "[--once] [--interval SECONDS] [--count N] [--json]", "Show what each machine uses, live."},
     {0},
 };
 

@@ -180,7 +180,7 @@ static int read_from(struct reader *r, json_t *out, const char *key, const yaml_
 // --- disks
 
 static const struct member disk_members[] = {
-    {"path", read_path, NULL},     {"size", read_size, "size_bytes"}, {"from", read_from, "image"}, {"serial", read_text, NULL},
+    {"path", read_path, NULL},      {"size", read_size, "size_bytes"}, {"from", read_from, "image"}, {"serial", read_text, NULL},
     {"read_only", read_bool, NULL}, {"queues", read_number, NULL},     {NULL, NULL, NULL},
 };
 
@@ -287,7 +287,8 @@ static int read_known_tenant(struct reader *r, json_t *out, const char *key, con
 
 static int read_network(struct reader *r, const char *name, const yaml_node_t *key, const yaml_node_t *value)
 {
-    static const struct member members[] = {{"tenant", read_known_tenant, NULL}, {"description", read_text, NULL}, {NULL, NULL, NULL}};
+    static const struct member members[] = {
+        {"tenant", read_known_tenant, NULL}, {"description", read_text, NULL}, {NULL, NULL, NULL}};
     if (is_listed(r->file->networks, name))
         return fail(r, key, "network '%s' stands twice", name);
     json_t *network = json_pack("{s:s}", "name", name);
@@ -312,10 +313,18 @@ static int refuse_networks(struct reader *r, json_t *out, const char *key, const
 // --- machines
 
 static const struct member machine_members[] = {
-    {"tenant", read_known_tenant, NULL}, {"image", read_text, NULL},     {"kernel", read_path, NULL},
-    {"initrd", read_path, NULL},         {"append", read_text, NULL},    {"engine", read_text, NULL},
-    {"memory", read_size, "memory_bytes"}, {"cpus", read_number, NULL},  {"restart", read_text, NULL},
-    {"on_reboot", read_text, NULL},      {"disks", read_machine_disks, NULL}, {"networks", refuse_networks, NULL},
+    {"tenant", read_known_tenant, NULL},
+    {"image", read_text, NULL},
+    {"kernel", read_path, NULL},
+    {"initrd", read_path, NULL},
+    {"append", read_text, NULL},
+    {"engine", read_text, NULL},
+    {"memory", read_size, "memory_bytes"},
+    {"cpus", read_number, NULL},
+    {"restart", read_text, NULL},
+    {"on_reboot", read_text, NULL},
+    {"disks", read_machine_disks, NULL},
+    {"networks", refuse_networks, NULL},
     {NULL, NULL, NULL},
 };
 
@@ -353,8 +362,11 @@ static int read_machines(struct reader *r, json_t *out, const char *key, const y
 static int read_sections(struct reader *r, const yaml_node_t *root)
 {
     static const struct member sections[] = {
-        {"tenants", read_tenants, NULL}, {"networks", read_networks, NULL}, {"disks", read_disks, NULL},
-        {"machines", read_machines, NULL}, {NULL, NULL, NULL},
+        {"tenants", read_tenants, NULL},
+        {"networks", read_networks, NULL},
+        {"disks", read_disks, NULL},
+        {"machines", read_machines, NULL},
+        {NULL, NULL, NULL},
     };
     cleanup_json json_t *seen = json_object();
     if (root->type != YAML_MAPPING_NODE)

@@ -1,0 +1,279 @@
+// trivet up FILE, trivet down: all machines of a file, idempotent. trivet config check FILE: the file alone.
+#include "control/cleanup.h"
+#include "control/client.h"
+#include "control/command.h"
+#include "control/files.h"
+#include "control/launch.h"
+#include "control/paths.h"
+#include "control/spec.h"
+#include "control/up_file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+// Everything is looked at before anything is started: files there and readable, images built, disks usable.
+static int check_machines(const struct up_file *file, struct tv_error *err)
+{
+    size_t i;
+    json_t *json;
+    int rc = 0;
+    json_array_foreach(file->machines, i, json)
+    {
+        struct machine_spec spec;
+        struct launch launch;
+        launch_init(&launch);
+        rc = spec_decode(json, &spec, err);
+        if (rc)
+            return rc;
+        rc = launch_open(&launch, &spec, err);
+        launch_fini(&launch);
+        spec_free(&spec);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+// Disks without a path of their own lie there.
+static int make_disk_folder(struct tv_error *err)
+{
+    char state[PATH_MAX], disks[PATH_MAX];
+    int rc = path_state_dir(state, err);
+    if (!rc)
+        rc = path_format(disks, err, "%s/disks", state);
+    return rc ? rc : dir_make(disks, 0700, err);
+}
+
+int cmd_config(int argc, char **argv)
+{
+    bool json = false;
+    const struct option_spec options[] = {{"--json", &json, NULL}, {0}};
+    int words = command_options(command_find("config"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words != 2 || strcmp(argv[1], "check") != 0)
+        return command_usage("config", "what to check is missing");
+    struct up_file file;
+    struct tv_error err = {0};
+    if (up_file_load(argv[2], &file, &err))
+        return command_failed("config", json, EXIT_USAGE, &err);
+    if (json)
+        command_print_json(
+            json_pack("{s:O, s:O, s:O}", "tenants", file.tenants, "networks", file.networks, "machines", file.machines));
+    else
+        printf("%s: %zu machines of %zu tenants, nothing wrong\n", argv[2], json_array_size(file.machines),
+               json_array_size(file.tenants));
+    up_file_free(&file);
+    return EXIT_OK;
+}
+
+// --- up
+
+struct up {
+    int fd;
+    json_t *names;   // all machines of the file
+    json_t *created; // those that were not there before
+    json_t *done;    // [{"name", "result"}]
+};
+
+static int apply(const struct up *up, const json_t *spec, bool dry, json_t **result, struct tv_error *err)
+{
+    return client_call(up->fd, "machine.apply", json_pack("{s:O, s:b}", "spec", spec, "dry", dry), result, err);
+}
+
+static int stop_one(const struct up *up, const char *name, struct tv_error *err)
+{
+    cleanup_json json_t *result = NULL;
+    return client_call(up->fd, "machine.stop", json_pack("{s:[s]}", "names", name), &result, err);
+}
+
+// A machine that is changed has to stop for it.
+static int apply_one(struct up *up, const json_t *spec, struct tv_error *err)
+{
+    const char *name = json_string_value(json_object_get(spec, "name"));
+    cleanup_json json_t *plan = NULL, *result = NULL;
+    int rc = apply(up, spec, true, &plan, err);
+    if (rc)
+        return rc;
+    const char *what = json_string_value(json_object_get(plan, "result"));
+    if (what && strcmp(what, "changed") == 0)
+        rc = stop_one(up, name, err);
+    if (!rc)
+        rc = apply(up, spec, false, &result, err);
+    if (rc)
+        return rc;
+    json_array_append_new(up->names, json_string(name));
+    if (what && strcmp(what, "created") == 0)
+        json_array_append_new(up->created, json_string(name));
+    json_array_append_new(up->done, json_pack("{s:s, s:s}", "name", name, "result", what ? what : "?"));
+    return 0;
+}
+
+static void roll_back(const struct up *up)
+{
+    size_t i;
+    json_t *name;
+    json_array_foreach(up->created, i, name)
+    {
+        json_t *result = NULL;
+        if (client_call(up->fd, "machine.kill", json_pack("{s:[O]}", "names", name), &result, NULL) == 0)
+            json_decref(result);
+        result = NULL;
+        if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL) == 0)
+            json_decref(result);
+    }
+}
+
+static int start_all(struct up *up, json_t **result, struct tv_error *err)
+{
+    int rc = client_call(up->fd, "machine.start", json_pack("{s:O}", "names", up->names), result, err);
+    return rc ? rc : command_batch_error(*result, err);
+}
+
+static int bring_up(struct up *up, const struct up_file *file, json_t **result, struct tv_error *err)
+{
+    cleanup_json json_t *facts = NULL;
+    size_t i;
+    json_t *spec;
+    int rc = client_call(up->fd, "trivetd.facts", json_pack("{s:O, s:O}", "tenants", file->tenants, "networks", file->networks),
+                         &facts, err);
+    json_array_foreach(file->machines, i, spec)
+    {
+        if (!rc)
+            rc = apply_one(up, spec, err);
+    }
+    if (!rc)
+        rc = start_all(up, result, err);
+    if (rc)
+        roll_back(up);
+    return rc;
+}
+
+static void print_up(const struct up *up, const json_t *result)
+{
+    size_t i;
+    json_t *done;
+    json_array_foreach(up->done, i, done)
+    {
+        printf("%s: %s, running\n", json_string_value(json_object_get(done, "name")),
+               json_string_value(json_object_get(done, "result")));
+    }
+    (void)result;
+}
+
+int cmd_up(int argc, char **argv)
+{
+    bool json = false;
+    const struct option_spec options[] = {{"--json", &json, NULL}, {0}};
+    int words = command_options(command_find("up"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words != 1)
+        return command_usage("up", words ? "one file at a time" : "the file is missing");
+    struct up_file file = {0};
+    struct tv_error err = {0};
+    struct up up = {.fd = -1, .names = json_array(), .created = json_array(), .done = json_array()};
+    cleanup_json json_t *result = NULL;
+    int status = EXIT_OK, rc = up_file_load(argv[1], &file, &err);
+    if (!rc)
+        rc = make_disk_folder(&err);
+    if (!rc)
+        rc = check_machines(&file, &err);
+    if (!rc && (up.fd = client_connect_or_start(&err)) < 0)
+        rc = up.fd;
+    if (!rc)
+        rc = bring_up(&up, &file, &result, &err);
+    if (rc)
+        status = command_failed("up", json, command_status(&err), &err);
+    else if (json)
+        command_print_json(json_pack("{s:O, s:O}", "changes", up.done, "machines", json_object_get(result, "machines")));
+    else
+        print_up(&up, result);
+    if (up.fd >= 0)
+        close(up.fd);
+    json_decref(up.names);
+    json_decref(up.created);
+    json_decref(up.done);
+    up_file_free(&file);
+    return status;
+}
+
+// --- down
+
+// The machines of the file that trivetd knows, or all it knows.
+static json_t *names_to_remove(int fd, const char *path, struct tv_error *err)
+{
+    cleanup_json json_t *list = NULL;
+    struct up_file file = {0};
+    size_t i;
+    json_t *item;
+    if ((path && up_file_load(path, &file, err)) || client_call(fd, "machine.list", json_object(), &list, err)) {
+        up_file_free(&file);
+        return NULL;
+    }
+    json_t *names = json_array();
+    json_array_foreach(json_object_get(list, "machines"), i, item)
+    {
+        json_t *name = json_object_get(item, "name"), *wanted;
+        size_t j;
+        bool take = !path;
+        json_array_foreach(file.machines, j, wanted) take |= json_equal(json_object_get(wanted, "name"), name);
+        if (take)
+            json_array_append(names, name);
+    }
+    up_file_free(&file);
+    return names;
+}
+
+static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv_error *err)
+{
+    cleanup_json json_t *stopped = NULL;
+    size_t i;
+    json_t *name;
+    if (json_array_size(names) == 0)
+        return 0;
+    int rc = client_call(fd, "machine.stop", json_pack("{s:O, s:i}", "names", names, "timeout_ms", (int)timeout_ms), &stopped, err);
+    json_array_foreach(names, i, name)
+    {
+        cleanup_json json_t *removed = NULL;
+        if (!rc)
+            rc = client_call(fd, "machine.remove", json_pack("{s:O}", "name", name), &removed, err);
+    }
+    return rc;
+}
+
+int cmd_down(int argc, char **argv)
+{
+    bool json = false;
+    const char *timeout = NULL;
+    unsigned timeout_ms = 30000;
+    const struct option_spec options[] = {{"--json", &json, NULL}, {"--timeout|-t", NULL, &timeout}, {0}};
+    int words = command_options(command_find("down"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words > 1)
+        return command_usage("down", "one file at a time");
+    if (timeout && command_seconds(timeout, &timeout_ms))
+        return command_usage("down", "--timeout '%s' is no number of seconds", timeout);
+    struct tv_error err = {0};
+    cleanup_close int fd = client_connect(&err);
+    if (fd == -ENOENT || fd == -ECONNREFUSED) {
+        if (json)
+            command_print_json(json_pack("{s:[]}", "removed"));
+        else
+            puts("nothing runs here");
+        return EXIT_OK;
+    }
+    cleanup_json json_t *names = fd < 0 ? NULL : names_to_remove(fd, words ? argv[1] : NULL, &err);
+    if (!names || take_down(fd, names, timeout_ms, &err))
+        return command_failed("down", json, command_status(&err), &err);
+    if (json) {
+        command_print_json(json_pack("{s:O}", "removed", names));
+        return EXIT_OK;
+    }
+    size_t i;
+    json_t *name;
+    json_array_foreach(names, i, name) printf("%s: removed\n", json_string_value(name));
+    return EXIT_OK;
+}

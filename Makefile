@@ -29,8 +29,9 @@ bench: all
 bench-%: all
 	@bench/run $*
 
-fuzz: setup
+fuzz: all
 	@tests/fuzz/run
+	@tests/conform/fuzz
 
 lint: all
 	@tools/lint

@@ -10,6 +10,7 @@
 #define UNITS_MAX 80
 #define CSR_SSTATUS 0x100
 #define CSR_SEPC 0x141
+#define CSR_SCAUSE 0x142
 
 struct item {
     uint32_t raw;
@@ -281,7 +282,8 @@ static void access_csr(struct block *b, unsigned op)
             access_sstatus(b, op);
             return;
         }
-        // fall through
+        insn.imm = CSR_SCAUSE;
+        break;
     default:
         insn.imm = writable[below(sizeof writable / sizeof writable[0])];
         break;

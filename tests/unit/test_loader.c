@@ -25,7 +25,7 @@ struct fixture {
     struct guest_memory mem;
     struct loader_result result;
     struct tv_error err;
-    uint8_t kernel[1u << 20]; // what is loaded, as a file
+    _Alignas(8) uint8_t kernel[1u << 20]; // what is loaded, as a file
     size_t len;
     int initrd_fd;
 };

@@ -311,6 +311,8 @@ static void power_on(struct uart16550 *u)
     u->msr = MSR_CTS | MSR_DSR | MSR_DCD;
     u->overrun = u->thre_pending = false;
     u->n = 0;
+    memset(u->data, 0, sizeof(u->data));
+    memset(u->errors, 0, sizeof(u->errors));
 }
 
 struct uart16550 *uart16550_create(const struct uart16550_config *config, struct tv_error *err)

@@ -53,7 +53,10 @@ static int lock_image(const struct image *image, const char *name, struct tv_err
             return tv_error_set(err, -EBUSY, "%s: in use by process %d (%s); stop it first, or open the image read-only in both",
                                 name, (int)holder.pid, holder.command);
         if (clock_now_ns() >= deadline_ns)
-            return tv_error_set(err, -EBUSY, "%s: locked by a process that cannot be seen from here; stop it first", name);
+            return tv_error_set(
+                err, -EBUSY,
+                "%s: locked by a process that cannot be seen from here, or by the last writes of a dead one; try again later",
+                name);
         // Nobody alive has it: I/O of a store that was killed is still landing.
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }

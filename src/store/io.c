@@ -33,7 +33,7 @@ struct io_engine {
     char description[96];
 };
 
-static const uint8_t needed_ops[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC};
+static const uint8_t needed_ops[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC};
 
 static int probe_ops(struct io_engine *io)
 {

@@ -107,7 +107,7 @@ static void put_quoted(struct line *line, const char *text)
     const unsigned char *s = (const unsigned char *)text;
     size_t done = 0;
     put_bytes(line, "\"", 1);
-    while (s[done] && done < VALUE_BYTES)
+    while (done < VALUE_BYTES && s[done])
         done += put_quoted_char(line, s + done);
     if (s[done])
         put_bytes(line, "...", 3);
@@ -200,7 +200,7 @@ static void put_head(struct line *line, bool json, enum log_level level, const c
     put_format(line, " %-5s ", level_names[level]);
     put_bytes(line, module, strnlen(module, VALUE_BYTES));
     put_bytes(line, ": ", 2);
-    for (size_t done = 0; message[done] && done < VALUE_BYTES;)
+    for (size_t done = 0; done < VALUE_BYTES && message[done];)
         done += put_quoted_char(line, (const unsigned char *)message + done);
 }
 

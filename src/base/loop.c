@@ -112,7 +112,7 @@ static void bury(struct loop *loop)
 {
     while (loop->dead) {
         struct loop_source *source = loop->dead;
-        list_remove(&loop->dead, source);
+        list_remove(&loop->dead, source); // NOLINT(clang-analyzer-unix.Malloc): only the dead are freed, and they are on another list
         free(source);
     }
 }

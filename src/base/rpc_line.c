@@ -256,7 +256,7 @@ static json_t *string_of(const char *text)
         return string;
     char ascii[sizeof(((struct tv_error *)NULL)->text)];
     size_t n = 0;
-    for (; text[n] && n < sizeof(ascii) - 1; n++)
+    for (; n < sizeof(ascii) - 1 && text[n]; n++)
         ascii[n] = (unsigned char)text[n] < 0x80 ? text[n] : '?';
     ascii[n] = 0;
     return json_string(ascii);

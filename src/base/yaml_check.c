@@ -333,8 +333,10 @@ static int check_names(struct walk *w, yaml_node_t *node, size_t n_entries)
 {
     struct name *names = calloc(n_entries + 1, sizeof(*names));
     size_t n = 0;
-    int rc = names ? 0 : tv_error_set(w->err, -ENOMEM, "%s: out of memory", w->file);
-    for (size_t i = 0; i < n_entries && !rc; i++) {
+    if (!names)
+        return tv_error_set(w->err, -ENOMEM, "%s: out of memory", w->file);
+    int rc = 0;
+    for (size_t i = 0; i < n_entries; i++) {
         const yaml_node_t *name = entry_name(w, node, i);
         if (name && name->type == YAML_SCALAR_NODE)
             names[n++] = (struct name){(const char *)name->data.scalar.value, name};

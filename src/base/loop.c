@@ -112,7 +112,8 @@ static void bury(struct loop *loop)
 {
     while (loop->dead) {
         struct loop_source *source = loop->dead;
-        list_remove(&loop->dead, source); // NOLINT(clang-analyzer-unix.Malloc): only the dead are freed, and they are on another list
+        // Only the dead are freed, and they are on no other list.
+        list_remove(&loop->dead, source); // NOLINT(clang-analyzer-unix.Malloc)
         free(source);
     }
 }

@@ -6,16 +6,25 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ARENA_BYTES (1536u * 1024) // address space; memory comes with use
+// An engine's arenas together; memory comes with use. A small machine is to cost little beyond its guest's memory, however many
+// vcpus it has; one vcpu's arena holds a kernel's working set, and an eighth of it still most of it.
+#define ARENAS_BYTES (3u << 20)
+#define ARENA_BYTES_MAX (1536u * 1024)
+#define ARENA_BYTES_MIN (128u * 1024)
 #define HASH_SLOTS 8192u
 #define BLOCK_BYTES_MAX (sizeof(struct rv64_block) + (RV64_BLOCK_INSNS_MAX + 1) * sizeof(struct rv64_insn))
 
-struct rv64_block_cache *rv64_blocks_create(void)
+struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus)
 {
     struct rv64_block_cache *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
-    c->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    c->arena_bytes = ARENAS_BYTES / n_vcpus & ~(RV64_PAGE_BYTES - 1);
+    if (c->arena_bytes > ARENA_BYTES_MAX)
+        c->arena_bytes = ARENA_BYTES_MAX;
+    else if (c->arena_bytes < ARENA_BYTES_MIN)
+        c->arena_bytes = ARENA_BYTES_MIN;
+    c->arena = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->arena == MAP_FAILED)
         c->arena = NULL;
     c->crossing = calloc(1, sizeof(struct rv64_block) + 2 * sizeof(struct rv64_insn));
@@ -33,7 +42,7 @@ void rv64_blocks_destroy(struct rv64_block_cache *c)
     if (!c)
         return;
     if (c->arena)
-        munmap(c->arena, ARENA_BYTES);
+        munmap(c->arena, c->arena_bytes);
     free(c->hash);
     free(c->crossing);
     free(c);
@@ -143,7 +152,7 @@ static struct rv64_block *find(struct rv64_block_cache *c, const uint8_t *code)
 static struct rv64_block *add(struct rv64_vcpu *v, const uint8_t *code, uint32_t room)
 {
     struct rv64_block_cache *c = v->blocks;
-    if (c->used_bytes + BLOCK_BYTES_MAX > ARENA_BYTES)
+    if (c->used_bytes + BLOCK_BYTES_MAX > c->arena_bytes)
         rv64_blocks_flush(c);
     struct rv64_block *b = (struct rv64_block *)(void *)(c->arena + c->used_bytes);
     *b = (struct rv64_block){.code = code, .generation = c->generation};

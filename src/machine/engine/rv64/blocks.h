@@ -34,7 +34,7 @@ struct rv64_block_cache {
     uint64_t lookup_context; // counts flushes of the lookup table, above the 12 bits of the MMU's context
     uint64_t flushes;        // of the arena
     uint8_t *arena;
-    size_t used_bytes;
+    size_t arena_bytes, used_bytes;
     struct rv64_block **hash;
     // One instruction that crosses a page's end: its halves may be anywhere, so it is never found again, nor linked to.
     struct rv64_block *crossing;

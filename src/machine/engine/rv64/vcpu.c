@@ -260,7 +260,7 @@ static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&v->fences.done, NULL);
     v->tlb = rv64_tlb_create();
-    v->blocks = rv64_blocks_create();
+    v->blocks = rv64_blocks_create(e->config.n_vcpus);
     if (!v->tlb || !v->blocks || rv64_sbi_init(v) != 0) {
         vcpu_destroy(v);
         return NULL;

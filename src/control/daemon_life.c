@@ -268,13 +268,13 @@ static int start_process(struct daemon_machine *m, struct tv_error *err)
         rc = open_disks(m, &launch, err);
     if (!rc)
         rc = launch_start(&launch, &m->spec, &m->worker, err);
-    launch_fini(&launch);
     if (!rc)
         rc = machine_record(m, err); // before anything else: whoever comes after us has to find it
     if (!rc)
         rc = watch_process(m, true, err);
     if (!rc)
         rc = connect_control(m, err);
+    launch_fini(&launch); // not before: we hold the listener open, so that a machine that ends at once can tell why
     if (rc && m->worker.pid) {
         worker_kill(&m->worker, SIGKILL);
         waitpid(m->worker.pid, NULL, 0);

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Every wrong call is one line that names the place and the remedy, exit status 2, and nothing left behind."""
+import os
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from command import ENV, RUN, STATE, TOP, TRIVET, fail, nothing_left, trivet, until, use_image, write  # noqa: E402
+
+
+def wrong(words, *hints, status=2):
+    done = trivet(*words, status=status)
+    lines = done.stderr.strip().splitlines()
+    if len(lines) != 1:
+        fail(f"trivet {' '.join(words)}: {len(lines)} lines instead of one:\n{done.stderr}")
+    for hint in hints:
+        if hint not in lines[0]:
+            fail(f"trivet {' '.join(words)}: '{hint}' is not in: {lines[0]}")
+    nothing_left()
+
+
+def wrong_file(text, *hints, command=("config", "check")):
+    wrong([*command, write("bad.yaml", text)], *hints)
+
+
+# the words of the call
+wrong(["nonsense"], "nonsense", "--help")
+wrong(["run"], "--kernel")
+wrong(["run", "--kernel"], "--kernel", "value")
+wrong(["run", "--bogus"], "--bogus")
+wrong(["run", "--kernel", "/dev/null", "--memory", "12Q"], "12Q", "512M")
+wrong(["run", "--kernel", "/dev/null", "--cpus", "0"], "cpus")
+wrong(["run", "--kernel", "/dev/null", "--cpus", "many"], "many")
+wrong(["run", "--kernel", "/dev/null", "--engine", "abacus"], "abacus", "rv64")
+wrong(["ps", "word"], "word")
+wrong(["stop"], "--all")
+wrong(["up"], "file")
+
+# missing files, files that are something else, no permission, no memory
+kernel = write("kernel", "this is no kernel\n")
+disk = write("disk.raw", "\0" * 65536)
+wrong(["run", "--kernel", TOP + "/missing"], TOP + "/missing", "no such file")
+wrong(["run", "--kernel", TOP], TOP, "no regular file")
+wrong(["run", "--kernel", kernel], "is no kernel")
+wrong(["run", "--kernel", kernel, "--disk", disk], "is no kernel")
+wrong(["run", "--kernel", kernel, "--initrd", TOP + "/missing"], TOP + "/missing")
+wrong(["run", "--kernel", kernel, "--disk", TOP + "/missing"], TOP + "/missing", "size")
+wrong(["run", "--kernel", kernel, "--disk", TOP], TOP, "neither a file nor a block device")
+wrong(["run", "--kernel", kernel, "--disk", disk + ",colour=red"], "colour=red", "read-only")
+wrong(["run", "--kernel", kernel, "--memory", "60T"], "memory", "host")
+wrong(["run", "--kernel", kernel, "--restore", kernel, "--memory", "64M"], "saved")
+wrong(["up", TOP + "/missing.yaml"], TOP + "/missing.yaml", "no such file")
+wrong(["image", "build", "gentoo"], "gentoo", "busybox")
+wrong(["image", "build", "busybox", "--mirror", "nowhere"], "nowhere", "URL")
+wrong(["ps"], "trivet up", status=1)
+
+if os.geteuid() == 0:
+    # As another user, for whom the file is not to be read.
+    os.chmod(TOP, 0o755)
+    os.chmod(kernel, 0o600)
+    home = os.path.join(TOP, "home")
+    os.makedirs(home)
+    os.chown(home, 65534, 65534)
+    env = dict(ENV, TRIVET_RUN_DIR=home + "/run", TRIVET_STATE_DIR=home + "/state")
+    done = subprocess.run([TRIVET, "run", "--kernel", kernel], env=env, user=65534, group=65534, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    if "ermission denied" in done.stderr and done.returncode != 2:
+        print("not tried: another user cannot run the build's programs")
+    elif done.returncode != 2 or "no permission" not in done.stderr:
+        fail(f"no permission: exit status {done.returncode}, {done.stderr}")
+
+# YAML: the line, the thing, what would be right
+machine = "machines:\n  a:\n    kernel: kernel\n"
+wrong_file("machines: [", "bad.yaml:2", "no YAML")
+wrong_file("", "bad.yaml:1", "empty")
+wrong_file("machine:\n  a: {}\n", "bad.yaml:1", "'machine'", "machines")
+wrong_file("machines:\n  a:\n    kernle: x\n", "bad.yaml:3", "kernle", "kernel")
+wrong_file(machine + "    memory: lots\n", "bad.yaml:4", "lots")
+wrong_file(machine + "    cpus: 99\n", "bad.yaml:2", "cpus")
+wrong_file(machine + "    disks: [data]\n", "bad.yaml:4", "data")
+wrong_file(machine + "    tenant: acme\n", "bad.yaml:4", "acme")
+wrong_file(machine + "    restart: sometimes\n", "bad.yaml:2", "restart")
+wrong_file(machine + "    networks: [lan]\n", "bad.yaml:4", "router")
+wrong_file(machine + "  b:\n    image: gentoo\n", "bad.yaml:4", "gentoo")
+wrong_file("disks:\n  d: {}\n" + machine, "bad.yaml:2", "disk 'd'", "size")
+wrong_file("disks:\n  d: {size: 1M}\nmachines:\n  a: {kernel: k, disks: [d]}\n  b: {kernel: k, disks: [d]}\n", "bad.yaml:5", "'d'", "'a'")
+wrong_file("machines:\n  a: {kernel: missing}\n", TOP + "/missing", "no such file", command=("up",))
+wrong_file("machines:\n  a: {kernel: kernel}\n", "is no kernel", command=("up",))
+trivet("config", "check", write("good.yaml", machine))
+
+# the port is taken: something that is no trivetd answers on its socket, or has its state
+use_image()
+os.makedirs(RUN, exist_ok=True)
+trivetd = os.path.join(os.path.dirname(TRIVET), "trivetd")
+with socket.socket(socket.AF_UNIX) as taken:
+    taken.bind(RUN + "/trivetd.sock")
+    taken.listen()
+    done = subprocess.run([trivetd], env=ENV, stderr=subprocess.PIPE, text=True, timeout=20)
+    if done.returncode != 2 or "TRIVET_RUN_DIR" not in done.stderr or len(done.stderr.splitlines()) != 1:
+        fail(f"a taken socket: exit status {done.returncode}, {done.stderr}")
+os.unlink(RUN + "/trivetd.sock")
+first = subprocess.Popen([trivetd], env=ENV, stderr=subprocess.DEVNULL)
+until("trivetd answers", lambda: os.path.exists(RUN + "/trivetd.sock"), 20)
+done = subprocess.run([trivetd], env=dict(ENV, TRIVET_RUN_DIR=TOP + "/other"), stderr=subprocess.PIPE, text=True, timeout=20)
+if done.returncode != 2 or STATE not in done.stderr:
+    fail(f"a second trivetd on the same state: exit status {done.returncode}, {done.stderr}")
+trivet("stop", "nobody", status=2)
+first.terminate()
+if first.wait(20) != 0:
+    fail(f"trivetd ended with {first.returncode}")
+nothing_left()
+print("ok: every wrong call is one line, exit status 2, nothing left behind")

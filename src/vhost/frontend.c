@@ -415,6 +415,7 @@ int vhost_frontend_reset(struct vhost_frontend *fe)
         vhost_frontend_stop_queue(fe, i);
         fe->queues[i].next = 0;
     }
+    events_forget_errors(fe);
     fe->status = 0;
     fe->acked = 0;
     fe->has_acked = false;

@@ -28,6 +28,7 @@ struct vhost_frontend_config {
     uint32_t config_len_bytes;         // of the device's configuration space, for GET_CONFIG
     void (*disconnected)(void *arg);   // the back end has gone; attach again when there is a new one
     void (*config_changed)(void *arg); // VHOST_USER_BACKEND_CONFIG_CHANGE_MSG
+    void (*queue_broken)(void *arg);   // the driver broke the rules on some queue: the device needs a reset; may be NULL
     void *arg;
 };
 

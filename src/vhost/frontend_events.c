@@ -94,10 +94,22 @@ static void on_request(void *arg, int fd, uint32_t events)
 
 static void on_queue_error(void *arg, int fd, uint32_t events)
 {
+    struct vhost_frontend *fe = arg;
     uint64_t count;
-    (void)arg, (void)events;
-    if (read(fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
-        log_event(LOG_WARN, "vhost", "back end found a queue broken");
+    (void)events;
+    if (read(fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+        return;
+    log_event(LOG_WARN, "vhost", "back end found a queue broken");
+    if (fe->config.queue_broken)
+        fe->config.queue_broken(fe->config.arg);
+}
+
+// After a reset nothing that was said of the old queues counts.
+void events_forget_errors(struct vhost_frontend *fe)
+{
+    uint64_t count;
+    ssize_t n = read(fe->err_fd, &count, sizeof(count));
+    (void)n;
 }
 
 int events_open(struct vhost_frontend *fe, struct tv_error *err)

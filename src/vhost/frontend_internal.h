@@ -51,6 +51,7 @@ int wire_send_memory(struct vhost_frontend *fe, uint64_t max_slots, struct tv_er
 bool wire_has(const struct vhost_frontend *fe, enum vhost_protocol_feature feature);
 
 int events_open(struct vhost_frontend *fe, struct tv_error *err);            // at create: queue errors, timer
+void events_forget_errors(struct vhost_frontend *fe);                        // at reset
 void events_close(struct vhost_frontend *fe);                                // at destroy
 int events_watch(struct vhost_frontend *fe, struct tv_error *err);           // the socket, once attached
 int events_request_channel(struct vhost_frontend *fe, struct tv_error *err); // hands the back end a socket of its own

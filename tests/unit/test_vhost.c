@@ -111,6 +111,14 @@ static void run_in_thread(unsigned n_regions, uint64_t features)
     assert_int_equal(vhost_frontend_reset(m.fe), 0); // the guest reboots
     rig_machine_start(&m, features);
     run_requests(&m, 1000);
+    m.queues[0].drv.avail->idx += 2 * RIG_QUEUE_SIZE; // more than a queue can hold: the driver breaks the rules
+    const uint64_t one = 1;
+    assert_int_equal(write(m.queues[0].kick_fd, &one, sizeof(one)), sizeof(one));
+    assert_true(await_count(&m, &m.n_broken, 1));
+    assert_int_equal(vhost_frontend_reset(m.fe), 0);
+    rig_machine_start(&m, features);
+    run_requests(&m, 1000);
+    assert_int_equal(m.n_broken, 1);
     assert_int_equal(vhost_frontend_stop_queue(m.fe, 1), 0);
     assert_int_equal(m.n_disconnected, 0);
     rig_machine_close(&m);

@@ -207,6 +207,11 @@ static void machine_disconnected(void *arg)
     ((struct rig_machine *)arg)->n_disconnected++;
 }
 
+static void machine_queue_broken(void *arg)
+{
+    ((struct rig_machine *)arg)->n_broken++;
+}
+
 static void machine_config_changed(void *arg)
 {
     ((struct rig_machine *)arg)->n_config_changed++;
@@ -228,6 +233,7 @@ void rig_machine_open(struct rig_machine *m, unsigned n_regions)
         .config_len_bytes = RIG_CONFIG_BYTES,
         .disconnected = machine_disconnected,
         .config_changed = machine_config_changed,
+        .queue_broken = machine_queue_broken,
         .arg = m,
     };
     m->fe = vhost_frontend_create(&config, NULL);

@@ -65,7 +65,7 @@ struct rig_machine {
     struct rig_queue queues[RIG_QUEUES];
     uint64_t next_number, n_answered;
     unsigned n_wrong; // answers that are wrong or that nobody asked for
-    unsigned n_disconnected, n_config_changed;
+    unsigned n_disconnected, n_config_changed, n_broken;
 };
 
 void rig_machine_open(struct rig_machine *m, unsigned n_regions);

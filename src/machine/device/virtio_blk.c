@@ -199,6 +199,13 @@ static void disconnected(void *arg)
         blk->config.disconnected(blk->config.arg);
 }
 
+static void queue_broken(void *arg)
+{
+    struct virtio_blk *blk = arg;
+    if (blk->vp)
+        virtio_pci_needs_reset(blk->vp, "the driver broke the rules of a queue");
+}
+
 static int create_queue(struct virtio_blk *blk, struct blk_queue *q, struct tv_error *err)
 {
     q->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -217,6 +224,7 @@ static int create_frontend(struct virtio_blk *blk, int fd, struct tv_error *err)
                                                  .config_len_bytes = CONFIG_BYTES,
                                                  .disconnected = disconnected,
                                                  .config_changed = config_changed,
+                                                 .queue_broken = queue_broken,
                                                  .arg = blk};
     blk->fe = vhost_frontend_create(&config, err);
     if (!blk->fe) {

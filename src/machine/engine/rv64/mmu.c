@@ -1,4 +1,4 @@
-// Address translation (Privileged ISA, chapters 11 and 12) and access to guest memory. See mmu.h.
+// Address translation (Privileged ISA, sections 10.3 to 10.6) and access to guest memory. See mmu.h.
 //
 // Page tables are read afresh at each miss and never written: accessed and dirty bits are the guest's (Svade).
 #include "machine/engine/rv64/mmu.h"
@@ -181,7 +181,7 @@ static bool leaf_permits(const struct rv64_vcpu *v, uint64_t pte, enum rv64_acce
     }
 }
 
-// The leaf's page frame applied to va; false when the leaf is malformed (Privileged ISA 11.3.2 step 5, Svnapot).
+// The leaf's page frame applied to va; false when the leaf is malformed (Privileged ISA 10.3.2 step 5, Svnapot).
 static bool leaf_translate(uint64_t pte, unsigned level, uint64_t va, struct translation *out)
 {
     uint64_t ppn = pte >> PTE_PPN_SHIFT & PTE_PPN;

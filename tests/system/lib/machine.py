@@ -19,6 +19,19 @@ BUILD = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.pa
 BIN = os.path.join(BUILD, "bin")
 BOOT_S = 240  # generous: the host may be busy with the whole suite
 _running = []
+_folders = []
+
+
+def started(process):
+    """Will be ended with the test, whatever becomes of it."""
+    _running.append(process)
+
+
+def folder():
+    """A temporary folder that goes with the test."""
+    d = tempfile.TemporaryDirectory(prefix="trivet-test-")
+    _folders.append(d)
+    return d.name
 
 
 def skip(reason):
@@ -169,7 +182,7 @@ class Machine:
         self.viewer = Viewer(self.path("console"))  # before it starts, so that nothing is missed however soon it ends
         self.process = subprocess.Popen([os.path.join(BIN, "trivet-machine"), "--config", str(config_fd)],
                                         pass_fds=fds + [self.status.fileno()], stdin=subprocess.DEVNULL, stderr=self.stderr)
-        _running.append(self.process)
+        started(self.process)
         for fd in fds:
             os.close(fd)
         self.control = None

@@ -16,7 +16,7 @@
 
 #define START_DEADLINE_NS (10 * NS_PER_S)
 
-int client_connect(struct tv_error *err)
+static int dial(struct tv_error *err)
 {
     char run[PATH_MAX], path[PATH_MAX];
     int rc = path_run_dir(run, err);
@@ -63,30 +63,39 @@ static int start_daemon(struct worker *worker, char log[static PATH_MAX], struct
     return worker_start(worker, &start, err);
 }
 
-int client_connect_or_start(struct tv_error *err)
+static int start_and_dial(struct tv_error *err)
 {
     char log[PATH_MAX];
     struct worker worker;
-    int fd = client_connect(err);
-    if (fd != -ENOENT && fd != -ECONNREFUSED)
-        return fd;
-    int rc = start_daemon(&worker, log, err);
+    int fd, rc = start_daemon(&worker, log, err);
     if (rc)
         return rc;
     cleanup_close int pidfd = worker_open_child(&worker);
     uint64_t deadline_ns = clock_now_ns() + START_DEADLINE_NS;
     while (clock_now_ns() < deadline_ns) {
-        fd = client_connect(err);
+        fd = dial(err);
         if (fd >= 0)
             return fd;
         struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
         if (poll(&pfd, 1, 10) == 0)
             continue;
         waitpid(worker.pid, NULL, 0);
-        fd = client_connect(err); // somebody else may have started one at the same time
+        fd = dial(err); // somebody else may have started one at the same time
         return fd >= 0 ? fd : explain_end(log, err);
     }
     return tv_error_set(err, -ETIMEDOUT, "trivetd does not answer; its log is %s", log);
+}
+
+int client_connect(struct tv_error *err)
+{
+    int fd = dial(err);
+    return fd == -ECONNREFUSED ? start_and_dial(err) : fd; // its socket is there and nobody answers: it died
+}
+
+int client_connect_or_start(struct tv_error *err)
+{
+    int fd = dial(err);
+    return fd == -ENOENT || fd == -ECONNREFUSED ? start_and_dial(err) : fd;
 }
 
 int client_call(int fd, const char *method, json_t *params, json_t **result, struct tv_error *err)

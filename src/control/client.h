@@ -8,7 +8,8 @@
 
 #define CLIENT_TIMEOUT_MS 120000
 
-// A connection to trivetd; -ENOENT or -ECONNREFUSED with the remedy when none runs.
+// A connection to trivetd; one that died (its socket is there, nobody answers) is started again and takes up its machines. -ENOENT
+// with the remedy when none ran.
 int client_connect(struct tv_error *err);
 // The same; starts a trivetd that goes when its last machine is removed, if none runs.
 int client_connect_or_start(struct tv_error *err);

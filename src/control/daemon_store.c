@@ -76,7 +76,7 @@ static int watch_store(struct daemon *d, bool is_child, struct tv_error *err)
     if (d->store_pidfd < 0)
         return tv_error_set(err, -ESRCH, "trivet-store is gone; its log is %s/store.log", d->state_dir);
     d->store_watch = loop_add_fd(d->loop, d->store_pidfd, EPOLLIN, store_ended, d, err);
-    return d->store_watch ? 0 : err->code;
+    return d->store_watch ? 0 : -ENOMEM;
 }
 
 int daemon_store_need(struct daemon *d, struct tv_error *err)

@@ -1,5 +1,5 @@
-// Any words as instructions: decoding takes or refuses them, and what it took encodes to the same word (a compressed one to its full
-// form, which decodes alike) and prints within its buffer. Input: the words.
+// Any words as instructions: decoding takes or refuses them, and what it took encodes to the same word (a compressed one to its
+// full form, which decodes alike) and prints within its buffer. Input: the words.
 #include <assert.h>
 #include <stdint.h>
 #include <string.h>

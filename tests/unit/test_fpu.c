@@ -279,8 +279,8 @@ static void check(bool single, enum operation op, unsigned rm, const double x[st
     double value = expected(single, op, rm, x, &want_flags);
     uint64_t want = single || op == NARROW ? bits_s((float)value) : bits_d(value);
 
-    for (uint8_t before = 0; before <= RV64_NX; before++) {
-        uint8_t flags = before;
+    for (unsigned before = 0; before <= RV64_NX; before++) {
+        uint8_t flags = (uint8_t)before;
         uint64_t got = ours(single, op, rm, x, &flags);
         if (got != want || flags != (want_flags | before))
             fail_msg("%s_%c rm %u flags before %u: %a %a %a gives %" PRIx64 " flags %02x, not %" PRIx64 " flags %02x", names[op],

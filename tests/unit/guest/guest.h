@@ -24,7 +24,7 @@
 #define PTE_A 0x40
 #define PTE_D 0x80
 
-    .macro guest_begin
+.macro guest_begin
     .section .text.start, "ax"
     .globl _start
 _start:

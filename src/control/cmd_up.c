@@ -9,8 +9,11 @@
 #include "control/up_file.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+
+#define END_DEADLINE_MS 5000
 
 // Everything is looked at before anything is started: files there and readable, images built, disks usable.
 static int check_machines(const struct up_file *file, struct tv_error *err)
@@ -110,6 +113,13 @@ static int apply_one(struct up *up, const json_t *spec, struct tv_error *err)
     return 0;
 }
 
+// Until a trivetd that goes with its last machine has gone, so that who calls next, or takes the folders away, does not meet it.
+static void await_end(int fd)
+{
+    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    poll(&pfd, 1, END_DEADLINE_MS);
+}
+
 static void roll_back(const struct up *up)
 {
     size_t i;
@@ -120,8 +130,11 @@ static void roll_back(const struct up *up)
         if (client_call(up->fd, "machine.kill", json_pack("{s:[O]}", "names", name), &result, NULL) == 0)
             json_decref(result);
         result = NULL;
-        if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL) == 0)
-            json_decref(result);
+        if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL))
+            continue;
+        if (json_is_true(json_object_get(result, "ends")))
+            await_end(up->fd);
+        json_decref(result);
     }
 }
 
@@ -239,6 +252,8 @@ static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv
         cleanup_json json_t *removed = NULL;
         if (!rc)
             rc = client_call(fd, "machine.remove", json_pack("{s:O}", "name", name), &removed, err);
+        if (!rc && json_is_true(json_object_get(removed, "ends")))
+            await_end(fd);
     }
     return rc;
 }

@@ -38,7 +38,7 @@ static void load_machine(void *arg, const struct database_machine *row)
 }
 
 // One trivetd for a state directory, whatever its run directory is.
-static int lock_state(const struct daemon *d, struct tv_error *err)
+static int lock_state(struct daemon *d, struct tv_error *err)
 {
     char path[PATH_MAX];
     int rc = path_format(path, err, "%s/trivetd.lock", d->state_dir);
@@ -47,8 +47,10 @@ static int lock_state(const struct daemon *d, struct tv_error *err)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600); // held until we end
     if (fd < 0)
         return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        d->lock_fd = fd;
         return 0;
+    }
     rc = tv_error_set(err, -EADDRINUSE, "%s: another trivetd has this state; stop it, or set TRIVET_STATE_DIR", path);
     close(fd);
     return rc;
@@ -88,6 +90,7 @@ int daemon_init(struct daemon *d, struct tv_error *err)
 {
     char path[PATH_MAX];
     d->store_pidfd = -1;
+    d->lock_fd = -1;
     int rc = make_folders(d, err);
     if (!rc)
         rc = lock_state(d, err);
@@ -113,13 +116,14 @@ int daemon_init(struct daemon *d, struct tv_error *err)
     return 0;
 }
 
-void daemon_consider_end(struct daemon *d)
+bool daemon_consider_end(struct daemon *d)
 {
     if (d->machines)
-        return;
+        return false;
     daemon_store_stop(d);
     if (d->exit_when_empty)
         loop_set_timer(d->quit_timer, LINGER_NS, 0);
+    return d->exit_when_empty;
 }
 
 static void remove_run_files(const struct daemon *d)
@@ -139,13 +143,14 @@ void daemon_fini(struct daemon *d)
     bool empty = !d->machines;
     while (d->machines)
         machine_free(d->machines);
-    bool served = d->server != NULL;
-    if (d->server)
-        rpc_server_destroy(d->server);
     loop_remove(d->store_watch);
+    database_close(d->db);
+    if (d->server && empty)
+        remove_run_files(d);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
+    if (d->server) // last: whoever waits for our end sees it by this, and may take the folders away
+        rpc_server_destroy(d->server);
     if (d->loop)
         loop_destroy(d->loop);
-    database_close(d->db);
-    if (served && empty)
-        remove_run_files(d);
 }

@@ -51,6 +51,7 @@ struct daemon {
     struct daemon_machine *machines; // in the order of names
     struct store_process store;
     int store_pidfd;
+    int lock_fd; // of the state folder
     struct loop_source *store_watch, *store_timer;
     struct loop_source *quit_timer;
     char run_dir[PATH_MAX], state_dir[PATH_MAX];
@@ -60,7 +61,7 @@ struct daemon {
 // daemon.c
 int daemon_init(struct daemon *d, struct tv_error *err); // paths are set; opens the database, takes over what runs
 void daemon_fini(struct daemon *d);                      // leaves the machines running
-void daemon_consider_end(struct daemon *d);              // after a machine was removed
+bool daemon_consider_end(struct daemon *d);              // after a machine was removed; true: we end
 
 // daemon_machine.c
 struct daemon_machine *machine_find(const struct daemon *d, const char *name);
@@ -74,6 +75,7 @@ const char *machine_state_name(const struct daemon_machine *m);
 json_t *machine_describe(const struct daemon_machine *m);
 
 // daemon_life.c: start and end. The batches are answered when it is done.
+void machine_timer_expired(void *arg); // the machine's
 int machine_start(struct daemon_machine *m, struct tv_error *err);
 void machine_adopt(struct daemon_machine *m);
 void machine_stop(struct daemon_machine *m, unsigned timeout_ms);

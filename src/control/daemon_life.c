@@ -121,13 +121,17 @@ static void machine_ended(void *arg, int fd, uint32_t events)
     bool was_starting = m->state == MACHINE_STARTING;
     settle(m);
     struct tv_error err = {0};
-    if (was_starting && m->starting)
-        tv_error_set(&err, m->exit_status == EXIT_BAD_CONFIG ? -EINVAL : -EIO, "machine '%s': %s", m->spec.name, m->reason);
+    if (was_starting && m->starting) {
+        bool named = strncmp(m->reason, "machine '", 9) == 0; // by the machine itself
+        tv_error_set(&err, m->exit_status == EXIT_BAD_CONFIG ? -EINVAL : -EIO, "%s", m->reason);
+        if (!named)
+            tv_error_prefix(&err, "machine '%s'", m->spec.name);
+    }
     batch_wake(&m->starting, m, &err);
     batch_wake(&m->stopping, m, NULL);
 }
 
-static void timer_expired(void *arg)
+void machine_timer_expired(void *arg)
 {
     struct daemon_machine *m = arg;
     struct tv_error err = {0};
@@ -199,8 +203,6 @@ static int watch_process(struct daemon_machine *m, bool is_child, struct tv_erro
 {
     int fd = is_child ? worker_open_child(&m->worker) : worker_open(&m->worker);
     m->pidfd = fd < 0 ? -1 : fd;
-    if (!m->timer && !(m->timer = loop_add_timer(m->daemon->loop, timer_expired, m, err)))
-        return err->code;
     if (m->pidfd < 0)
         return tv_error_set(err, -ESRCH, "machine '%s': its process is gone", m->spec.name);
     m->watch = loop_add_fd(m->daemon->loop, m->pidfd, EPOLLIN, machine_ended, m, err);
@@ -309,8 +311,7 @@ void machine_adopt(struct daemon_machine *m)
     struct tv_error err = {0};
     m->started_ns = clock_now_ns();
     if (!m->worker.pid) {
-        m->timer = loop_add_timer(m->daemon->loop, timer_expired, m, &err);
-        if (m->timer && m->wanted)
+        if (m->wanted)
             wait_to_restart(m);
         return;
     }

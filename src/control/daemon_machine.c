@@ -25,6 +25,12 @@ struct daemon_machine *machine_add(struct daemon *d, struct machine_spec *spec, 
         tv_error_set(err, -ENOMEM, "no memory");
         return NULL;
     }
+    m->timer = loop_add_timer(d->loop, machine_timer_expired, m, err);
+    if (!m->timer) {
+        spec_free(spec);
+        free(m);
+        return NULL;
+    }
     m->daemon = d;
     m->spec = *spec;
     *spec = (struct machine_spec){0};

@@ -109,6 +109,7 @@ static void method_apply(void *arg, struct rpc_request *req, const json_t *param
         rpc_reply(req, json_pack("{s:s}", "result", "created"));
 }
 
+// Answers {"ends": bool}: trivetd ends with this, its last machine.
 static void method_remove(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon_machine *m = need_machine(arg, req, params);
@@ -119,8 +120,7 @@ static void method_remove(void *arg, struct rpc_request *req, const json_t *para
         return;
     }
     machine_remove(m);
-    daemon_consider_end(arg);
-    rpc_reply(req, json_object());
+    rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(arg)));
 }
 
 // --- start, stop, kill: {"names": [...]}; no names means all

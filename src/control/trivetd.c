@@ -45,7 +45,7 @@ static int run(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-    static struct daemon d;
+    static struct daemon d = {.store_pidfd = -1, .lock_fd = -1};
     bool json = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--exit-when-empty") == 0) {

@@ -87,6 +87,8 @@ wrong_file("disks:\n  d: {}\n" + machine, "bad.yaml:2", "disk 'd'", "size")
 wrong_file("disks:\n  d: {size: 1M}\nmachines:\n  a: {kernel: k, disks: [d]}\n  b: {kernel: k, disks: [d]}\n", "bad.yaml:5", "'d'", "'a'")
 wrong_file("machines:\n  a: {kernel: missing}\n", TOP + "/missing", "no such file", command=("up",))
 wrong_file("machines:\n  a: {kernel: kernel}\n", "is no kernel", command=("up",))
+wrong_file("disks:\n  d: {from: image busybox}\nmachines:\n  a: {kernel: kernel, disks: [d]}\n", "'busybox' is not there",
+           "trivet image build", command=("up",))
 trivet("config", "check", write("good.yaml", machine))
 
 # the port is taken: something that is no trivetd answers on its socket, or has its state

@@ -37,6 +37,7 @@ lint: all
 	@tools/lint
 
 install: all
+	@$(if $(filter-out file,$(origin PREFIX)),meson configure $(BUILD) --prefix $(PREFIX) && ninja -C $(BUILD))
 	@meson install -C $(BUILD) --no-rebuild
 
 clean:

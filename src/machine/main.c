@@ -77,6 +77,7 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a log or a saved machine past the limit of file sizes: an error, not the end of the guest
     log_configure(LOG_WARN, false);
     return run((int)fd);
 }

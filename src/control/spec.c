@@ -169,6 +169,9 @@ static int check(const struct machine_spec *spec, struct tv_error *err)
         return tv_error_set(err, -EINVAL, "there is no kernel: give 'kernel' or 'image'");
     if (spec->kernel && spec->image)
         return tv_error_set(err, -EINVAL, "'kernel' and 'image' exclude each other");
+    if (spec->memory_bytes < SPEC_MEMORY_MIN)
+        return tv_error_set(err, -EINVAL, "memory of %llu bytes is too little for a kernel: give at least %lluM",
+                            (unsigned long long)spec->memory_bytes, (unsigned long long)(SPEC_MEMORY_MIN >> 20));
     if (spec->memory_bytes % 4096)
         return tv_error_set(err, -EINVAL, "memory of %llu bytes is no multiple of 4096", (unsigned long long)spec->memory_bytes);
     struct sysinfo host;
@@ -199,7 +202,7 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     }
     rc = decode_strings(json, spec, err);
     if (!rc)
-        rc = take_number(json, "memory_bytes", SPEC_MEMORY_MIN, INT64_MAX, &spec->memory_bytes, err);
+        rc = take_number(json, "memory_bytes", 0, INT64_MAX, &spec->memory_bytes, err);
     if (!rc)
         rc = take_number(json, "cpus", 1, SPEC_CPUS_MAX, &cpus, err);
     spec->cpus = (unsigned)cpus;

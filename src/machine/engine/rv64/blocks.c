@@ -33,7 +33,6 @@ struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus)
         rv64_blocks_destroy(c);
         return NULL;
     }
-    c->lookup_context = RV64_PAGE_BYTES;
     return c;
 }
 
@@ -53,18 +52,14 @@ void rv64_blocks_fence(struct rv64_block_cache *c)
     c->generation++;
 }
 
-void rv64_blocks_flush_lookup(struct rv64_block_cache *c)
-{
-    c->lookup_context += RV64_PAGE_BYTES;
-}
-
 void rv64_blocks_flush(struct rv64_block_cache *c)
 {
-    if (c->used_bytes > 0) // else it is zero, and untouched memory costs nothing
+    if (c->used_bytes > 0) { // else they are zero, and untouched memory costs nothing
         memset(c->hash, 0, HASH_SLOTS * sizeof(struct rv64_block *));
+        memset(c->lookup, 0, sizeof(c->lookup));
+    }
     c->used_bytes = 0;
     c->flushes++;
-    rv64_blocks_flush_lookup(c);
 }
 
 static unsigned hash_of(const uint8_t *code)
@@ -188,7 +183,7 @@ struct rv64_block *rv64_block_find(struct rv64_vcpu *v, uint64_t pc)
 {
     struct rv64_block_cache *c = v->blocks;
     struct rv64_block_lookup *l = &c->lookup[(pc >> 1 ^ pc >> 12) % RV64_LOOKUP_SLOTS];
-    if (l->pc == pc && l->context == (c->lookup_context | v->tlb->context[RV64_EXECUTE]) && l->block->generation == c->generation)
+    if (l->pc == pc && l->context == v->context->serial && l->block->generation == c->generation)
         return l->block;
 
     const uint8_t *code = rv64_fetch(v, pc);
@@ -200,8 +195,7 @@ struct rv64_block *rv64_block_find(struct rv64_vcpu *v, uint64_t pc)
     struct rv64_block *b = find(c, code);
     if (!b)
         b = add(v, code, room);
-    // The context is read here because adding may have emptied the arena, and the table with it.
-    *l = (struct rv64_block_lookup){.pc = pc, .context = c->lookup_context | v->tlb->context[RV64_EXECUTE], .block = b};
+    *l = (struct rv64_block_lookup){.pc = pc, .context = v->context->serial, .block = b};
     return b;
 }
 

@@ -23,7 +23,7 @@ struct rv64_block {
 
 #define RV64_LOOKUP_SLOTS 2048u
 
-struct rv64_block_lookup { // by virtual address, valid in one context and until the next flush
+struct rv64_block_lookup { // by virtual address, valid while the context's serial is this
     uint64_t pc;
     uint64_t context;
     struct rv64_block *block;
@@ -31,7 +31,6 @@ struct rv64_block_lookup { // by virtual address, valid in one context and until
 
 struct rv64_block_cache {
     uint64_t generation;     // counts fence.i
-    uint64_t lookup_context; // counts flushes of the lookup table, above the 12 bits of the MMU's context
     uint64_t flushes;        // of the arena
     uint8_t *arena;
     size_t arena_bytes, used_bytes;

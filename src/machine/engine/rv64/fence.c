@@ -13,16 +13,15 @@ void rv64_fence_local(struct rv64_vcpu *v, const struct rv64_fence *fence)
         rv64_blocks_fence(v->blocks);
         return;
     }
-    rv64_blocks_flush_lookup(v->blocks);
     bool all = (fence->start == 0 && fence->size == 0) || fence->size == ~0ull || fence->size > PAGES_MAX * RV64_PAGE_BYTES;
     if (all && fence->kind == RV64_FENCE_VMA_ASID) {
-        rv64_tlb_flush_asid(v, fence->asid);
+        rv64_mmu_flush_asid(v, fence->asid);
     } else if (all) {
-        rv64_tlb_flush(v->tlb);
+        rv64_mmu_flush(v);
     } else {
         uint64_t offset = fence->start & (RV64_PAGE_BYTES - 1);
         for (uint64_t done = 0; done < fence->size + offset; done += RV64_PAGE_BYTES)
-            rv64_tlb_flush_page(v->tlb, fence->start - offset + done);
+            rv64_mmu_flush_page(v, fence->start - offset + done);
     }
 }
 
@@ -32,8 +31,7 @@ static void serve(struct rv64_vcpu *v)
     struct rv64_fence_queue *q = &v->fences;
     if (q->overflow) {
         rv64_blocks_fence(v->blocks);
-        rv64_blocks_flush_lookup(v->blocks);
-        rv64_tlb_flush(v->tlb);
+        rv64_mmu_flush(v);
     } else {
         for (unsigned i = 0; i < q->n_pending; i++)
             rv64_fence_local(v, &q->pending[i]);

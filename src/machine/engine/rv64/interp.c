@@ -99,7 +99,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 #define LOAD(type, address)                                                                                                        \
     ({                                                                                                                             \
         uint64_t va_ = (address);                                                                                                  \
-        const struct rv64_unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_READ, va_);                                             \
+        const struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_READ, va_);                                             \
         type value_;                                                                                                               \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type)))) {                                                              \
             value_ = host_->value;                                                                                                 \
@@ -115,7 +115,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 #define STORE(type, address, data)                                                                                                 \
     do {                                                                                                                           \
         uint64_t va_ = (address);                                                                                                  \
-        struct rv64_unaligned_##type *host_ = rv64_tlb_hit(tlb, RV64_WRITE, va_);                                                  \
+        struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_WRITE, va_);                                                  \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type))))                                                                \
             host_->value = (type)(data);                                                                                           \
         else if (unlikely(!rv64_store(v, va_, sizeof(type), (type)(data))))                                                        \
@@ -124,7 +124,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 
 #define ATOMIC(type, access)                                                                                                       \
     ({                                                                                                                             \
-        type *host_ = (RS1 & (sizeof(type) - 1)) ? NULL : rv64_tlb_hit(tlb, access, RS1);                                          \
+        type *host_ = (RS1 & (sizeof(type) - 1)) ? NULL : rv64_tlb_hit(v->context, access, RS1);                                          \
         if (unlikely(!host_)) {                                                                                                    \
             host_ = rv64_atomic(v, RS1, sizeof(type), access);                                                                     \
             if (!host_)                                                                                                            \
@@ -313,7 +313,7 @@ RV64_GUEST_RACES bool rv64_interpret(struct rv64_vcpu *v)
         &&op_illegal,
         &&op_end,
     };
-    struct rv64_tlb *tlb = v->tlb;
+
     const struct rv64_block_cache *cache = v->blocks;
     struct rv64_block *block;
     const struct rv64_insn *insn, *first;
@@ -334,7 +334,7 @@ lookup:
     }
 enter:
     base = v->pc;
-    context = tlb->context[RV64_EXECUTE];
+    context = v->context->serial;
     insn = first = block->insns;
     goto *labels[insn->op];
 
@@ -360,7 +360,7 @@ system_done:
     COUNT(1);
     if (unlikely(atomic_load_explicit(&v->hart_state, memory_order_relaxed) != RV64_HART_STARTED))
         return false;
-    if (context != tlb->context[RV64_EXECUTE])
+    if (context != v->context->serial)
         goto lookup; // the page may be another one now
     link = 0;
     goto linked_counted;

@@ -3,7 +3,6 @@
 // Page tables are read afresh at each miss and never written: accessed and dirty bits are the guest's (Svade).
 #include "machine/engine/rv64/mmu.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define PTE_V (1ull << 0)
@@ -11,6 +10,7 @@
 #define PTE_W (1ull << 2)
 #define PTE_X (1ull << 3)
 #define PTE_U (1ull << 4)
+#define PTE_G (1ull << 5)
 #define PTE_A (1ull << 6)
 #define PTE_D (1ull << 7)
 #define PTE_PPN_SHIFT 10
@@ -20,103 +20,13 @@
 #define PTE_N (1ull << 63)
 
 #define SATP_MODE(satp) ((satp) >> 60)
-#define SATP_ASID(satp) ((satp) >> 44 & 0xffff)
 #define SATP_PPN(satp) ((satp)&PTE_PPN)
-
-// Parts of a context, the low 12 bits of a tag. An empty entry has a tag that no context makes.
-enum { CONTEXT_U = 0, CONTEXT_S = 1, CONTEXT_S_SUM = 2, CONTEXT_MXR = 1 << 2, CONTEXT_SPACE_SHIFT = 3 };
-#define TAG_EMPTY 3ull
 
 struct translation {
     uint64_t pa;
-    uint64_t leaf_mask; // address bits that the leaf does not map through
+    unsigned leaf_shift; // log2 of the bytes that the leaf maps
+    bool global;
 };
-
-struct rv64_tlb *rv64_tlb_create(void)
-{
-    struct rv64_tlb *tlb = calloc(1, sizeof(*tlb));
-    if (tlb)
-        rv64_tlb_flush(tlb);
-    return tlb;
-}
-
-void rv64_tlb_destroy(struct rv64_tlb *tlb)
-{
-    free(tlb);
-}
-
-static void flush_access(struct rv64_tlb *tlb, enum rv64_access access)
-{
-    for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
-        tlb->entries[access][i].tag = TAG_EMPTY;
-}
-
-void rv64_tlb_flush(struct rv64_tlb *tlb)
-{
-    flush_access(tlb, RV64_READ);
-    flush_access(tlb, RV64_WRITE);
-    flush_access(tlb, RV64_EXECUTE);
-    tlb->has_superpages = false;
-}
-
-void rv64_tlb_flush_writes(struct rv64_tlb *tlb)
-{
-    flush_access(tlb, RV64_WRITE);
-}
-
-// Forgets what maps va, in any address space: more than asked for is allowed.
-void rv64_tlb_flush_page(struct rv64_tlb *tlb, uint64_t va)
-{
-    for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++) {
-        if (!tlb->has_superpages) {
-            rv64_tlb_entry(tlb, access, va)->tag = TAG_EMPTY;
-            continue;
-        }
-        // An entry is a fragment of a leaf, and all fragments of the leaf that maps va must go.
-        for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
-            if (((tlb->entries[access][i].tag ^ va) & tlb->leaf_mask[access][i]) == 0)
-                tlb->entries[access][i].tag = TAG_EMPTY;
-    }
-}
-
-// The address space's number is given up, so that no tag fits any more; the next use gets a new one.
-void rv64_tlb_flush_asid(struct rv64_vcpu *v, uint64_t asid)
-{
-    for (unsigned i = 0; i < v->tlb->n_spaces; i++)
-        if (SATP_ASID(v->tlb->spaces[i]) == (asid & 0xffff))
-            v->tlb->spaces[i] = ~0ull;
-    rv64_mmu_context(v);
-}
-
-static unsigned find_space(struct rv64_vcpu *v, uint64_t key)
-{
-    struct rv64_tlb *tlb = v->tlb;
-    if (tlb->spaces[tlb->space] == key && tlb->space < tlb->n_spaces)
-        return tlb->space;
-    for (unsigned i = 0; i < tlb->n_spaces; i++)
-        if (tlb->spaces[i] == key)
-            return i;
-    if (tlb->n_spaces == RV64_TLB_SPACES) {
-        rv64_tlb_flush(tlb); // the numbers begin anew
-        rv64_blocks_flush_lookup(v->blocks);
-        tlb->n_spaces = 0;
-    }
-    tlb->spaces[tlb->n_spaces] = key;
-    return tlb->n_spaces++;
-}
-
-void rv64_mmu_context(struct rv64_vcpu *v)
-{
-    struct rv64_tlb *tlb = v->tlb;
-    uint64_t key = SATP_MODE(v->satp) << 60 | SATP_ASID(v->satp) << 44;
-    tlb->space = find_space(v, SATP_MODE(v->satp) ? key : 0);
-    uint64_t space = (uint64_t)tlb->space << CONTEXT_SPACE_SHIFT;
-    uint64_t mode = v->priv == RV64_U ? CONTEXT_U : v->sstatus & RV64_SSTATUS_SUM ? CONTEXT_S_SUM : CONTEXT_S;
-    uint64_t mxr = v->sstatus & RV64_SSTATUS_MXR ? CONTEXT_MXR : 0;
-    tlb->context[RV64_READ] = space | mode | mxr;
-    tlb->context[RV64_WRITE] = space | mode;
-    tlb->context[RV64_EXECUTE] = space | (v->priv == RV64_U ? CONTEXT_U : CONTEXT_S);
-}
 
 // --- Guest-physical memory
 
@@ -185,17 +95,19 @@ static bool leaf_permits(const struct rv64_vcpu *v, uint64_t pte, enum rv64_acce
 static bool leaf_translate(uint64_t pte, unsigned level, uint64_t va, struct translation *out)
 {
     uint64_t ppn = pte >> PTE_PPN_SHIFT & PTE_PPN;
-    uint64_t mapped = (1ull << (12 + 9 * level)) - 1;
+    unsigned shift = 12 + 9 * level;
     if (pte & PTE_N) {
         if (level != 0 || (ppn & 15) != 8)
             return false; // 64 KiB is the only size there is
         ppn &= ~15ull;
-        mapped = 0xffff;
-    } else if (ppn & (mapped >> 12)) {
-        return false; // a misaligned superpage
+        shift = 16;
     }
+    uint64_t mapped = (1ull << shift) - 1;
+    if (ppn & (mapped >> 12))
+        return false; // a misaligned superpage
     out->pa = ppn << 12 | (va & mapped);
-    out->leaf_mask = ~mapped;
+    out->leaf_shift = shift;
+    out->global |= (pte & PTE_G) != 0;
     return true;
 }
 
@@ -207,6 +119,7 @@ static bool walk(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, stru
         return fault(v, va, access, true);
 
     uint64_t table = SATP_PPN(v->satp) << 12;
+    out->global = false;
     for (unsigned level = levels; level-- > 0;) {
         uint64_t index = va >> (12 + 9 * level) & 511;
         const _Atomic uint64_t *entry = (const _Atomic uint64_t *)(void *)rv64_ram(v->engine, table + index * 8, 8);
@@ -219,6 +132,7 @@ static bool walk(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, stru
             if (pte & (PTE_A | PTE_D | PTE_U | PTE_N | PTE_PBMT))
                 return fault(v, va, access, true);
             table = (pte >> PTE_PPN_SHIFT & PTE_PPN) << 12;
+            out->global |= (pte & PTE_G) != 0; // and so is all below it (10.3.1)
             continue;
         }
         if (!leaf_permits(v, pte, access) || !leaf_translate(pte, level, va, out))
@@ -232,7 +146,7 @@ static bool translate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access,
 {
     if (SATP_MODE(v->satp) != 0)
         return walk(v, va, access, out);
-    *out = (struct translation){.pa = va, .leaf_mask = RV64_PAGE_MASK};
+    *out = (struct translation){.pa = va, .leaf_shift = 12};
     return true;
 }
 
@@ -251,20 +165,14 @@ static bool resolve(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, u
     *host = page + (t.pa & (RV64_PAGE_BYTES - 1));
     if (access == RV64_WRITE)
         mark_page_dirty(v->engine, t.pa);
-    struct rv64_tlb *tlb = v->tlb;
-    struct rv64_tlb_entry *e = rv64_tlb_entry(tlb, access, va);
-    e->tag = (va & RV64_PAGE_MASK) | tlb->context[access];
-    e->addend = (uint64_t)(uintptr_t)page - (va & RV64_PAGE_MASK);
-    tlb->leaf_mask[access][e - tlb->entries[access]] = t.leaf_mask & RV64_PAGE_MASK;
-    if (t.leaf_mask != RV64_PAGE_MASK)
-        tlb->has_superpages = true;
+    rv64_mmu_add_page(v->context, access, va, page, t.leaf_shift, t.global);
     return true;
 }
 
 // RAM at va, through the cache. NULL with the trap set when the access faults or there is no RAM.
 static uint8_t *ram_at(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
 {
-    uint8_t *host = rv64_tlb_hit(v->tlb, access, va);
+    uint8_t *host = rv64_tlb_hit(v->context, access, va);
     uint64_t pa;
     if (host)
         return host;

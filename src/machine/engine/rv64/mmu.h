@@ -1,47 +1,80 @@
 // A vcpu's view of guest memory: translation caches and the accesses through them. Owned by the vcpu's thread, but for
-// rv64_mmu_log_flush(), which is called while no vcpu runs.
+// rv64_mmu_flush_writes(), which is called while no vcpu runs.
 //
-// There are three caches (read, write, execute), each direct-mapped by virtual page. A tag is the page's address with, in its low
-// 12 bits, the context under which the entry was made: address space (a small number given to each satp mode and ASID), MXR, and
-// the privilege with SUM. So a change of privilege, SUM or ASID needs no flush. An entry exists only for RAM, and in the write
-// cache only for pages that are marked in the dirty log.
+// What is known is kept by context: an address space seen with one set of rights. A change of privilege, SUM or ASID takes another
+// context and forgets nothing. A context has three translation caches (read, write, execute), each direct-mapped by virtual page,
+// and the jump table of the translator, which leads from a virtual address to translated code. An entry exists only for RAM, and in
+// the write cache only for pages that are marked in the dirty log.
+//
+// There is one context for S mode, whatever the address space, and one for S mode with SUM: kernels map themselves globally. What
+// is in them and is not global is forgotten when the address space changes. U mode has a few contexts, taken in turn. Whatever has
+// MXR shares one, which is emptied at each change.
 #pragma once
 
 #include "machine/engine/rv64/rv64.h"
 
 #define RV64_PAGE_BYTES 4096ull
 #define RV64_PAGE_MASK (~(RV64_PAGE_BYTES - 1))
-#define RV64_TLB_ENTRIES 512
-#define RV64_TLB_SPACES 64
+#define RV64_TLB_ENTRIES 1024
+#define RV64_JUMPS 4096
 
 enum rv64_access { RV64_READ, RV64_WRITE, RV64_EXECUTE };
 
 struct rv64_tlb_entry {
-    uint64_t tag;
+    uint64_t tag;    // the page's virtual address; odd: empty
     uint64_t addend; // host address = guest virtual address + addend
 };
 
-struct rv64_tlb {
-    uint64_t context[3];                                // by access; the low bits of tags
-    struct rv64_tlb_entry entries[3][RV64_TLB_ENTRIES]; // by access
-    uint64_t leaf_mask[3][RV64_TLB_ENTRIES];            // of the page-table leaf behind the entry: which address bits it maps
-    bool has_superpages;                                // some leaf is bigger than a page
-    uint64_t spaces[RV64_TLB_SPACES];                   // satp mode and ASID of each address space in use
-    unsigned n_spaces, space;
+struct rv64_jump { // see translate.h
+    uint64_t pc;   // odd: empty
+    const void *code;
 };
 
-static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_tlb *tlb, enum rv64_access access, uint64_t va)
+#define RV64_TLB_FILLED_MAX 128
+struct rv64_tlb { // one of the three
+    struct rv64_tlb_entry entries[RV64_TLB_ENTRIES];
+    uint8_t leaf_shift[RV64_TLB_ENTRIES]; // of the page-table leaf behind the entry: log2 of the bytes it maps
+    uint16_t filled[RV64_TLB_FILLED_MAX]; // entries that are not empty, when there are no more than this
+    unsigned n_filled;
+    uint64_t superpages[8]; // a bit for each leaf bigger than a page (by a hash of its address)
+    bool has_superpages, has_local; // some leaf is bigger than a page; is not global
+};
+
+struct rv64_context {
+    struct rv64_tlb tlb[3]; // by enum rv64_access
+    struct rv64_jump jumps[RV64_JUMPS];
+    uint64_t jump_pages[8]; // a bit for each page (by a hash) that some jump leads to
+    uint64_t space;         // satp's mode and ASID
+    uint64_t serial;        // of what is known of code: another one whenever some of that is forgotten
+    uint64_t used;          // when it was last taken
+};
+
+#define RV64_USER_CONTEXTS 4
+struct rv64_mmu {
+    struct rv64_context supervisor, supervisor_sum, odd; // odd: with MXR
+    struct rv64_context user[RV64_USER_CONTEXTS];
+    struct rv64_context *current_user;
+    unsigned odd_rights; // with which `odd` was filled
+    uint64_t serials, uses;
+};
+
+static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
-    return &tlb->entries[access][(va / RV64_PAGE_BYTES) % RV64_TLB_ENTRIES];
+    return &c->tlb[access].entries[(va / RV64_PAGE_BYTES) % RV64_TLB_ENTRIES];
 }
 
 // The host's address of a guest virtual one whose page is in the cache, or NULL. Not for what crosses the page's end.
-static inline void *rv64_tlb_hit(struct rv64_tlb *tlb, enum rv64_access access, uint64_t va)
+static inline void *rv64_tlb_hit(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
-    const struct rv64_tlb_entry *e = rv64_tlb_entry(tlb, access, va);
-    if (__builtin_expect(e->tag == ((va & RV64_PAGE_MASK) | tlb->context[access]), 1))
+    const struct rv64_tlb_entry *e = rv64_tlb_entry(c, access, va);
+    if (__builtin_expect(e->tag == (va & RV64_PAGE_MASK), 1))
         return (void *)(uintptr_t)(va + e->addend);
     return NULL;
+}
+
+static inline struct rv64_jump *rv64_jump_slot(struct rv64_context *c, uint64_t pc)
+{
+    return &c->jumps[(pc / 2 ^ pc / RV64_PAGE_BYTES) % RV64_JUMPS];
 }
 
 static inline bool rv64_crosses_page(uint64_t va, unsigned size)
@@ -66,13 +99,16 @@ RV64_UNALIGNED(uint32_t);
 RV64_UNALIGNED(uint64_t);
 #undef RV64_UNALIGNED
 
-struct rv64_tlb *rv64_tlb_create(void);
-void rv64_tlb_destroy(struct rv64_tlb *tlb);
-void rv64_tlb_flush(struct rv64_tlb *tlb);
-void rv64_tlb_flush_writes(struct rv64_tlb *tlb);
-void rv64_tlb_flush_page(struct rv64_tlb *tlb, uint64_t va);
-void rv64_tlb_flush_asid(struct rv64_vcpu *v, uint64_t asid);
-// After satp, privilege, SUM or MXR changed.
+struct rv64_mmu *rv64_mmu_create(void);
+void rv64_mmu_destroy(struct rv64_mmu *mmu);
+void rv64_mmu_flush(struct rv64_vcpu *v);
+void rv64_mmu_flush_writes(struct rv64_vcpu *v);
+void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va);
+void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid);
+void rv64_mmu_flush_jumps(struct rv64_vcpu *v); // translated code was thrown away, or is to be compared with memory
+void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code);
+void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global);
+// After satp, privilege, SUM or MXR changed: takes the context that fits.
 void rv64_mmu_context(struct rv64_vcpu *v);
 
 // These return false (NULL) with trap_cause and trap_value set when the access faults.

@@ -91,7 +91,8 @@ enum { RV64_IRQ_SOFTWARE = 1, RV64_IRQ_TIMER = 5, RV64_IRQ_EXTERNAL = 9 };
 
 struct rv64_engine;
 struct rv64_block_cache; // blocks.c
-struct rv64_tlb;         // mmu.h
+struct rv64_mmu; // mmu.h
+struct rv64_context;
 
 struct rv64_fence { // what a hart is asked to forget
     enum { RV64_FENCE_I, RV64_FENCE_VMA, RV64_FENCE_VMA_ASID } kind;
@@ -136,7 +137,8 @@ struct rv64_vcpu {
 
     struct rv64_engine *engine;
     unsigned id; // = hartid
-    struct rv64_tlb *tlb;
+    struct rv64_mmu *mmu;
+    struct rv64_context *context; // of mmu: the one in use
     struct rv64_block_cache *blocks;
 
     // Waiting (wfi, stopped, suspended): `lock` and `wake` guard what follows but where it is atomic.
@@ -193,7 +195,6 @@ struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus);
 void rv64_blocks_destroy(struct rv64_block_cache *c);
 void rv64_blocks_fence(struct rv64_block_cache *c); // fence.i: code is compared with memory before it is used again
 void rv64_blocks_flush(struct rv64_block_cache *c);
-void rv64_blocks_flush_lookup(struct rv64_block_cache *c); // the translation of addresses changed
 
 // --- interp.c
 // Runs the guest until attention is set, the hart waits (wfi) or its hart_state is no longer STARTED. True: it waits.

@@ -59,7 +59,7 @@ int rv64_vcpu_state(struct rv64_vcpu *v, struct state *s)
     if (state_failed(s))
         v->satp = v->priv = 0; // harmless until it is thrown away
     v->reserved_addr = ~0ull;
-    rv64_tlb_flush(v->tlb);
+    rv64_mmu_flush(v);
     rv64_blocks_flush(v->blocks);
     rv64_mmu_context(v);
     atomic_fetch_or(&v->attention, RV64_ATTN_INTERRUPT);

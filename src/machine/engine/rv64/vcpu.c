@@ -118,8 +118,7 @@ static void start_hart(struct rv64_vcpu *v)
     v->satp = 0;
     v->sstatus &= ~RV64_SSTATUS_SIE;
     v->reserved_addr = ~0ull;
-    rv64_tlb_flush(v->tlb);
-    rv64_blocks_flush_lookup(v->blocks);
+    rv64_mmu_flush(v);
     rv64_mmu_context(v);
     atomic_store(&v->hart_state, RV64_HART_STARTED);
 }
@@ -216,7 +215,7 @@ static void vcpu_destroy(struct rv64_vcpu *v)
         return;
     rv64_sbi_fini(v);
     rv64_blocks_destroy(v->blocks);
-    rv64_tlb_destroy(v->tlb);
+    rv64_mmu_destroy(v->mmu);
     pthread_cond_destroy(&v->fences.done);
     pthread_cond_destroy(&v->wake);
     pthread_mutex_destroy(&v->lock);
@@ -239,7 +238,7 @@ static void vcpu_reset(struct rv64_vcpu *v)
     atomic_fetch_and(&v->attention, (uint32_t)RV64_ATTN_KICK); // which is never lost
     rv64_imsic_reset(v);
     rv64_sbi_reset(v);
-    rv64_tlb_flush(v->tlb);
+    rv64_mmu_flush(v);
     rv64_blocks_flush(v->blocks);
     rv64_mmu_context(v);
 }
@@ -259,9 +258,9 @@ static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
     pthread_cond_init(&v->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&v->fences.done, NULL);
-    v->tlb = rv64_tlb_create();
+    v->mmu = rv64_mmu_create();
     v->blocks = rv64_blocks_create(e->config.n_vcpus);
-    if (!v->tlb || !v->blocks || rv64_sbi_init(v) != 0) {
+    if (!v->mmu || !v->blocks || rv64_sbi_init(v) != 0) {
         vcpu_destroy(v);
         return NULL;
     }
@@ -363,7 +362,7 @@ static int dirty_log(struct engine *engine, unsigned region, uint64_t *bitmap, s
     for (size_t i = 0; i < words; i++)
         bitmap[i] = atomic_exchange_explicit(&e->dirty[region][i], 0, memory_order_relaxed);
     for (unsigned i = 0; i < e->config.n_vcpus; i++)
-        rv64_tlb_flush_writes(e->vcpus[i]->tlb); // so that the next write to each page is seen
+        rv64_mmu_flush_writes(e->vcpus[i]); // so that the next write to each page is seen
     return 0;
 }
 

@@ -1,0 +1,250 @@
+// What a vcpu knows of its address spaces (mmu.h): contexts are taken, filled with jumps, emptied. On the vcpu's thread.
+#include "machine/engine/rv64/mmu.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define SATP_SPACE(satp) ((satp) >> 44) // mode and ASID
+#define SPACE_ASID(space) ((space)&0xffff)
+#define SPACE_MODE(space) ((space) >> 16)
+#define EMPTY 1ull
+
+static void flush_tlb(struct rv64_tlb *tlb)
+{
+    if (tlb->n_filled <= RV64_TLB_FILLED_MAX) {
+        for (unsigned i = 0; i < tlb->n_filled; i++)
+            tlb->entries[tlb->filled[i]].tag = EMPTY;
+    } else {
+        for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
+            tlb->entries[i].tag = EMPTY;
+    }
+    tlb->n_filled = 0;
+    if (tlb->has_superpages)
+        memset(tlb->superpages, 0, sizeof(tlb->superpages));
+    tlb->has_superpages = tlb->has_local = false;
+}
+
+static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
+{
+    uint64_t any = 0;
+    for (unsigned i = 0; i < sizeof(c->jump_pages) / sizeof(c->jump_pages[0]); i++) {
+        any |= c->jump_pages[i];
+        c->jump_pages[i] = 0;
+    }
+    if (any)
+        for (unsigned i = 0; i < RV64_JUMPS; i++)
+            c->jumps[i].pc = EMPTY;
+    c->serial = ++mmu->serials;
+}
+
+static void flush_code(struct rv64_mmu *mmu, struct rv64_context *c)
+{
+    flush_tlb(&c->tlb[RV64_EXECUTE]);
+    flush_jumps(mmu, c);
+}
+
+static void flush(struct rv64_mmu *mmu, struct rv64_context *c)
+{
+    flush_tlb(&c->tlb[RV64_READ]);
+    flush_tlb(&c->tlb[RV64_WRITE]);
+    flush_code(mmu, c);
+}
+
+static void flush_local(struct rv64_mmu *mmu, struct rv64_context *c)
+{
+    for (unsigned access = RV64_READ; access <= RV64_WRITE; access++)
+        if (c->tlb[access].has_local)
+            flush_tlb(&c->tlb[access]);
+    if (c->tlb[RV64_EXECUTE].has_local)
+        flush_code(mmu, c);
+}
+
+// A filter of 512 bits: which one stands for a number.
+static unsigned filter_bit(uint64_t number)
+{
+    return (unsigned)(number * 0x9e3779b97f4a7c15ull >> 55);
+}
+
+static void filter_set(uint64_t filter[static 8], uint64_t number)
+{
+    filter[filter_bit(number) / 64] |= 1ull << filter_bit(number) % 64;
+}
+
+static bool filter_test(const uint64_t filter[static 8], uint64_t number)
+{
+    return filter[filter_bit(number) / 64] >> filter_bit(number) % 64 & 1;
+}
+
+#define N_CONTEXTS (3 + RV64_USER_CONTEXTS)
+static struct rv64_context *context_at(struct rv64_mmu *mmu, unsigned i)
+{
+    struct rv64_context *const fixed[] = {&mmu->supervisor, &mmu->supervisor_sum, &mmu->odd};
+    return i < 3 ? fixed[i] : &mmu->user[i - 3];
+}
+
+struct rv64_mmu *rv64_mmu_create(void)
+{
+    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first slots would take zero for an address.
+    struct rv64_mmu *mmu = mmap(NULL, sizeof(*mmu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mmu == MAP_FAILED)
+        return NULL;
+    for (unsigned i = 0; i < N_CONTEXTS; i++) {
+        struct rv64_context *c = context_at(mmu, i);
+        for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
+            c->tlb[access].entries[0].tag = EMPTY;
+        c->jumps[0].pc = EMPTY;
+        c->serial = ++mmu->serials;
+    }
+    mmu->current_user = &mmu->user[0];
+    return mmu;
+}
+
+void rv64_mmu_destroy(struct rv64_mmu *mmu)
+{
+    if (mmu)
+        munmap(mmu, sizeof(*mmu));
+}
+
+// --- Forgetting
+
+void rv64_mmu_flush(struct rv64_vcpu *v)
+{
+    for (unsigned i = 0; i < N_CONTEXTS; i++)
+        flush(v->mmu, context_at(v->mmu, i));
+}
+
+void rv64_mmu_flush_writes(struct rv64_vcpu *v)
+{
+    for (unsigned i = 0; i < N_CONTEXTS; i++)
+        flush_tlb(&context_at(v->mmu, i)->tlb[RV64_WRITE]);
+}
+
+void rv64_mmu_flush_jumps(struct rv64_vcpu *v)
+{
+    for (unsigned i = 0; i < N_CONTEXTS; i++)
+        flush_jumps(v->mmu, context_at(v->mmu, i));
+}
+
+static const uint8_t leaf_shifts[] = {16, 21, 30, 39, 48};
+
+static bool may_have_superpage(const struct rv64_tlb *tlb, uint64_t va)
+{
+    for (unsigned i = 0; i < sizeof(leaf_shifts); i++)
+        if (filter_test(tlb->superpages, va >> leaf_shifts[i]))
+            return true;
+    return false;
+}
+
+static void flush_tlb_page(struct rv64_tlb *tlb, uint64_t va)
+{
+    struct rv64_tlb_entry *e = &tlb->entries[va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES];
+    if (e->tag == (va & RV64_PAGE_MASK))
+        e->tag = EMPTY;
+    if (!tlb->has_superpages || !may_have_superpage(tlb, va))
+        return;
+    // An entry is a fragment of a leaf, and all fragments of the leaf that maps va must go.
+    for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
+        if (((tlb->entries[i].tag & ~EMPTY) ^ va) >> tlb->leaf_shift[i] == 0)
+            tlb->entries[i].tag = EMPTY;
+}
+
+// Forgets what maps va, in any address space: more than asked for is allowed.
+void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va)
+{
+    for (unsigned i = 0; i < N_CONTEXTS; i++) {
+        struct rv64_context *c = context_at(v->mmu, i);
+        const struct rv64_tlb *code = &c->tlb[RV64_EXECUTE];
+        bool had_code = filter_test(c->jump_pages, va / RV64_PAGE_BYTES) || (code->has_superpages && may_have_superpage(code, va));
+        for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
+            flush_tlb_page(&c->tlb[access], va);
+        if (had_code)
+            flush_jumps(v->mmu, c);
+        else
+            c->serial = ++v->mmu->serials;
+    }
+}
+
+void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid)
+{
+    for (unsigned i = 0; i < N_CONTEXTS; i++) {
+        struct rv64_context *c = context_at(v->mmu, i);
+        if (SPACE_ASID(c->space) == (asid & 0xffff))
+            flush_local(v->mmu, c);
+    }
+}
+
+// --- Filling
+
+void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
+{
+    filter_set(c->jump_pages, pc / RV64_PAGE_BYTES);
+    *rv64_jump_slot(c, pc) = (struct rv64_jump){.pc = pc, .code = code};
+}
+
+void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global)
+{
+    struct rv64_tlb *tlb = &c->tlb[access];
+    unsigned i = va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES;
+    tlb->entries[i] = (struct rv64_tlb_entry){.tag = va & RV64_PAGE_MASK, .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
+    tlb->leaf_shift[i] = (uint8_t)leaf_shift;
+    if (tlb->n_filled < RV64_TLB_FILLED_MAX)
+        tlb->filled[tlb->n_filled] = (uint16_t)i;
+    if (tlb->n_filled <= RV64_TLB_FILLED_MAX)
+        tlb->n_filled++;
+    tlb->has_local |= !global;
+    if (leaf_shift > 12) {
+        tlb->has_superpages = true;
+        filter_set(tlb->superpages, va >> leaf_shift);
+    }
+}
+
+// --- Taking
+
+static void take(struct rv64_vcpu *v, struct rv64_context *c, uint64_t space)
+{
+    if (c->space != space) {
+        if (SPACE_MODE(c->space) != SPACE_MODE(space))
+            flush(v->mmu, c); // what is global is so among spaces of one mode
+        else
+            flush_local(v->mmu, c);
+        c->space = space;
+    }
+    v->context = c;
+}
+
+static struct rv64_context *user_context(struct rv64_mmu *mmu, uint64_t space)
+{
+    struct rv64_context *oldest = &mmu->user[0];
+    if (mmu->current_user->space == space)
+        return mmu->current_user;
+    for (unsigned i = 0; i < RV64_USER_CONTEXTS; i++) {
+        struct rv64_context *c = &mmu->user[i];
+        if (c->space == space) {
+            oldest = c;
+            break;
+        }
+        if (c->used < oldest->used)
+            oldest = c;
+    }
+    oldest->used = ++mmu->uses;
+    mmu->current_user = oldest;
+    return oldest;
+}
+
+void rv64_mmu_context(struct rv64_vcpu *v)
+{
+    struct rv64_mmu *mmu = v->mmu;
+    uint64_t space = SATP_SPACE(v->satp) >> 16 ? SATP_SPACE(v->satp) : 0;
+    bool sum = v->sstatus & RV64_SSTATUS_SUM;
+    if (v->sstatus & RV64_SSTATUS_MXR) {
+        unsigned rights = v->priv == RV64_U ? 0 : sum ? 2 : 1;
+        if (mmu->odd_rights != rights)
+            flush(mmu, &mmu->odd);
+        mmu->odd_rights = rights;
+        take(v, &mmu->odd, space);
+    } else if (v->priv == RV64_U) {
+        take(v, user_context(mmu, space), space);
+    } else {
+        take(v, sum ? &mmu->supervisor_sum : &mmu->supervisor, space);
+    }
+}

@@ -39,6 +39,7 @@ struct engine_config {
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
+    bool interpret; // no translator (rv64)
 };
 
 struct engine_counters { // of one vcpu, since its creation

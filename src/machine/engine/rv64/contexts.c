@@ -84,14 +84,15 @@ static struct rv64_context *context_at(struct rv64_mmu *mmu, unsigned i)
 
 struct rv64_mmu *rv64_mmu_create(void)
 {
-    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first slots would take zero for an address.
+    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first slots would take zero for an address, and the
+    // last, where translated code looks for what begins before address 0 and ends behind it.
     struct rv64_mmu *mmu = mmap(NULL, sizeof(*mmu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mmu == MAP_FAILED)
         return NULL;
     for (unsigned i = 0; i < N_CONTEXTS; i++) {
         struct rv64_context *c = context_at(mmu, i);
         for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
-            c->tlb[access].entries[0].tag = EMPTY;
+            c->tlb[access].entries[0].tag = c->tlb[access].entries[RV64_TLB_ENTRIES - 1].tag = EMPTY;
         c->jumps[0].pc = EMPTY;
         c->serial = ++mmu->serials;
     }

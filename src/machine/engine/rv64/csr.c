@@ -203,6 +203,7 @@ static bool csr_write(struct rv64_vcpu *v, unsigned csr, uint64_t value)
         return true;
     case CSR_SIE:
         v->sie = value & SIE_WRITABLE;
+        rv64_timer_update(v);
         interrupts_changed(v);
         return true;
     case CSR_STVEC:
@@ -228,6 +229,7 @@ static bool csr_write(struct rv64_vcpu *v, unsigned csr, uint64_t value)
         return true;
     case CSR_STIMECMP:
         v->stimecmp = value;
+        rv64_timer_update(v);
         interrupts_changed(v);
         return true;
     case CSR_SISELECT:

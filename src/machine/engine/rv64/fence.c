@@ -3,14 +3,22 @@
 // A request is put into the other hart's queue under its lock and waited for only while that hart is in the guest. A hart that
 // waits for another has left the guest itself, so that no circle of waiting can close.
 #include "machine/engine/rv64/mmu.h"
+#include "machine/engine/rv64/translator.h"
 
 // Above this many pages forgetting everything is cheaper.
 #define PAGES_MAX 64
 
+static void fence_code(struct rv64_vcpu *v)
+{
+    rv64_blocks_fence(v->blocks);
+    if (v->engine->code)
+        rv64_code_fence(v);
+}
+
 void rv64_fence_local(struct rv64_vcpu *v, const struct rv64_fence *fence)
 {
     if (fence->kind == RV64_FENCE_I) {
-        rv64_blocks_fence(v->blocks);
+        fence_code(v);
         return;
     }
     bool all = (fence->start == 0 && fence->size == 0) || fence->size == ~0ull || fence->size > PAGES_MAX * RV64_PAGE_BYTES;
@@ -30,7 +38,7 @@ static void serve(struct rv64_vcpu *v)
 {
     struct rv64_fence_queue *q = &v->fences;
     if (q->overflow) {
-        rv64_blocks_fence(v->blocks);
+        fence_code(v);
         rv64_mmu_flush(v);
     } else {
         for (unsigned i = 0; i < q->n_pending; i++)

@@ -77,6 +77,11 @@ static void fence_vma(struct rv64_vcpu *v, const struct rv64_insn *insn)
     rv64_fence_local(v, &fence);
 }
 
+static void fence_i(struct rv64_vcpu *v)
+{
+    rv64_fence_local(v, &(struct rv64_fence){.kind = RV64_FENCE_I});
+}
+
 // False: the call faulted on guest memory and is a trap instead.
 static bool call_sbi(struct rv64_vcpu *v)
 {
@@ -301,7 +306,8 @@ static void check_timer(struct rv64_vcpu *v)
         goto *labels[insn->op];                                                                                                    \
     }
 
-RV64_GUEST_RACES bool rv64_interpret(struct rv64_vcpu *v)
+// `only`: that one instruction, which is at v->pc, and RV64_OP_end behind it; NULL: block after block.
+static RV64_GUEST_RACES bool interpret(struct rv64_vcpu *v, const struct rv64_insn *only, unsigned blocks)
 {
     static const void *const labels[RV64_OPS_ALL] = {
 #define COMPRESSED(...)
@@ -315,12 +321,21 @@ RV64_GUEST_RACES bool rv64_interpret(struct rv64_vcpu *v)
     };
 
     const struct rv64_block_cache *cache = v->blocks;
-    struct rv64_block *block;
+    struct rv64_block *block = NULL;
     const struct rv64_insn *insn, *first;
     uint64_t base, context;
     unsigned link, budget = BLOCKS_PER_TIMER_CHECK;
+    bool bounded = blocks != 0;
 
+    if (only) {
+        base = v->pc;
+        context = v->context->serial;
+        insn = first = only;
+        goto *labels[insn->op];
+    }
 lookup:
+    if (unlikely(only))
+        return false;
     if (unlikely(--budget == 0)) {
         budget = BLOCKS_PER_TIMER_CHECK;
         check_timer(v);
@@ -333,6 +348,8 @@ lookup:
         goto lookup;
     }
 enter:
+    if (unlikely(bounded) && blocks-- == 0)
+        return false;
     base = v->pc;
     context = v->context->serial;
     insn = first = block->insns;
@@ -368,6 +385,8 @@ system_done:
 linked:
     COUNT(1);
 linked_counted:
+    if (unlikely(only))
+        return false;
     if (unlikely(--budget == 0)) {
         budget = BLOCKS_PER_TIMER_CHECK;
         check_timer(v);
@@ -384,4 +403,18 @@ linked_counted:
         goto enter;
     rv64_trap(v, v->trap_cause, v->trap_value);
     goto lookup;
+}
+
+bool rv64_interpret(struct rv64_vcpu *v, unsigned blocks)
+{
+    return interpret(v, NULL, blocks);
+}
+
+bool rv64_interpret_one(struct rv64_vcpu *v, const struct rv64_insn *insn)
+{
+    struct rv64_insn pair[2] = {*insn, {.op = RV64_OP_end, .offset = (uint16_t)rv64_length(insn->raw)}};
+    pair[0].offset = 0;
+    if (insn->op < RV64_OPS && rv64_insn_table[insn->op].operands[0] == 'd' && insn->rd == 0)
+        pair[0].rd = 32; // see decode_at() of blocks.c
+    return interpret(v, pair, 0);
 }

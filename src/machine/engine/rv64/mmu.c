@@ -185,9 +185,10 @@ static uint8_t *ram_at(struct rv64_vcpu *v, uint64_t va, enum rv64_access access
 
 // --- Accesses
 
-static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, enum rv64_access access, uint64_t *value)
+static bool mmio(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access, uint64_t *value)
 {
     const struct rv64_engine *e = v->engine;
+    uint64_t pa = v->device_pa;
     rv64_count(&v->counters.mmio_exits, 1);
     if (pa & (size - 1))
         return fault(v, va, access, false); // devices take aligned accesses only
@@ -205,6 +206,16 @@ static bool mmio(struct rv64_vcpu *v, uint64_t va, uint64_t pa, unsigned size, e
     const struct engine_host *host = &e->config.host;
     int ret = access == RV64_READ ? host->mmio_read(host->arg, pa, size, value) : host->mmio_write(host->arg, pa, size, *value);
     return ret ? fault(v, va, access, false) : true;
+}
+
+bool rv64_load_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
+{
+    return mmio(v, va, size, RV64_READ, value);
+}
+
+bool rv64_store_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
+{
+    return mmio(v, va, size, RV64_WRITE, &value);
 }
 
 // Aligned accesses are single ones, as other harts see them.
@@ -251,7 +262,13 @@ static bool split(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, uin
     return parts[1] != NULL;
 }
 
-bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
+static void copy_bytes(uint8_t *to, const uint8_t *from, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        to[i] = from[i];
+}
+
+bool rv64_load_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value, bool *device)
 {
     *value = 0;
     if (rv64_crosses_page(va, size)) {
@@ -259,39 +276,49 @@ bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
         unsigned first;
         if (!split(v, va, RV64_READ, parts, &first))
             return false;
-        memcpy(value, parts[0], first);
-        memcpy((uint8_t *)value + first, parts[1], size - first);
+        copy_bytes((uint8_t *)value, parts[0], first);
+        copy_bytes((uint8_t *)value + first, parts[1], size - first);
         return true;
     }
     uint8_t *host;
-    uint64_t pa;
-    if (!resolve(v, va, RV64_READ, &host, &pa))
+    if (!resolve(v, va, RV64_READ, &host, &v->device_pa))
         return false;
-    if (!host)
-        return mmio(v, va, pa, size, RV64_READ, value);
-    *value = ram_read(host, size);
-    return true;
+    *device = !host;
+    if (host)
+        *value = ram_read(host, size);
+    return host;
 }
 
-bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
+bool rv64_store_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value, bool *device)
 {
     if (rv64_crosses_page(va, size)) {
         uint8_t *parts[2];
         unsigned first;
         if (!split(v, va, RV64_WRITE, parts, &first))
             return false;
-        memcpy(parts[0], &value, first);
-        memcpy(parts[1], (uint8_t *)&value + first, size - first);
+        copy_bytes(parts[0], (const uint8_t *)&value, first);
+        copy_bytes(parts[1], (const uint8_t *)&value + first, size - first);
         return true;
     }
     uint8_t *host;
-    uint64_t pa;
-    if (!resolve(v, va, RV64_WRITE, &host, &pa))
+    if (!resolve(v, va, RV64_WRITE, &host, &v->device_pa))
         return false;
-    if (!host)
-        return mmio(v, va, pa, size, RV64_WRITE, &value);
-    ram_write(host, size, value);
-    return true;
+    *device = !host;
+    if (host)
+        ram_write(host, size, value);
+    return host;
+}
+
+bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value)
+{
+    bool device = false;
+    return rv64_load_ram(v, va, size, value, &device) || (device && rv64_load_device(v, va, size, value));
+}
+
+bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
+{
+    bool device = false;
+    return rv64_store_ram(v, va, size, value, &device) || (device && rv64_store_device(v, va, size, value));
 }
 
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access)

@@ -114,6 +114,11 @@ void rv64_mmu_context(struct rv64_vcpu *v);
 // These return false (NULL) with trap_cause and trap_value set when the access faults.
 bool rv64_load(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value);
 bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value);
+// The same in two parts: what is RAM, and when `*device` was set, the device behind v->device_pa.
+bool rv64_load_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value, bool *device);
+bool rv64_store_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value, bool *device);
+bool rv64_load_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value);
+bool rv64_store_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value);
 // RAM for an atomic access of `size` bytes; va must be aligned.
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access);
 // RAM that holds the code at va.

@@ -5,6 +5,9 @@
 // blocks.c     the cache of decoded blocks
 // interp.c     runs decoded blocks by the table's meanings
 // mmu.c        Sv39, Sv48, Sv57 page walks; the vcpu's translation caches; guest memory access (mmu.h)
+// contexts.c   what is known of each address space
+// translator.h translated code, in x86_64/
+// timer.c      the host's timer behind stimecmp
 // fence.c      fences on this hart and on others
 // csr.c        control and status registers
 // trap.c       exceptions, interrupts, sret
@@ -24,6 +27,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #define RV64_TIMEBASE_HZ 10000000u // one tick of `time` is 100 ns
 
@@ -91,7 +95,8 @@ enum { RV64_IRQ_SOFTWARE = 1, RV64_IRQ_TIMER = 5, RV64_IRQ_EXTERNAL = 9 };
 
 struct rv64_engine;
 struct rv64_block_cache; // blocks.c
-struct rv64_mmu; // mmu.h
+struct rv64_code;        // x86_64/code.h
+struct rv64_mmu;         // mmu.h
 struct rv64_context;
 
 struct rv64_fence { // what a hart is asked to forget
@@ -117,9 +122,11 @@ struct rv64_imsic {        // one S-level interrupt file; eip is set by any thre
     _Atomic uint32_t eidelivery, eithreshold;
 };
 
+#define RV64_COUNTS_MAX 65
+
 struct rv64_vcpu {
     // Hot: what instructions touch.
-    uint64_t x[33]; // x[0] is always 0; x[32] swallows what instructions write to x0
+    _Alignas(64) uint64_t x[33]; // x[0] is always 0; x[32] swallows what instructions write to x0
     uint64_t f[32]; // NaN-boxed when single
     uint64_t pc;
     uint8_t fflags, frm;
@@ -130,6 +137,19 @@ struct rv64_vcpu {
     uint64_t reserved_value;
     uint64_t instret;                // instructions retired
     uint64_t trap_cause, trap_value; // of the exception that a failed access asks for
+    uint64_t device_pa; // where the last access went that was not to RAM
+    // Translated code's own: x86_64/translate.h.
+    uint64_t page;       // virtual address of the page whose code runs
+    uint64_t host_stack; // C's, while translated code runs
+    uint32_t fp_loaded;
+    uint32_t mxcsr, mxcsr_clear;
+    uint32_t access_at;
+    uint64_t access_va, access_value;
+    uint32_t interpret_blocks; // left to the interpreter before translated code goes on
+    bool waits;
+    uint64_t code_fence, code_epoch;
+    uint8_t fflags_of_mxcsr[64];
+    _Alignas(16) uint64_t counts[RV64_COUNTS_MAX + 1][2]; // {n, 0}
     // Supervisor registers.
     uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;
     _Atomic uint64_t sip; // software and (without AIA) external bits set by others; the timer bit is computed from stimecmp
@@ -151,6 +171,10 @@ struct rv64_vcpu {
     bool suspend_retentive;            // while SUSPENDED: go on where it stood, do not start anew at start_addr
     struct rv64_fence_queue fences;
 
+    // The host's timer for stimecmp: timer.c.
+    timer_t timer;
+    pid_t timer_thread; // whom it interrupts; 0: there is none yet
+    _Atomic uint64_t timer_until_ns;
     jmp_buf sbi_fault; // where rv64_load_supervisor() goes when an access of rv64_sbi_call() faults
     // Counters of the performance monitoring extension, SBI 2.0 section 11: pmu.c.
     struct rv64_pmu *pmu;
@@ -161,6 +185,7 @@ struct rv64_engine {
     struct engine engine; // first
     struct engine_config config;
     struct rv64_vcpu *vcpus[ENGINE_VCPUS_MAX];
+    struct rv64_code *code; // translated code; NULL: the interpreter runs everything
     // Guest time = host monotonic time + time_offset_ns while the clock runs, else time_stopped_ns.
     uint64_t time_offset_ns, time_stopped_ns;
     _Atomic bool time_running;
@@ -182,7 +207,15 @@ void rv64_attention(struct rv64_vcpu *v, uint32_t bits); // sets bits and wakes 
 // Ends the machine: all vcpus leave run() with this exit. reason may be NULL.
 void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason);
 
+// When `time` will be `ticks`, on CLOCK_MONOTONIC; false: never, the clock stands or that is too far away.
+bool rv64_host_time(const struct rv64_engine *e, uint64_t ticks, uint64_t *ns);
 bool rv64_wait(struct rv64_vcpu *v); // until an interrupt pends that sie enables (true) or attention is set (false)
+
+// --- timer.c
+int rv64_timers_init(struct tv_error *err);
+void rv64_timer_begin(struct rv64_vcpu *v);
+void rv64_timer_update(struct rv64_vcpu *v); // stimecmp or sie changed, or the timer may have come
+void rv64_timer_fini(struct rv64_vcpu *v);
 
 // --- save.c
 int rv64_vcpu_state(struct rv64_vcpu *v, struct state *s);
@@ -198,7 +231,11 @@ void rv64_blocks_flush(struct rv64_block_cache *c);
 
 // --- interp.c
 // Runs the guest until attention is set, the hart waits (wfi) or its hart_state is no longer STARTED. True: it waits.
-bool rv64_interpret(struct rv64_vcpu *v);
+// `blocks`: at most about so many blocks; 0: no bound.
+bool rv64_interpret(struct rv64_vcpu *v, unsigned blocks);
+// The instruction at v->pc alone. True: the hart waits.
+struct rv64_insn;
+bool rv64_interpret_one(struct rv64_vcpu *v, const struct rv64_insn *insn);
 
 // --- csr.c
 enum rv64_csr_op { RV64_CSR_WRITE, RV64_CSR_SET, RV64_CSR_CLEAR };

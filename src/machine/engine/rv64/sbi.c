@@ -81,6 +81,7 @@ static bool can_execute(const struct rv64_vcpu *v, uint64_t addr)
 static struct sbi_result set_timer(struct rv64_vcpu *v, uint64_t deadline)
 {
     v->stimecmp = deadline;
+    rv64_timer_update(v);
     rv64_pmu_event(v, SBI_FW_SET_TIMER);
     rv64_attention(v, RV64_ATTN_INTERRUPT);
     return success(0);

@@ -4,11 +4,13 @@
 // its lock and by rv64_attention().
 #include "base/clock.h"
 #include "machine/engine/rv64/mmu.h"
+#include "machine/engine/rv64/translator.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define NS_PER_TICK (NS_PER_S / RV64_TIMEBASE_HZ)
 #define WAIT_MAX_NS (3600 * NS_PER_S)
@@ -35,6 +37,15 @@ static uint64_t guest_time_ns(const struct rv64_engine *e)
 uint64_t rv64_time(const struct rv64_engine *e)
 {
     return guest_time_ns(e) / NS_PER_TICK;
+}
+
+bool rv64_host_time(const struct rv64_engine *e, uint64_t ticks, uint64_t *ns)
+{
+    if (ticks > UINT64_MAX / 2 / NS_PER_TICK || !atomic_load_explicit(&e->time_running, memory_order_acquire))
+        return false;
+    int64_t host_ns = (int64_t)(ticks * NS_PER_TICK - e->time_offset_ns);
+    *ns = host_ns > 0 ? (uint64_t)host_ns : 1; // before the host was started: long past
+    return true;
 }
 
 static void clock_start(struct engine *engine)
@@ -133,11 +144,33 @@ static void wait_suspended(struct rv64_vcpu *v)
         start_hart(v);
 }
 
-static void run_started(struct rv64_vcpu *v)
+static bool run_interpreted(struct rv64_vcpu *v)
 {
     rv64_guest_enter(v);
-    bool waits = rv64_interpret(v);
+    bool waits = rv64_interpret(v, v->interpret_blocks);
     rv64_guest_leave(v);
+    v->interpret_blocks = 0;
+    return waits;
+}
+
+static bool run_code(struct rv64_vcpu *v)
+{
+    rv64_code_make_room(v);
+    if (v->interpret_blocks)
+        return run_interpreted(v);
+    rv64_timer_begin(v);
+    rv64_timer_update(v);
+    rv64_code_begin(v->engine->code); // before it is in the guest, since others wait for who is
+    rv64_guest_enter(v);
+    bool waits = rv64_run_translated(v);
+    rv64_guest_leave(v);
+    rv64_code_end(v->engine->code);
+    return waits;
+}
+
+static void run_started(struct rv64_vcpu *v)
+{
+    bool waits = v->engine->code ? run_code(v) : run_interpreted(v);
     if (waits) {
         rv64_count(&v->counters.wfi, 1);
         rv64_wait(v);
@@ -209,17 +242,36 @@ static int raise_msi(struct engine *engine, uint64_t addr, uint32_t data)
 
 // --- Life
 
+// Translated code runs with the stack pointer at the vcpu, so there is a stack below it, and a page that nobody may touch.
+#define STACK_BYTES (256u * 1024)
+#define VCPU_BYTES ((sizeof(struct rv64_vcpu) + RV64_PAGE_BYTES - 1) & RV64_PAGE_MASK)
+
+static struct rv64_vcpu *vcpu_allocate(void)
+{
+    uint8_t *stack = mmap(NULL, STACK_BYTES + VCPU_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED)
+        return NULL;
+    mprotect(stack, RV64_PAGE_BYTES, PROT_NONE);
+    return (struct rv64_vcpu *)(void *)(stack + STACK_BYTES);
+}
+
+static void vcpu_free(struct rv64_vcpu *v)
+{
+    munmap((uint8_t *)v - STACK_BYTES, STACK_BYTES + VCPU_BYTES);
+}
+
 static void vcpu_destroy(struct rv64_vcpu *v)
 {
     if (!v)
         return;
+    rv64_timer_fini(v);
     rv64_sbi_fini(v);
     rv64_blocks_destroy(v->blocks);
     rv64_mmu_destroy(v->mmu);
     pthread_cond_destroy(&v->fences.done);
     pthread_cond_destroy(&v->wake);
     pthread_mutex_destroy(&v->lock);
-    free(v);
+    vcpu_free(v);
 }
 
 static void vcpu_reset(struct rv64_vcpu *v)
@@ -243,12 +295,24 @@ static void vcpu_reset(struct rv64_vcpu *v)
     rv64_mmu_context(v);
 }
 
+static void translator_init(struct rv64_vcpu *v)
+{
+    static const uint8_t flags[6] = {RV64_NV, 0, RV64_DZ, RV64_OF, RV64_UF, RV64_NX}; // by bit of MXCSR
+    for (unsigned mxcsr = 0; mxcsr < 64; mxcsr++)
+        for (unsigned bit = 0; bit < 6; bit++)
+            if (mxcsr >> bit & 1)
+                v->fflags_of_mxcsr[mxcsr] |= flags[bit];
+    for (unsigned n = 0; n <= RV64_COUNTS_MAX; n++)
+        v->counts[n][0] = n;
+    v->mxcsr_clear = 0x1f80; // round to nearest, all exceptions masked
+}
+
 static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
 {
-    struct rv64_vcpu *v = aligned_alloc(64, (sizeof(*v) + 63) & ~63ull);
+    struct rv64_vcpu *v = vcpu_allocate();
     if (!v)
         return NULL;
-    memset(v, 0, sizeof(*v));
+    translator_init(v);
     v->engine = e;
     v->id = id;
     pthread_mutex_init(&v->lock, NULL);
@@ -277,7 +341,22 @@ static void destroy(struct engine *engine)
         vcpu_destroy(e->vcpus[i]);
     for (unsigned i = 0; i < GUEST_REGIONS_MAX; i++)
         free((void *)e->dirty[i]);
+    rv64_code_destroy(e->code);
     free(e);
+}
+
+// A small machine is to cost little beyond its guest's memory.
+#define CODE_BYTES_MIN (4u << 20)
+#define CODE_BYTES_MAX (64u << 20)
+#define MEMORY_PER_CODE 64
+
+static size_t code_bytes(const struct engine_config *config)
+{
+    uint64_t ram = 0;
+    for (unsigned i = 0; i < config->mem->n_regions; i++)
+        ram += config->mem->regions[i].size_bytes;
+    uint64_t bytes = ram / MEMORY_PER_CODE;
+    return bytes < CODE_BYTES_MIN ? CODE_BYTES_MIN : bytes > CODE_BYTES_MAX ? CODE_BYTES_MAX : bytes;
 }
 
 static struct engine *create(const struct engine_config *config, struct tv_error *err)
@@ -294,6 +373,11 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->engine.ops = &engine_rv64;
     e->config = *config;
     e->outcome = -1;
+    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), err) != 0 || rv64_timers_init(err) != 0)) {
+        rv64_code_destroy(e->code);
+        free(e);
+        return NULL;
+    }
     for (unsigned i = 0; i < config->n_vcpus; i++) {
         e->vcpus[i] = vcpu_create(e, i);
         if (!e->vcpus[i]) {

@@ -1,0 +1,18 @@
+// The translator as the rest of the engine sees it. Hosts that have none use the interpreter alone.
+#pragma once
+
+#include "machine/engine/rv64/rv64.h"
+
+struct rv64_code;
+
+// *out: NULL where there is no translator, so that the interpreter runs everything.
+int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err);
+void rv64_code_destroy(struct rv64_code *c);
+// fence.i on this hart.
+void rv64_code_fence(struct rv64_vcpu *v);
+// Throws all code away if there was no room for more. Not between begin and end: waits for the other vcpus to be there.
+void rv64_code_make_room(struct rv64_vcpu *v);
+void rv64_code_begin(struct rv64_code *c);
+void rv64_code_end(struct rv64_code *c);
+// Like rv64_interpret(), by translated code.
+bool rv64_run_translated(struct rv64_vcpu *v);

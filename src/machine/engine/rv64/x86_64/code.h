@@ -1,0 +1,82 @@
+// Translated code: the memory it lives in, how it is found, and how it is thrown away. One for all vcpus of an engine.
+//
+// The memory is mapped twice, once to write and once to execute, and never both at one address. A block of code is found by where
+// the guest's instructions lie in RAM and by the privilege they run with; where they are mapped does not matter, since the code
+// takes its own virtual address from the vcpu. Blocks within one guest page jump to each other directly. Into another page code
+// goes by the jump table of the vcpu's context (mmu.h) and nothing else, so that what was reached by it is checked on the way in.
+//
+// Code goes stale as architecture allows: what a hart runs agreed with memory at some time since its last fence.i. That empties
+// the hart's jump tables, and the first jump into a page compares all the page's blocks with memory again.
+//
+// When the memory is full everything is thrown away at once; no vcpu is in translated code then.
+#pragma once
+
+#include "machine/engine/rv64/decode.h"
+#include "machine/engine/rv64/rv64.h"
+#include "machine/engine/rv64/x86_64/asm.h"
+
+#define CODE_PAGE_SLOTS 4096u
+#define CODE_BLOCK_SLOTS 32768u
+
+struct code_block {
+    struct code_block *next;         // of the same hash
+    struct code_block *next_in_page; // of the same guest page
+    const uint8_t *guest;            // where its instructions lie in RAM
+    const uint8_t *entry;            // by the jump table, with the virtual address in rax; as executed
+    const uint8_t *body;             // from within the page; as executed
+    const uint8_t *end;
+    uint16_t guest_bytes, n_insns;
+    uint8_t priv;
+    uint8_t copy[]; // of the guest's instructions as they were
+};
+
+struct code_page {
+    struct code_page *next; // of the same hash
+    const uint8_t *guest;
+    struct code_block *blocks;
+    uint64_t verified; // its blocks agreed with memory at this fence.i of the count below, or later
+};
+
+struct code_thunks { // pieces of code that all blocks use, as executed; thunks.c
+    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *step, *cross, *fp_load;
+    const uint8_t *load[4], *store[4]; // by log2 of the size
+};
+
+struct rv64_code {
+    uint8_t *write;         // the memory, as written
+    const uint8_t *execute; // and as executed
+    size_t bytes, used;
+    size_t thunk_bytes; // at its beginning, never thrown away
+    uint8_t *notes;     // blocks' and pages' descriptions, emptied together with the code
+    size_t notes_bytes, notes_used;
+    struct code_block *blocks[CODE_BLOCK_SLOTS];
+    struct code_page *pages[CODE_PAGE_SLOTS];
+    pthread_mutex_t lock;    // all of the above, and patching
+    pthread_rwlock_t in_use; // held for reading by a vcpu in translated code, for writing when code is thrown away
+    _Atomic uint64_t fences; // fence.i executed by any hart
+    _Atomic uint64_t epoch;  // how often everything was thrown away
+    _Atomic bool full;
+    bool chain; // blocks may jump to each other; false for an audit
+    struct code_thunks thunks;
+    uint64_t translated, translated_insns; // blocks and instructions, ever
+};
+
+// The address as executed of what stands at `write`, and the other way round.
+static inline const uint8_t *code_executed(const struct rv64_code *c, const uint8_t *write)
+{
+    return c->execute + (write - c->write);
+}
+
+static inline uint8_t *code_written(const struct rv64_code *c, const uint8_t *executed)
+{
+    return c->write + (executed - c->execute);
+}
+
+struct code_page *code_page(struct rv64_code *c, const uint8_t *guest); // made if need be; NULL: full
+// The block at `guest`, whose page was verified; NULL: there is none.
+struct code_block *code_find(const struct rv64_code *c, const uint8_t *guest, unsigned priv);
+// Compares the page's blocks with memory, if they were not since that fence.i, and forgets those of a page that has changed.
+void code_verify(struct rv64_code *c, struct code_page *page, uint64_t fence);
+// Memory for notes, zeroed; NULL: full.
+void *code_note(struct rv64_code *c, size_t bytes);
+void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b);

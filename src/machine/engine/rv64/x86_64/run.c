@@ -1,0 +1,176 @@
+// What translated code calls, and the way into it. On the vcpu's thread.
+//
+// "Light" functions are called with the guest's registers partly in the host's: they may not use vector registers (this file and
+// what it calls there are compiled without), nor look at x or f.
+#include "machine/engine/rv64/blocks.h"
+#include "machine/engine/rv64/translator.h"
+#include "machine/engine/rv64/x86_64/translate.h"
+
+static uint16_t read_half(const uint8_t *guest)
+{
+    return *(const volatile uint16_t *)(const void *)guest;
+}
+
+static bool crosses(uint64_t pc, const uint8_t *guest)
+{
+    return pc % RV64_PAGE_BYTES == RV64_PAGE_BYTES - 2 && rv64_length(read_half(guest)) == 4;
+}
+
+// The block at `guest`, checked or made; NULL: no room. With the lock held.
+static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest)
+{
+    struct rv64_code *c = v->engine->code;
+    struct code_page *page = code_page(c, guest);
+    struct code_block *b = NULL;
+    if (page) {
+        code_verify(c, page, v->code_fence);
+        b = code_find(c, guest, v->priv);
+        if (!b) {
+            b = translate(c, page, guest, v->priv);
+            rv64_count(&v->counters.blocks_decoded, 1);
+        }
+    }
+    if (!b)
+        atomic_store(&c->full, true);
+    return b;
+}
+
+// Where the code at v->pc lies, after whatever traps it takes to get there. NULL: attention is set.
+static const uint8_t *fetch(struct rv64_vcpu *v)
+{
+    const uint8_t *guest;
+    while (!(guest = rv64_fetch(v, v->pc))) {
+        if (atomic_load_explicit(&v->attention, memory_order_relaxed))
+            return NULL;
+        rv64_trap(v, v->trap_cause, v->trap_value);
+    }
+    return guest;
+}
+
+const void *run_jump(struct rv64_vcpu *v)
+{
+    struct rv64_code *c = v->engine->code;
+    const uint8_t *guest = fetch(v);
+    if (!guest)
+        return NULL;
+    if (crosses(v->pc, guest))
+        return c->thunks.cross;
+    pthread_mutex_lock(&c->lock);
+    struct code_block *b = block_at(v, guest);
+    pthread_mutex_unlock(&c->lock);
+    if (!b)
+        return NULL;
+    rv64_mmu_add_jump(v->context, v->pc, b->entry);
+    return b->entry;
+}
+
+const void *run_link(struct rv64_vcpu *v, uint32_t site)
+{
+    struct rv64_code *c = v->engine->code;
+    const void *entry = NULL;
+    uint64_t pc = v->pc;
+    const uint8_t *guest = fetch(v);
+    if (!guest)
+        return NULL;
+    if (crosses(v->pc, guest))
+        return c->thunks.cross;
+    pthread_mutex_lock(&c->lock);
+    struct code_block *b = block_at(v, guest);
+    if (b)
+        entry = b->entry;
+    if (b && v->pc == pc) {
+        uint8_t *at = c->write + site;
+        int32_t distance = (int32_t)(code_written(c, b->body) - (at + 4));
+        __atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return entry;
+}
+
+void run_trap(struct rv64_vcpu *v)
+{
+    rv64_trap(v, v->trap_cause, v->trap_value);
+}
+
+// --- Memory
+
+struct run_loaded run_load(struct rv64_vcpu *v, uint64_t va, unsigned size)
+{
+    struct run_loaded r = {0, ACCESS_DONE};
+    bool device = false;
+    if (!rv64_load_ram(v, va, size, &r.value, &device))
+        r.status = device ? ACCESS_DEVICE : ACCESS_FAULT;
+    return r;
+}
+
+uint64_t run_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned size)
+{
+    bool device = false;
+    if (rv64_store_ram(v, va, size, value, &device))
+        return ACCESS_DONE;
+    return device ? ACCESS_DEVICE : ACCESS_FAULT;
+}
+
+struct run_loaded run_device_load(struct rv64_vcpu *v, uint64_t va, unsigned size)
+{
+    struct run_loaded r = {0, ACCESS_DONE};
+    if (!rv64_load_device(v, va, size, &r.value))
+        r.status = ACCESS_FAULT;
+    return r;
+}
+
+uint64_t run_device_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned size)
+{
+    return rv64_store_device(v, va, size, value) ? ACCESS_DONE : ACCESS_FAULT;
+}
+
+// --- One instruction
+
+static enum run_next next_after(struct rv64_vcpu *v, bool waits)
+{
+    if (waits)
+        v->waits = true;
+    if (waits || atomic_load_explicit(&v->hart_state, memory_order_relaxed) != RV64_HART_STARTED ||
+        atomic_load_explicit(&v->attention, memory_order_relaxed))
+        return RUN_LEAVE;
+    return RUN_JUMP;
+}
+
+enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
+{
+    uint64_t serial = v->context->serial, next = v->pc + rv64_length(insn->raw);
+    bool waits = rv64_interpret_one(v, insn);
+    if (v->pc == next && serial == v->context->serial && !waits &&
+        !atomic_load_explicit(&v->attention, memory_order_relaxed) &&
+        atomic_load_explicit(&v->hart_state, memory_order_relaxed) == RV64_HART_STARTED)
+        return RUN_NEXT;
+    return next_after(v, waits);
+}
+
+enum run_next run_cross(struct rv64_vcpu *v)
+{
+    uint64_t pc = v->pc;
+    const uint8_t *low = rv64_fetch(v, pc);
+    uint32_t raw = low ? read_half(low) : 0;
+    const uint8_t *high = low ? rv64_fetch(v, pc + 2) : NULL;
+    if (!high) {
+        rv64_trap(v, v->trap_cause, v->trap_value);
+        return next_after(v, false);
+    }
+    struct rv64_insn insn;
+    rv64_decode(raw | (uint32_t)read_half(high) << 16, &insn);
+    return next_after(v, rv64_interpret_one(v, &insn));
+}
+
+bool rv64_run_translated(struct rv64_vcpu *v)
+{
+    struct rv64_code *c = v->engine->code;
+    uint64_t epoch = atomic_load(&c->epoch);
+    if (v->code_epoch != epoch)
+        rv64_mmu_flush_jumps(v);
+    v->code_epoch = epoch;
+    v->waits = false;
+    void (*enter)(struct rv64_vcpu *) = (void (*)(struct rv64_vcpu *))(uintptr_t)c->thunks.enter;
+    enter(v);
+    return v->waits;
+}

@@ -1,0 +1,120 @@
+// The translator: private header of this folder.
+//
+// asm.h        x86-64 instructions
+// code.c       memory for translated code; finding blocks; stale code
+// translate.c  a block: its instructions one after the other, its exits, what is out of line
+// integer.c    integer instructions
+// memory.c     loads, stores, atomics, through the translation cache
+// float.c      floating point
+// thunks.c     what all blocks use: the way in and out, calls of C
+// run.c        what translated code calls
+//
+// Registers while translated code runs:
+//   rsp        the vcpu. Below it there is a stack (vcpu.c), so that C can be called and signals taken as ever.
+//   r15        the context in use (mmu.h)
+//   xmm15      instructions retired
+//   rax rcx rdx, xmm0 xmm1   scratch, dead between two guest instructions
+//   the others hold guest registers, always the same (translate_home); what has no home is in the vcpu
+// The floating-point registers are in their homes only while v->fp_loaded. An instruction's results are in place when the next one
+// begins, so that every instruction is a precise place to trap.
+#pragma once
+
+#include "machine/engine/rv64/decode.h"
+#include "machine/engine/rv64/mmu.h"
+#include "machine/engine/rv64/x86_64/code.h"
+
+#include <stddef.h>
+
+#define TRANSLATE_INSNS_MAX 64
+#define TRANSLATE_COLD_MAX (TRANSLATE_INSNS_MAX * 3)
+// What a block can take at most, hot and cold.
+#define TRANSLATE_BYTES_MAX (TRANSLATE_INSNS_MAX * 320u)
+
+#define VCPU(field) ((int32_t)offsetof(struct rv64_vcpu, field))
+#define VCPU_X(r) (VCPU(x) + 8 * (int32_t)(r))
+#define VCPU_F(r) (VCPU(f) + 8 * (int32_t)(r))
+#define CONTEXT_TLB(access) ((int32_t)(offsetof(struct rv64_context, tlb) + (access) * sizeof(struct rv64_tlb)))
+#define CONTEXT_JUMPS ((int32_t)offsetof(struct rv64_context, jumps))
+
+// What goes on out of line, behind the block.
+enum cold_kind {
+    COLD_LINK,  // a direct jump whose target is not known yet
+    COLD_POLL,  // attention is set before an instruction
+    COLD_LOAD,  // the translation cache does not know the page
+    COLD_STORE, //
+    COLD_STEP,  // the interpreter carries out this one instruction
+    COLD_FP,    // the floating-point registers are not loaded
+    COLD_NAN,   // a result is NaN: the canonical one
+};
+
+struct cold {
+    enum cold_kind kind;
+    uint8_t *site; // the jump that comes here
+    uint8_t *back; // where to go on
+    const struct rv64_insn *insn;
+    unsigned pending; // instructions before it that are not counted
+    uint32_t target;  // LINK: offset in the page; NAN: whether a single
+    int reg;
+    bool fp_ready; // what was known of floating point
+};
+
+struct translator {
+    struct x86 x;
+    struct rv64_code *code;
+    const struct rv64_insn *insns; // in the notes; their `offset` counts from the page's beginning
+    unsigned n_insns;
+    unsigned pending; // instructions done and not yet counted
+    unsigned priv;
+    uint32_t start; // offset in the page of the first
+    uint8_t *body;
+    bool ended;    // control does not go on behind the last instruction
+    bool fp_ready; // known to be loaded here
+    uint32_t boxed; // floating-point registers known to hold a single
+    struct cold cold[TRANSLATE_COLD_MAX];
+    unsigned n_cold;
+};
+
+// The block at `guest`, made. NULL: no room.
+struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv);
+// Emit an instruction; false: not by this function.
+bool translate_integer(struct translator *t, const struct rv64_insn *insn);
+bool translate_memory(struct translator *t, const struct rv64_insn *insn);
+bool translate_float(struct translator *t, const struct rv64_insn *insn);
+
+// --- translate.c: words for the others
+struct cold *translate_cold(struct translator *t, enum cold_kind kind, uint8_t *site, const struct rv64_insn *insn);
+int translate_home(unsigned x);                                  // the host register of an integer register, or -1
+int translate_source(struct translator *t, unsigned x, int scratch); // a host register that holds it
+int translate_target(unsigned x);                                // its home, or RAX
+void translate_put(struct translator *t, unsigned x, int host);  // into x, wherever it is
+void translate_step(struct translator *t, const struct rv64_insn *insn);
+void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
+void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
+void translate_jcc_to(struct x86 *x, const struct rv64_code *c, unsigned cc, const uint8_t *thunk);
+void translate_slow_load(struct translator *t, const struct cold *c); // memory.c
+void translate_slow_store(struct translator *t, const struct cold *c);
+
+int translate_fp_home(unsigned f); // the xmm register of a floating-point register, or -1
+void translate_fp_need(struct translator *t, const struct rv64_insn *insn);
+
+// --- thunks.c
+void code_make_thunks(struct rv64_code *c);
+void thunk_jump(struct x86 *x, const uint8_t *miss_executed, const struct rv64_code *c); // with the pc in rax
+
+// --- run.c: called from translated code. "Light" ones may not use vector registers, nor look at x or f.
+enum run_next { RUN_NEXT, RUN_JUMP, RUN_LEAVE };
+const void *run_jump(struct rv64_vcpu *v);                      // light: the code at v->pc; NULL: leave
+const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there
+void run_trap(struct rv64_vcpu *v);                             // light
+enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
+enum run_next run_cross(struct rv64_vcpu *v); // one instruction that crosses the page's end
+
+struct run_loaded {
+    uint64_t value;
+    uint64_t status;
+};
+enum { ACCESS_DONE, ACCESS_FAULT, ACCESS_DEVICE }; // DEVICE: not RAM, to be asked for by the function that is not light
+struct run_loaded run_load(struct rv64_vcpu *v, uint64_t va, unsigned size); // light
+uint64_t run_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned size);
+struct run_loaded run_device_load(struct rv64_vcpu *v, uint64_t va, unsigned size);
+uint64_t run_device_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned size);

@@ -66,7 +66,9 @@ void rv64_timer_update(struct rv64_vcpu *v)
     if (!(v->sie & 1ull << RV64_IRQ_TIMER) || !v->timer_thread || !rv64_host_time(v->engine, v->stimecmp, &until_ns))
         return;
     if (until_ns <= clock_now_ns()) {
-        atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
+        // While interrupts are off nobody need look: whatever turns them on does.
+        if (v->priv == RV64_U || v->sstatus & RV64_SSTATUS_SIE)
+            atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
         return;
     }
     if (atomic_load_explicit(&v->timer_until_ns, memory_order_relaxed) <= until_ns)

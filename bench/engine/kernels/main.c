@@ -1,7 +1,9 @@
-// Runs the kernels that its arguments name and prints "kernel NAME SECONDS CHECKSUM" for each. As a guest's first program it gets
-// its arguments from the kernel's command line (after "--"), says first how long the guest has been up, and powers off in the end.
+// Runs the kernels that its arguments name and prints "kernel NAME SECONDS CHECKSUM" for each; a number among them says how often
+// those behind it run. As a guest's first program it gets its arguments from the kernel's command line (after "--", at most 32),
+// says first how long the guest has been up, and powers off in the end.
 #include "kernels.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,12 +103,13 @@ static int run_kernel(const char *name)
             return status;
         }
     printf("kernels: there is no kernel '%s'\n", name);
+    fflush(stdout);
     return 1;
 }
 
 int main(int count, char **arguments)
 {
-    int first_program = getpid() == 1, failed = 0;
+    int first_program = getpid() == 1, failed = 0, repeat = 1;
 
     program_path = arguments[0];
     if (count == 2 && !strcmp(arguments[1], JUST_END))
@@ -117,7 +120,11 @@ int main(int count, char **arguments)
         fflush(stdout);
     }
     for (int i = 1; i < count; i++)
-        failed |= run_kernel(arguments[i]);
+        if (isdigit(arguments[i][0]))
+            repeat = atoi(arguments[i]);
+        else
+            for (int n = 0; n < repeat; n++)
+                failed |= run_kernel(arguments[i]);
     if (first_program) {
         reboot(RB_POWER_OFF);
     }

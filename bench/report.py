@@ -2,38 +2,41 @@
 # What `met` says is computed here and nowhere else.
 import html
 import json
+import math
 import os
 import statistics
 
 
 def spread(values):
-    """How far the runs lie apart: (largest - smallest) / median."""
+    """How far the values lie apart: (largest - smallest) / median."""
     middle = statistics.median(values)
     return (max(values) - min(values)) / middle if middle else 0.0
 
 
-def figure(name, unit, ours, better, target, peer=None, peer_name=None, source=None):
+def figure(name, unit, ours, better, target, peer=None, peer_name=None, source=None, others=None):
     """
-    ours, peer: the runs' values. With a peer the target is of the ratio ours / peer, else of our own median.
-    source: where a figure without a peer on this machine gets its target from.
+    ours, peer: the runs' values, the n-th of both taken in the same turn. With a peer the target is of the ratio ours / peer (the median
+    of the turns' ratios: what a noisy machine does to a whole turn cancels out), else of our own median.
+    source: where a figure without a peer on this machine gets its target from. others: {name: values} that stand beside, unjudged.
     """
-    assert better in ("higher", "lower") and (peer or source)
+    assert better in ("higher", "lower") and (peer or source) and (not peer or len(peer) == len(ours))
     middle = statistics.median(ours)
-    peer_middle = statistics.median(peer) if peer else None
-    ratio = middle / peer_middle if peer_middle else None
+    ratios = [a / b for a, b in zip(ours, peer)] if peer and all(peer) else None
+    ratio = statistics.median(ratios) if ratios else None
     judged = middle if ratio is None else ratio
     result = {
         "name": name,
         "unit": unit,
         "ours": middle,
-        "peer": peer_middle,
+        "peer": statistics.median(peer) if peer else None,
         "peer_name": peer_name,
         "ratio": ratio,
         "target": target,
         "better": better,
         "met": judged >= target if better == "higher" else judged <= target,
-        "spread": max(spread(ours), spread(peer) if peer else 0.0),
+        "spread": spread(ratios or ours),
         "runs": {"ours": ours, "peer": peer or []},
+        "others": {who: {"median": statistics.median(values), "runs": values} for who, values in (others or {}).items()},
     }
     if source:
         result["source"] = source
@@ -61,16 +64,17 @@ def table(figures):
 
 
 def plot(f):
-    """Each run a dot, the medians as lines; ours above, the peer below."""
+    """Each run a dot, the medians as lines; ours above, the peer and the others below."""
     rows = [("ours", f["runs"]["ours"], f["ours"])]
     if f["runs"]["peer"]:
         rows.append((f["peer_name"], f["runs"]["peer"], f["peer"]))
+    rows += [(who, other["runs"], other["median"]) for who, other in f["others"].items()]
     most = max(max(values) for _, values, _ in rows) * 1.05 or 1.0
     parts = []
     for n, (label, values, middle) in enumerate(rows):
         y = 16 + 24 * n
         colour = "#0a5" if n == 0 else "#777"
-        parts.append(f'<text x="0" y="{y + 4}">{html.escape(label)}</text>')
+        parts.append(f'<text x="0" y="{y + 4}">{html.escape(label[:24])}</text>')
         parts.append(f'<line x1="170" x2="690" y1="{y}" y2="{y}" stroke="#ddd"/>')
         parts.extend(f'<circle cx="{170 + 520 * v / most:.1f}" cy="{y}" r="4" fill="{colour}" opacity="0.5"/>' for v in values)
         parts.append(f'<line x1="{170 + 520 * middle / most:.1f}" x2="{170 + 520 * middle / most:.1f}" y1="{y - 9}" y2="{y + 9}" '
@@ -78,18 +82,46 @@ def plot(f):
     return f'<svg width="700" height="{24 * len(rows) + 8}">{"".join(parts)}</svg>'
 
 
+def overview(figures):
+    """The ratios as bars on a logarithmic scale, each with its target as a line; the bar is grey where the target is missed."""
+    rows = [f for f in figures if f["ratio"]]
+    if not rows:
+        return ""
+    ends = [math.log2(v) for f in rows for v in (f["ratio"], f["target"], 1.0) if v > 0]
+    low, high = math.floor(min(ends)), math.ceil(max(ends)) + (min(ends) == max(ends))
+
+    def x(value):
+        return 330 + 400 * (math.log2(value) - low) / (high - low)
+
+    bottom = 22 * len(rows) + 4
+    parts = [f'<line x1="{x(2 ** p):.1f}" x2="{x(2 ** p):.1f}" y1="0" y2="{bottom}" stroke="{"#777" if p == 0 else "#ddd"}"/>'
+             f'<text x="{x(2 ** p):.1f}" y="{bottom + 14}" text-anchor="middle">{2.0 ** p:g}</text>' for p in range(low, high + 1)]
+    for n, f in enumerate(rows):
+        y = 22 * n + 12
+        left, right = sorted((x(1.0), x(f["ratio"])))
+        parts.append(f'<text x="0" y="{y + 4}">{html.escape(f["name"])}</text>'
+                     f'<text x="320" y="{y + 4}" text-anchor="end">{f["ratio"]:.2f}</text>')
+        parts.append(f'<rect x="{left:.1f}" width="{right - left:.1f}" y="{y - 6}" height="12" fill="{"#0a5" if f["met"] else "#aaa"}"/>')
+        if f["target"] > 0:
+            mark = x(f["target"])
+            parts.append(f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="{y - 9}" y2="{y + 9}" stroke="#c30" stroke-width="2"/>')
+    return f'<p>Ratio ours / peer; the red line is the target.</p><svg width="750" height="{bottom + 20}">{"".join(parts)}</svg>'
+
+
 def page(leg, figures, about):
     body = "".join(
         f"<h2>{html.escape(f['name'])}</h2><p>{f['ours']:.2f} {html.escape(f['unit'])}"
-        + (f", {html.escape(f['peer_name'])} {f['peer']:.2f}, ratio {f['ratio']:.2f}" if f["peer"] is not None else "")
+        + (f", {html.escape(f['peer_name'])} {f['peer']:.2f}" if f["peer"] is not None else "")
+        + (f", ratio {f['ratio']:.2f}" if f["ratio"] is not None else "")
         + f"; target {'at least' if f['better'] == 'higher' else 'at most'} {f['target']:.2f}: {'met' if f['met'] else 'not met'}</p>"
         + plot(f) for f in figures)
     return (f"<!doctype html><meta charset=utf-8><title>bench {leg}</title><style>body{{font:14px sans-serif;margin:2em;max-width:60em}}"
-            f"h2{{font-size:15px;margin-bottom:0}}p{{margin:4px 0}}</style><h1>{leg}</h1><p>{html.escape(about)}</p>{body}")
+            f"h2{{font-size:15px;margin-bottom:0}}p{{margin:4px 0}}</style><h1>{leg}</h1><p>{html.escape(about)}</p>"
+            f"{overview(figures)}{body}")
 
 
-def write(build, leg, figures, about):
-    """Leaves build/bench/<leg>.json and .html, prints the table."""
+def write(build, leg, figures, about, text=None):
+    """Leaves build/bench/<leg>.json and .html, prints the table, or `text` in its place."""
     folder = os.path.join(build, "bench")
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, leg + ".json"), "w", encoding="utf-8") as f:
@@ -97,4 +129,4 @@ def write(build, leg, figures, about):
     with open(os.path.join(folder, leg + ".html"), "w", encoding="utf-8") as f:
         f.write(page(leg, figures, about))
     print(about)
-    print(table(figures))
+    print(text or table(figures))

@@ -7,6 +7,7 @@ import array
 import atexit
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -70,10 +71,16 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 def memory_cost(m):
     """(what the guest touched of its RAM, what the process has resident beside it), in bytes, as the host's kernel counts them."""
-    with open(f"/proc/{m.process.pid}/smaps_rollup") as f:
-        rss = next(int(line.split()[1]) for line in f if line.startswith("Rss:")) << 10
-    with open(f"/proc/{m.process.pid}/maps") as f:
-        ram = [int(line.split()[4]) for line in f if "memfd:" in line]
+    # Translated code is mapped twice, to write and to execute; the pages are the same, so they count once.
+    rss, ram = 0, []
+    with open(f"/proc/{m.process.pid}/smaps") as f:
+        for line in f:
+            if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+                twin = "memfd:trivet-code" in line and " rw" in line
+                if "memfd:" in line and "memfd:trivet-code" not in line:
+                    ram.append(int(line.split()[4]))
+            elif line.startswith("Rss:") and not twin:
+                rss += int(line.split()[1]) << 10
     if len(ram) != 1:
         fail(f"guest RAM is mapped {len(ram)} times", m)
     # By its descriptor: /proc/PID/map_files is for root alone.

@@ -280,8 +280,8 @@ bool rv64_load_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *va
         copy_bytes((uint8_t *)value + first, parts[1], size - first);
         return true;
     }
-    uint8_t *host;
-    if (!resolve(v, va, RV64_READ, &host, &v->device_pa))
+    uint8_t *host = rv64_tlb_hit(v->context, RV64_READ, va); // known, when it is one of a group that lies in two pages
+    if (!host && !resolve(v, va, RV64_READ, &host, &v->device_pa))
         return false;
     *device = !host;
     if (host)
@@ -300,8 +300,8 @@ bool rv64_store_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t va
         copy_bytes(parts[1], (const uint8_t *)&value + first, size - first);
         return true;
     }
-    uint8_t *host;
-    if (!resolve(v, va, RV64_WRITE, &host, &v->device_pa))
+    uint8_t *host = rv64_tlb_hit(v->context, RV64_WRITE, va);
+    if (!host && !resolve(v, va, RV64_WRITE, &host, &v->device_pa))
         return false;
     *device = !host;
     if (host)

@@ -149,6 +149,7 @@ struct rv64_vcpu {
     bool waits;
     uint64_t code_fence, code_epoch;
     uint8_t fflags_of_mxcsr[64];
+    _Alignas(16) uint64_t box[2]; // what makes a single a NaN box
     _Alignas(16) uint64_t counts[RV64_COUNTS_MAX + 1][2]; // {n, 0}
     // Supervisor registers.
     uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;

@@ -304,6 +304,7 @@ static void translator_init(struct rv64_vcpu *v)
                 v->fflags_of_mxcsr[mxcsr] |= flags[bit];
     for (unsigned n = 0; n <= RV64_COUNTS_MAX; n++)
         v->counts[n][0] = n;
+    v->box[0] = 0xffffffff00000000ull;
     v->mxcsr_clear = 0x1f80; // round to nearest, all exceptions masked
 }
 

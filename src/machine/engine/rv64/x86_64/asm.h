@@ -133,17 +133,22 @@ static inline void x_rm8(struct x86 *x, unsigned op, int reg, int base, int32_t 
     x_modrm(x, reg, base, disp);
 }
 
-// op reg, [base + index * 2^scale + disp]; index is not RSP
-static inline void x_rx(struct x86 *x, unsigned op, bool w, int reg, int base, int index, unsigned scale, int32_t disp)
+static inline void x_sib(struct x86 *x, int reg, int base, int index, unsigned scale, int32_t disp)
 {
     unsigned mod = disp == 0 && (base & 7) != RBP ? 0u : disp >= -128 && disp < 128 ? 1u : 2u;
-    x_opcode(x, op, w, reg, index, base, false);
     x_byte(x, mod << 6 | (unsigned)(reg & 7) << 3 | 4);
     x_byte(x, scale << 6 | (unsigned)(index & 7) << 3 | (unsigned)(base & 7));
     if (mod == 1)
         x_byte(x, (unsigned)(uint8_t)disp);
     else if (mod == 2)
         x_dword(x, (uint32_t)disp);
+}
+
+// op reg, [base + index * 2^scale + disp]; index is not RSP
+static inline void x_rx(struct x86 *x, unsigned op, bool w, int reg, int base, int index, unsigned scale, int32_t disp)
+{
+    x_opcode(x, op, w, reg, index, base, false);
+    x_sib(x, reg, base, index, scale, disp);
 }
 
 // add, or, and, sub, xor, cmp with an immediate

@@ -12,33 +12,30 @@ static unsigned log2_of(unsigned size)
     return (unsigned)__builtin_ctz(size);
 }
 
-// Leaves the host's address of x[base] + imm in rax. The jump it returns is taken when the page is not known or the access crosses
-// its end; the guest's address is in rax then.
-static uint8_t *host_address(struct translator *t, unsigned base, int32_t imm, unsigned size, enum rv64_access access)
+#define ADDEND_IN RCX
+
+// Looks up the page of what lies from x[base] + first to x[base] + last; the addend is in rcx then. The jump it returns is taken when
+// the page is not known, or there are two. Changes rdx, and rax when the base has no home.
+static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int32_t last, enum rv64_access access, int *host_base)
 {
     struct x86 *x = &t->x;
-    int b = translate_source(t, base, RCX);
-    x_rm(x, X_LEA, true, RAX, b, imm);
-    if (size > 1)
-        x_rm(x, X_LEA, true, RDX, b, imm + (int32_t)size - 1);
+    int b = translate_source(t, base, RAX);
+    if (first == 0)
+        x_rr(x, X_MOV, false, RCX, b);
     else
-        x_rr(x, X_MOV, true, RDX, RAX);
-    x_rr(x, X_MOV, false, RCX, RAX);
+        x_rm(x, X_LEA, false, RCX, b, first);
+    if (last == 0)
+        x_rr(x, X_MOV, true, RDX, b);
+    else
+        x_rm(x, X_LEA, true, RDX, b, last);
     x_shift(x, SH_SHR, false, RCX, 8);
     x_ri(x, G_AND, false, RCX, TLB_INDEX_MASK);
     x_ri(x, G_AND, true, RDX, -(int32_t)RV64_PAGE_BYTES);
     x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TAG(access));
     uint8_t *unknown = x_jcc(x, CC_NE);
-    x_rx(x, X_ADD, true, RAX, R15, RCX, 0, ADDEND(access));
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
+    *host_base = b;
     return unknown;
-}
-
-// What a load leaves in `target`, from memory or (slow) from rax.
-static void load_value(struct x86 *x, int target, unsigned size, bool is_signed)
-{
-    static const unsigned ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
-    bool w = size == 8 || is_signed;
-    x_rm(x, ops[is_signed][log2_of(size)], w, target, RAX, 0);
 }
 
 static uint32_t properties_of(const struct rv64_insn *insn)
@@ -46,86 +43,9 @@ static uint32_t properties_of(const struct rv64_insn *insn)
     return rv64_insn_table[insn->op].properties;
 }
 
-static void load(struct translator *t, const struct rv64_insn *insn)
+static unsigned size_of(const struct rv64_insn *insn)
 {
-    uint32_t properties = properties_of(insn);
-    unsigned size = RV64_P_SIZE_OF(properties);
-    uint8_t *unknown = host_address(t, insn->rs1, insn->imm, size, RV64_READ);
-    struct cold *c = translate_cold(t, COLD_LOAD, unknown, insn);
-    int target = translate_target(insn->rd);
-    load_value(&t->x, target, size, properties & RV64_P_SIGNED);
-    translate_put(t, insn->rd, target);
-    c->back = t->x.at;
-}
-
-static void load_float(struct translator *t, const struct rv64_insn *insn)
-{
-    unsigned size = RV64_P_SIZE_OF(properties_of(insn));
-    translate_fp_need(t, insn);
-    uint8_t *unknown = host_address(t, insn->rs1, insn->imm, size, RV64_READ);
-    struct cold *c = translate_cold(t, COLD_LOAD, unknown, insn);
-    int home = translate_fp_home(insn->rd);
-    if (size == 8 && home >= 0) {
-        x_rm(&t->x, X_MOVQ_XM, false, home, RAX, 0);
-    } else if (size == 8) {
-        x_rm(&t->x, X_MOV, true, RAX, RAX, 0);
-        x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU_F(insn->rd));
-    } else {
-        x_rm(&t->x, X_MOV, false, RAX, RAX, 0);
-        x_mov_ri(&t->x, RDX, (int64_t)0xffffffff00000000ull);
-        x_rr(&t->x, X_OR, true, RAX, RDX);
-        if (home >= 0)
-            x_rr(&t->x, X_MOVQ_TO_X, true, home, RAX);
-        else
-            x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU_F(insn->rd));
-        t->boxed |= 1u << insn->rd;
-    }
-    if (size == 8)
-        t->boxed &= ~(1u << insn->rd);
-    c->back = t->x.at;
-}
-
-static void store_value(struct x86 *x, int value, unsigned size)
-{
-    if (size == 1) {
-        x_rm8(x, X_MOV8_TO, value, RAX, 0);
-        return;
-    }
-    if (size == 2)
-        x_byte(x, 0x66);
-    x_rm(x, X_MOV_TO, size == 8, value, RAX, 0);
-}
-
-static void store(struct translator *t, const struct rv64_insn *insn)
-{
-    unsigned size = RV64_P_SIZE_OF(properties_of(insn));
-    uint8_t *unknown = host_address(t, insn->rs1, insn->imm, size, RV64_WRITE);
-    struct cold *c = translate_cold(t, COLD_STORE, unknown, insn);
-    store_value(&t->x, translate_source(t, insn->rs2, RCX), size);
-    c->back = t->x.at;
-}
-
-static void store_float(struct translator *t, const struct rv64_insn *insn)
-{
-    unsigned size = RV64_P_SIZE_OF(properties_of(insn));
-    translate_fp_need(t, insn);
-    uint8_t *unknown = host_address(t, insn->rs1, insn->imm, size, RV64_WRITE);
-    struct cold *c = translate_cold(t, COLD_STORE, unknown, insn);
-    int home = translate_fp_home(insn->rs2);
-    if (home >= 0) {
-        x_rm(&t->x, size == 8 ? X_MOVQ_MX : 0x660f7e, false, home, RAX, 0);
-    } else {
-        x_rm(&t->x, X_MOV, true, RCX, RSP, VCPU_F(insn->rs2));
-        store_value(&t->x, RCX, size);
-    }
-    c->back = t->x.at;
-}
-
-// --- Out of line
-
-static void where(struct translator *t, const struct cold *c)
-{
-    x_mov_ri(&t->x, RDX, (int64_t)(c->insn->offset | c->pending << 16));
+    return RV64_P_SIZE_OF(properties_of(insn));
 }
 
 static bool is_float(const struct rv64_insn *insn)
@@ -133,16 +53,157 @@ static bool is_float(const struct rv64_insn *insn)
     return properties_of(insn) & RV64_P_FP;
 }
 
-void translate_slow_load(struct translator *t, const struct cold *c)
+#define BOX ((int64_t)0xffffffff00000000ull)
+
+static void load_integer(struct translator *t, const struct rv64_insn *insn, int base)
 {
-    const struct rv64_insn *insn = c->insn;
+    static const unsigned ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
+    unsigned size = size_of(insn);
+    bool is_signed = properties_of(insn) & RV64_P_SIGNED;
+    int home = translate_home(insn->rd), target = home >= 0 ? home : RDX;
+    x_rx(&t->x, ops[is_signed][log2_of(size)], size == 8 || is_signed, target, base, ADDEND_IN, 0, insn->imm);
+    translate_put(t, insn->rd, target);
+}
+
+static void load_float(struct translator *t, const struct rv64_insn *insn, int base)
+{
+    int home = translate_fp_home(insn->rd);
+    if (size_of(insn) == 8 && home >= 0) {
+        x_rx(&t->x, X_MOVQ_XM, false, home, base, ADDEND_IN, 0, insn->imm);
+    } else if (size_of(insn) == 8) {
+        x_rx(&t->x, X_MOV, true, RDX, base, ADDEND_IN, 0, insn->imm);
+        x_rm(&t->x, X_MOV_TO, true, RDX, RSP, VCPU_F(insn->rd));
+    } else { // a NaN box: movd, and all ones above
+        int xmm = home >= 0 ? home : 0;
+        x_rx(&t->x, 0x660f6e, false, xmm, base, ADDEND_IN, 0, insn->imm);
+        x_rm(&t->x, X_ORPS, false, xmm, RSP, VCPU(box));
+        if (home < 0)
+            x_rm(&t->x, X_MOVQ_MX, false, 0, RSP, VCPU_F(insn->rd));
+    }
+}
+
+static void store_integer(struct translator *t, const struct rv64_insn *insn, int base)
+{
+    unsigned size = size_of(insn);
+    int value = translate_source(t, insn->rs2, RDX);
+    if (size == 2)
+        x_byte(&t->x, 0x66);
+    if (size == 1) {
+        x_opcode(&t->x, X_MOV8_TO, false, value, ADDEND_IN, base, value >= RSP);
+        x_sib(&t->x, value, base, ADDEND_IN, 0, insn->imm);
+    } else {
+        x_rx(&t->x, X_MOV_TO, size == 8, value, base, ADDEND_IN, 0, insn->imm);
+    }
+}
+
+static void store_float(struct translator *t, const struct rv64_insn *insn, int base)
+{
+    unsigned size = size_of(insn);
+    int home = translate_fp_home(insn->rs2);
+    if (home >= 0) {
+        x_rx(&t->x, size == 8 ? X_MOVQ_MX : X_MOVQ_FROM_X, false, home, base, ADDEND_IN, 0, insn->imm);
+    } else {
+        x_rm(&t->x, X_MOV, true, RDX, RSP, VCPU_F(insn->rs2));
+        x_rx(&t->x, X_MOV_TO, size == 8, RDX, base, ADDEND_IN, 0, insn->imm);
+    }
+}
+
+// What is known of floating-point registers after a load.
+static void note_load(struct translator *t, const struct rv64_insn *insn)
+{
+    if (!is_float(insn) || properties_of(insn) & RV64_P_STORE)
+        return;
+    if (size_of(insn) == 4)
+        t->boxed |= 1u << insn->rd;
+    else
+        t->boxed &= ~(1u << insn->rd);
+}
+
+static void access_at(struct translator *t, const struct rv64_insn *insn, int base)
+{
+    bool is_store = properties_of(insn) & RV64_P_STORE;
+    if (is_float(insn))
+        is_store ? store_float(t, insn, base) : load_float(t, insn, base);
+    else
+        is_store ? store_integer(t, insn, base) : load_integer(t, insn, base);
+    note_load(t, insn);
+}
+
+static bool is_access(const struct rv64_insn *insn)
+{
+    if (insn->op >= RV64_OPS)
+        return false;
     uint32_t properties = properties_of(insn);
-    unsigned size = RV64_P_SIZE_OF(properties);
-    where(t, c);
+    return properties & RV64_P_MEMORY && !(properties & RV64_P_ATOMIC) && RV64_P_SIZE_OF(properties) != 0;
+}
+
+// How many accesses in a row from insn on go by the same base register, unchanged, and lie close together: one look at the
+// translation cache serves them all.
+static unsigned group_at(const struct translator *t, const struct rv64_insn *insn, int32_t *first, int32_t *last)
+{
+    const struct rv64_insn *end = t->insns + t->n_insns, *i = insn;
+    *first = INT32_MAX;
+    *last = INT32_MIN;
+    while (i < end && is_access(i) && i->rs1 == insn->rs1) {
+        int32_t low = i->imm < *first ? i->imm : *first, high = i->imm + (int32_t)size_of(i) - 1;
+        if (high < *last)
+            high = *last;
+        if (high - low >= (int32_t)RV64_PAGE_BYTES / 4 && i > insn)
+            break;
+        *first = low;
+        *last = high;
+        bool changes_base = !(properties_of(i) & RV64_P_STORE) && !is_float(i) && i->rd == insn->rs1;
+        i++;
+        if (changes_base)
+            break;
+    }
+    return (unsigned)(i - insn);
+}
+
+static void accesses(struct translator *t, const struct rv64_insn *insn, unsigned n, int32_t first, int32_t last)
+{
+    enum rv64_access access = RV64_READ;
+    for (unsigned i = 0; i < n; i++) {
+        if (properties_of(&insn[i]) & RV64_P_STORE)
+            access = RV64_WRITE; // pages that can be written can be read
+        if (is_float(&insn[i]))
+            translate_fp_need(t, insn);
+    }
+    int base;
+    uint8_t *unknown = look_up(t, insn->rs1, first, last, access, &base);
+    struct cold *c = translate_cold(t, COLD_ACCESS, unknown, insn);
+    c->target = n;
+    for (unsigned i = 0; i < n; i++)
+        access_at(t, &insn[i], base);
+    c->back = t->x.at;
+    t->pending += n - 1;
+}
+
+// --- Out of line
+
+static void where(struct translator *t, const struct rv64_insn *insn, unsigned pending)
+{
+    x_mov_ri(&t->x, RDX, (int64_t)(insn->offset | pending << 16));
+}
+
+static void address(struct translator *t, const struct rv64_insn *insn)
+{
+    int b = translate_source(t, insn->rs1, RAX);
+    if (insn->imm != 0)
+        x_rm(&t->x, X_LEA, true, RAX, b, insn->imm);
+    else if (b != RAX)
+        x_rr(&t->x, X_MOV, true, RAX, b);
+}
+
+static void slow_load(struct translator *t, const struct rv64_insn *insn, unsigned pending)
+{
+    unsigned size = size_of(insn);
+    address(t, insn);
+    where(t, insn, pending);
     translate_call(&t->x, t->code, t->code->thunks.load[log2_of(size)]); // zero-extended in rax
     if (is_float(insn)) {
         if (size == 4) {
-            x_mov_ri(&t->x, RDX, (int64_t)0xffffffff00000000ull);
+            x_mov_ri(&t->x, RDX, BOX);
             x_rr(&t->x, X_OR, true, RAX, RDX);
         }
         if (translate_fp_home(insn->rd) >= 0)
@@ -151,19 +212,16 @@ void translate_slow_load(struct translator *t, const struct cold *c)
             x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU_F(insn->rd));
         return;
     }
-    if (properties & RV64_P_SIGNED && size < 8) {
-        if (size == 1)
-            x_opcode(&t->x, X_MOVSX8, true, RAX, 0, RAX, false), x_byte(&t->x, 0xc0);
-        else
-            x_rr(&t->x, size == 2 ? X_MOVSX16 : X_MOVSXD, true, RAX, RAX);
+    if (properties_of(insn) & RV64_P_SIGNED && size < 8) {
+        static const unsigned ops[] = {X_MOVSX8, X_MOVSX16, X_MOVSXD};
+        x_rr(&t->x, ops[log2_of(size)], true, RAX, RAX);
     }
     translate_put(t, insn->rd, RAX);
 }
 
-void translate_slow_store(struct translator *t, const struct cold *c)
+static void slow_store(struct translator *t, const struct rv64_insn *insn, unsigned pending)
 {
-    const struct rv64_insn *insn = c->insn;
-    unsigned size = RV64_P_SIZE_OF(properties_of(insn));
+    address(t, insn);
     if (is_float(insn) && translate_fp_home(insn->rs2) >= 0) {
         x_rr(&t->x, X_MOVQ_FROM_X, true, translate_fp_home(insn->rs2), RCX);
     } else if (is_float(insn)) {
@@ -173,8 +231,18 @@ void translate_slow_store(struct translator *t, const struct cold *c)
         if (value != RCX)
             x_rr(&t->x, X_MOV, true, RCX, value);
     }
-    where(t, c);
-    translate_call(&t->x, t->code, t->code->thunks.store[log2_of(size)]);
+    where(t, insn, pending);
+    translate_call(&t->x, t->code, t->code->thunks.store[log2_of(size_of(insn))]);
+}
+
+void translate_slow_accesses(struct translator *t, const struct cold *c)
+{
+    for (unsigned i = 0; i < c->target; i++) {
+        if (properties_of(&c->insn[i]) & RV64_P_STORE)
+            slow_store(t, &c->insn[i], c->pending + i);
+        else
+            slow_load(t, &c->insn[i], c->pending + i);
+    }
 }
 
 // --- Atomics. What is not aligned or not in the cache is the interpreter's.
@@ -195,7 +263,9 @@ static void atomic_begin(struct atomic *a, enum rv64_access access)
     x_byte(&t->x, 0xc0u | (unsigned)(b & 7));
     x_byte(&t->x, a->size - 1);
     a->misaligned = x_jcc(&t->x, CC_NE);
-    a->unknown = host_address(t, a->insn->rs1, 0, a->size, access);
+    int base;
+    a->unknown = look_up(t, a->insn->rs1, 0, (int32_t)a->size - 1, access, &base);
+    x_rx(&t->x, X_LEA, true, RAX, base, ADDEND_IN, 0, 0);
 }
 
 static void atomic_end(struct atomic *a)
@@ -331,18 +401,14 @@ static bool translate_atomic(struct translator *t, const struct rv64_insn *insn)
     return true;
 }
 
-bool translate_memory(struct translator *t, const struct rv64_insn *insn)
+unsigned translate_memory(struct translator *t, const struct rv64_insn *insn)
 {
-    if (insn->op >= RV64_OPS)
-        return false;
-    uint32_t properties = properties_of(insn);
-    if (properties & RV64_P_ATOMIC)
+    if (insn->op < RV64_OPS && properties_of(insn) & RV64_P_ATOMIC)
         return translate_atomic(t, insn);
-    if (!(properties & RV64_P_MEMORY) || RV64_P_SIZE_OF(properties) == 0)
-        return false; // cbo among them
-    if (properties & RV64_P_FP)
-        properties & RV64_P_LOAD ? load_float(t, insn) : store_float(t, insn);
-    else
-        properties & RV64_P_LOAD ? load(t, insn) : store(t, insn);
-    return true;
+    if (!is_access(insn))
+        return 0; // cbo among them
+    int32_t first, last;
+    unsigned n = group_at(t, insn, &first, &last);
+    accesses(t, insn, n, first, last);
+    return n;
 }

@@ -132,9 +132,10 @@ static void jump_out(struct translator *t, int64_t offset)
         translate_jump_to(&t->x, t->code, t->code->thunks.leave_at);
 }
 
+// What may be jumped to directly. Not the last halfword: an instruction there may go on in the next page.
 static bool in_page(int64_t offset)
 {
-    return offset >= 0 && offset < (int64_t)RV64_PAGE_BYTES;
+    return offset >= 0 && offset < (int64_t)RV64_PAGE_BYTES - 2;
 }
 
 // All instructions are counted.
@@ -286,15 +287,18 @@ static bool translate_control(struct translator *t, const struct rv64_insn *insn
     }
 }
 
-static void translate_insn(struct translator *t, const struct rv64_insn *insn)
+// How many instructions it was.
+static unsigned translate_insn(struct translator *t, const struct rv64_insn *insn)
 {
     if (translate_control(t, insn))
-        return;
-    if (!translate_integer(t, insn) && !translate_memory(t, insn) && !translate_float(t, insn)) {
+        return 1;
+    unsigned n = translate_integer(t, insn) || translate_float(t, insn) ? 1 : translate_memory(t, insn);
+    if (n == 0) {
         translate_step(t, insn); // which counts it
-        return;
+        return 1;
     }
     t->pending++;
+    return n;
 }
 
 // --- Out of line
@@ -368,12 +372,8 @@ static void emit_cold(struct translator *t, const struct cold *c)
     case COLD_POLL:
         cold_poll(t, c);
         break;
-    case COLD_LOAD:
-        translate_slow_load(t, c);
-        go_back(t, c);
-        break;
-    case COLD_STORE:
-        translate_slow_store(t, c);
+    case COLD_ACCESS:
+        translate_slow_accesses(t, c);
         go_back(t, c);
         break;
     case COLD_STEP:
@@ -446,8 +446,8 @@ static void emit(struct translator *t, uint32_t end)
     x_ri(&t->x, G_AND, true, RAX, -(int32_t)RV64_PAGE_BYTES);
     x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU(page));
     t->body = t->x.at;
-    for (unsigned i = 0; i < t->n_insns; i++)
-        translate_insn(t, &t->insns[i]);
+    for (unsigned i = 0; i < t->n_insns;)
+        i += translate_insn(t, &t->insns[i]);
     if (!t->ended) {
         count_pending(t);
         jump_direct(t, end);

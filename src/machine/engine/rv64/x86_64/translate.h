@@ -40,8 +40,7 @@
 enum cold_kind {
     COLD_LINK,  // a direct jump whose target is not known yet
     COLD_POLL,  // attention is set before an instruction
-    COLD_LOAD,  // the translation cache does not know the page
-    COLD_STORE, //
+    COLD_ACCESS, // the translation cache does not know the page
     COLD_STEP,  // the interpreter carries out this one instruction
     COLD_FP,    // the floating-point registers are not loaded
     COLD_NAN,   // a result is NaN: the canonical one
@@ -53,7 +52,7 @@ struct cold {
     uint8_t *back; // where to go on
     const struct rv64_insn *insn;
     unsigned pending; // instructions before it that are not counted
-    uint32_t target;  // LINK: offset in the page; NAN: whether a single
+    uint32_t target;  // LINK: offset in the page; NAN: whether a single; ACCESS: how many
     int reg;
     bool fp_ready; // what was known of floating point
 };
@@ -78,7 +77,7 @@ struct translator {
 struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv);
 // Emit an instruction; false: not by this function.
 bool translate_integer(struct translator *t, const struct rv64_insn *insn);
-bool translate_memory(struct translator *t, const struct rv64_insn *insn);
+unsigned translate_memory(struct translator *t, const struct rv64_insn *insn); // how many from insn on, 0: not by this function
 bool translate_float(struct translator *t, const struct rv64_insn *insn);
 
 // --- translate.c: words for the others
@@ -91,8 +90,7 @@ void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jcc_to(struct x86 *x, const struct rv64_code *c, unsigned cc, const uint8_t *thunk);
-void translate_slow_load(struct translator *t, const struct cold *c); // memory.c
-void translate_slow_store(struct translator *t, const struct cold *c);
+void translate_slow_accesses(struct translator *t, const struct cold *c); // memory.c
 
 int translate_fp_home(unsigned f); // the xmm register of a floating-point register, or -1
 void translate_fp_need(struct translator *t, const struct rv64_insn *insn);

@@ -176,9 +176,14 @@ void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid)
 
 // --- Filling
 
+void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va)
+{
+    filter_set(c->jump_pages, va / RV64_PAGE_BYTES);
+}
+
 void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
 {
-    filter_set(c->jump_pages, pc / RV64_PAGE_BYTES);
+    rv64_mmu_add_jump_page(c, pc);
     *rv64_jump_slot(c, pc) = (struct rv64_jump){.pc = pc, .code = code};
 }
 

@@ -107,6 +107,7 @@ void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va);
 void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid);
 void rv64_mmu_flush_jumps(struct rv64_vcpu *v); // translated code was thrown away, or is to be compared with memory
 void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code);
+void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va); // some jump depends on this page besides its own
 void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global);
 // After satp, privilege, SUM or MXR changed: takes the context that fits.
 void rv64_mmu_context(struct rv64_vcpu *v);

@@ -118,13 +118,15 @@ void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b)
     struct code_block **slot = &c->blocks[hash_of(b->guest) % CODE_BLOCK_SLOTS];
     b->next = *slot;
     *slot = b;
-    b->next_in_page = page->blocks;
-    page->blocks = b;
+    if (page) {
+        b->next_in_page = page->blocks;
+        page->blocks = b;
+    }
     c->translated++;
     c->translated_insns += b->n_insns;
 }
 
-static void forget(struct rv64_code *c, const struct code_block *b)
+void code_forget(struct rv64_code *c, const struct code_block *b)
 {
     struct code_block **at = &c->blocks[hash_of(b->guest) % CODE_BLOCK_SLOTS];
     while (*at != b)
@@ -154,7 +156,7 @@ void code_verify(struct rv64_code *c, struct code_page *page, uint64_t fence)
         return;
     // Direct jumps lead from any of the page's blocks to any other, so all go.
     for (b = page->blocks; b; b = b->next_in_page)
-        forget(c, b);
+        code_forget(c, b);
     page->blocks = NULL;
 }
 

@@ -18,6 +18,8 @@
 #define CODE_PAGE_SLOTS 4096u
 #define CODE_BLOCK_SLOTS 32768u
 
+#define CODE_CROSSING 2u // in priv: the block is one instruction that crosses the page's end
+
 struct code_block {
     struct code_block *next;         // of the same hash
     struct code_block *next_in_page; // of the same guest page
@@ -26,7 +28,7 @@ struct code_block {
     const uint8_t *body;             // from within the page; as executed
     const uint8_t *end;
     uint16_t guest_bytes, n_insns;
-    uint8_t priv;
+    uint8_t priv; // enum rv64_priv, CODE_CROSSING
     uint8_t copy[]; // of the guest's instructions as they were
 };
 
@@ -38,7 +40,7 @@ struct code_page {
 };
 
 struct code_thunks { // pieces of code that all blocks use, as executed; thunks.c
-    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *step, *cross, *fp_load;
+    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *step, *fp_load;
     const uint8_t *load[4], *store[4]; // by log2 of the size
 };
 
@@ -79,4 +81,5 @@ struct code_block *code_find(const struct rv64_code *c, const uint8_t *guest, un
 void code_verify(struct rv64_code *c, struct code_page *page, uint64_t fence);
 // Memory for notes, zeroed; NULL: full.
 void *code_note(struct rv64_code *c, size_t bytes);
-void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b);
+void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b); // page: NULL for one that crosses its end
+void code_forget(struct rv64_code *c, const struct code_block *b);

@@ -11,6 +11,11 @@ static uint16_t read_half(const uint8_t *guest)
     return *(const volatile uint16_t *)(const void *)guest;
 }
 
+static uint32_t raw_of(const uint8_t *copy)
+{
+    return copy[0] | (uint32_t)copy[1] << 8 | (uint32_t)copy[2] << 16 | (uint32_t)copy[3] << 24;
+}
+
 static bool crosses(uint64_t pc, const uint8_t *guest)
 {
     return pc % RV64_PAGE_BYTES == RV64_PAGE_BYTES - 2 && rv64_length(read_half(guest)) == 4;
@@ -47,14 +52,45 @@ static const uint8_t *fetch(struct rv64_vcpu *v)
     return guest;
 }
 
+// An instruction that crosses the page's end: what it is depends on where the next page is mapped, so nothing but the jump table
+// leads to it, which is flushed when either page is. NULL with the trap set when the second half cannot be fetched.
+static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
+{
+    struct rv64_code *c = v->engine->code;
+    const uint8_t *high = rv64_fetch(v, v->pc + 2);
+    if (!high)
+        return NULL;
+    uint32_t raw = read_half(guest) | (uint32_t)read_half(high) << 16;
+    pthread_mutex_lock(&c->lock);
+    struct code_block *b = code_find(c, guest, v->priv | CODE_CROSSING);
+    if (b && raw_of(b->copy) != raw) {
+        code_forget(c, b);
+        b = NULL;
+    }
+    if (!b)
+        b = translate_crossing(c, guest, raw, v->priv);
+    pthread_mutex_unlock(&c->lock);
+    if (!b) {
+        atomic_store(&c->full, true);
+        return NULL;
+    }
+    rv64_mmu_add_jump(v->context, v->pc, b->entry);
+    rv64_mmu_add_jump_page(v->context, v->pc + 2);
+    return b->entry;
+}
+
 const void *run_jump(struct rv64_vcpu *v)
 {
     struct rv64_code *c = v->engine->code;
-    const uint8_t *guest = fetch(v);
+    const uint8_t *guest;
+    while ((guest = fetch(v)) && crosses(v->pc, guest)) {
+        const void *entry = crossing(v, guest);
+        if (entry || atomic_load(&c->full))
+            return entry;
+        rv64_trap(v, v->trap_cause, v->trap_value);
+    }
     if (!guest)
         return NULL;
-    if (crosses(v->pc, guest))
-        return c->thunks.cross;
     pthread_mutex_lock(&c->lock);
     struct code_block *b = block_at(v, guest);
     pthread_mutex_unlock(&c->lock);
@@ -72,16 +108,15 @@ const void *run_link(struct rv64_vcpu *v, uint32_t site)
     const uint8_t *guest = fetch(v);
     if (!guest)
         return NULL;
-    if (crosses(v->pc, guest))
-        return c->thunks.cross;
+    if (v->pc != pc) // a trap, as the page is no longer mapped
+        return run_jump(v);
     pthread_mutex_lock(&c->lock);
     struct code_block *b = block_at(v, guest);
-    if (b)
-        entry = b->entry;
-    if (b && v->pc == pc) {
+    if (b) {
         uint8_t *at = c->write + site;
         int32_t distance = (int32_t)(code_written(c, b->body) - (at + 4));
         __atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELAXED);
+        entry = b->entry;
     }
     pthread_mutex_unlock(&c->lock);
     return entry;
@@ -145,21 +180,6 @@ enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
         atomic_load_explicit(&v->hart_state, memory_order_relaxed) == RV64_HART_STARTED)
         return RUN_NEXT;
     return next_after(v, waits);
-}
-
-enum run_next run_cross(struct rv64_vcpu *v)
-{
-    uint64_t pc = v->pc;
-    const uint8_t *low = rv64_fetch(v, pc);
-    uint32_t raw = low ? read_half(low) : 0;
-    const uint8_t *high = low ? rv64_fetch(v, pc + 2) : NULL;
-    if (!high) {
-        rv64_trap(v, v->trap_cause, v->trap_value);
-        return next_after(v, false);
-    }
-    struct rv64_insn insn;
-    rv64_decode(raw | (uint32_t)read_half(high) << 16, &insn);
-    return next_after(v, rv64_interpret_one(v, &insn));
 }
 
 bool rv64_run_translated(struct rv64_vcpu *v)

@@ -240,19 +240,6 @@ static const uint8_t *make_step(struct maker *m)
     return at;
 }
 
-// Jumped to with the pc in rax: the instruction there crosses the page's end.
-static const uint8_t *make_cross(struct maker *m)
-{
-    const uint8_t *at = here(m);
-    struct x86 *x = &m->x;
-    m->pushed = 0;
-    save_all(m);
-    x_mov_mi(x, false, RSP, VCPU(fp_loaded), 0);
-    call_c(m, (const void *)run_cross);
-    after_step(m); // never RUN_NEXT
-    return at;
-}
-
 // --- Floating point
 
 // Called when the homes do not hold the registers. Not zero: they do now; zero: floating point is off, or rounds otherwise.
@@ -359,7 +346,6 @@ void code_make_thunks(struct rv64_code *c)
     t->enter = make_enter(&m);
     t->link = make_link(&m);
     t->step = make_step(&m);
-    t->cross = make_cross(&m);
     t->fp_load = make_fp_load(&m);
     for (unsigned i = 0; i < 4; i++) {
         t->load[i] = make_access(&m, 1u << i, false);

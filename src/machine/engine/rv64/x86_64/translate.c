@@ -138,10 +138,16 @@ static bool in_page(int64_t offset)
     return offset >= 0 && offset < (int64_t)RV64_PAGE_BYTES - 2;
 }
 
+// A block that crosses the page's end is not thrown away with the page's, so it may not rely on them.
+static bool may_link(const struct translator *t, int64_t offset)
+{
+    return in_page(offset) && t->code->chain && !(t->priv & CODE_CROSSING);
+}
+
 // All instructions are counted.
 static void jump_direct(struct translator *t, int64_t offset)
 {
-    if (!in_page(offset) || !t->code->chain) {
+    if (!may_link(t, offset)) {
         jump_out(t, offset);
         return;
     }
@@ -241,7 +247,7 @@ static void translate_branch(struct translator *t, const struct rv64_insn *insn,
     t->pending++;
     count_pending(t);
     cc = compare(t, insn->rs1, insn->rs2, cc);
-    if (in_page(target) && t->code->chain) {
+    if (may_link(t, target)) {
         align_site(t, 2);
         uint8_t *site = x_jcc(&t->x, cc);
         if (target == t->start)
@@ -456,10 +462,9 @@ static void emit(struct translator *t, uint32_t end)
         emit_cold(t, &t->cold[i]);
 }
 
-struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv)
+static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *decoded,
+                               unsigned n, unsigned bytes, unsigned priv)
 {
-    struct rv64_insn decoded[TRANSLATE_INSNS_MAX];
-    unsigned bytes, n = decode(guest, decoded, &bytes);
     struct code_block *b = code_note(c, sizeof(*b) + bytes);
     struct rv64_insn *insns = code_note(c, n * sizeof(*insns));
     if (!b || !insns || c->used + TRANSLATE_BYTES_MAX > c->bytes)
@@ -481,4 +486,19 @@ struct code_block *translate(struct rv64_code *c, struct code_page *page, const 
     c->used = (size_t)(t.x.at - c->write + 15) & ~15ull;
     code_add(c, page, b);
     return b;
+}
+
+struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv)
+{
+    struct rv64_insn decoded[TRANSLATE_INSNS_MAX];
+    unsigned bytes, n = decode(guest, decoded, &bytes);
+    return make(c, page, guest, decoded, n, bytes, priv);
+}
+
+struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest, uint32_t raw, unsigned priv)
+{
+    struct rv64_insn insn;
+    rv64_decode(raw, &insn);
+    insn.offset = RV64_PAGE_BYTES - 2;
+    return make(c, NULL, guest, &insn, 1, 4, priv | CODE_CROSSING);
 }

@@ -75,6 +75,8 @@ struct translator {
 
 // The block at `guest`, made. NULL: no room.
 struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv);
+// The one instruction at `guest`, a page's last halfword, whose second half is elsewhere.
+struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest, uint32_t raw, unsigned priv);
 // Emit an instruction; false: not by this function.
 bool translate_integer(struct translator *t, const struct rv64_insn *insn);
 unsigned translate_memory(struct translator *t, const struct rv64_insn *insn); // how many from insn on, 0: not by this function
@@ -105,7 +107,6 @@ const void *run_jump(struct rv64_vcpu *v);                      // light: the co
 const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there
 void run_trap(struct rv64_vcpu *v);                             // light
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
-enum run_next run_cross(struct rv64_vcpu *v); // one instruction that crosses the page's end
 
 struct run_loaded {
     uint64_t value;

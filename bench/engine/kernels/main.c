@@ -125,8 +125,7 @@ int main(int count, char **arguments)
         else
             for (int n = 0; n < repeat; n++)
                 failed |= run_kernel(arguments[i]);
-    if (first_program) {
+    if (first_program)
         reboot(RB_POWER_OFF);
-    }
     return failed ? 1 : 0;
 }

@@ -321,6 +321,12 @@ bool rv64_store(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value)
     return rv64_store_ram(v, va, size, value, &device) || (device && rv64_store_device(v, va, size, value));
 }
 
+bool rv64_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
+{
+    uint8_t *host;
+    return !rv64_tlb_hit(v->context, access, va) && resolve(v, va, access, &host, &v->device_pa) && host;
+}
+
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access)
 {
     if (va & (size - 1)) {

@@ -120,6 +120,8 @@ bool rv64_load_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *va
 bool rv64_store_ram(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value, bool *device);
 bool rv64_load_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t *value);
 bool rv64_store_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value);
+// The page at va into the translation cache; false: it may not be accessed so, or is no RAM. No trap.
+bool rv64_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access);
 // RAM for an atomic access of `size` bytes; va must be aligned.
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access);
 // RAM that holds the code at va.

@@ -123,6 +123,7 @@ struct rv64_imsic {        // one S-level interrupt file; eip is set by any thre
 };
 
 #define RV64_COUNTS_MAX 65
+#define RV64_ADDENDS 64
 
 struct rv64_vcpu {
     // Hot: what instructions touch.
@@ -145,6 +146,7 @@ struct rv64_vcpu {
     uint32_t mxcsr, mxcsr_clear;
     uint32_t access_at;
     uint64_t access_va, access_value;
+    uint64_t addends[RV64_ADDENDS]; // of spans
     uint32_t interpret_blocks; // left to the interpreter before translated code goes on
     bool waits;
     uint64_t code_fence, code_epoch;

@@ -84,7 +84,6 @@ void *code_note(struct rv64_code *c, size_t bytes)
         return NULL;
     void *note = c->notes + c->notes_used;
     c->notes_used += bytes;
-    memset(note, 0, bytes);
     return note;
 }
 
@@ -173,6 +172,7 @@ static void throw_away(struct rv64_code *c)
     memset(c->blocks, 0, sizeof(c->blocks));
     memset(c->pages, 0, sizeof(c->pages));
     c->used = c->thunk_bytes;
+    memset(c->notes, 0, c->notes_used);
     c->notes_used = 0;
     atomic_store(&c->full, false);
     atomic_fetch_add(&c->epoch, 1);

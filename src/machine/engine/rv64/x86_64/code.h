@@ -18,7 +18,8 @@
 #define CODE_PAGE_SLOTS 4096u
 #define CODE_BLOCK_SLOTS 32768u
 
-#define CODE_CROSSING 2u // in priv: the block is one instruction that crosses the page's end
+// In priv: the block is one instruction that crosses the page's end; each access looks into the translation cache for itself.
+enum { CODE_CROSSING = 2, CODE_PLAIN = 4 };
 
 struct code_block {
     struct code_block *next;         // of the same hash
@@ -28,7 +29,7 @@ struct code_block {
     const uint8_t *body;             // from within the page; as executed
     const uint8_t *end;
     uint16_t guest_bytes, n_insns;
-    uint8_t priv; // enum rv64_priv, CODE_CROSSING
+    uint8_t priv; // enum rv64_priv, CODE_CROSSING, CODE_PLAIN
     uint8_t copy[]; // of the guest's instructions as they were
 };
 
@@ -40,8 +41,9 @@ struct code_page {
 };
 
 struct code_thunks { // pieces of code that all blocks use, as executed; thunks.c
-    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *step, *fp_load;
+    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *link_plain, *step, *fp_load;
     const uint8_t *load[4], *store[4]; // by log2 of the size
+    const uint8_t *fill[2];          // by enum rv64_access
 };
 
 struct rv64_code {

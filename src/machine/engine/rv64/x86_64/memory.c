@@ -129,54 +129,49 @@ static void access_at(struct translator *t, const struct rv64_insn *insn, int ba
     note_load(t, insn);
 }
 
-static bool is_access(const struct rv64_insn *insn)
+bool translate_is_access(const struct rv64_insn *insn)
 {
     if (insn->op >= RV64_OPS)
         return false;
     uint32_t properties = properties_of(insn);
-    return properties & RV64_P_MEMORY && !(properties & RV64_P_ATOMIC) && RV64_P_SIZE_OF(properties) != 0;
+    return properties & RV64_P_MEMORY && !(properties & RV64_P_ATOMIC) && RV64_P_SIZE_OF(properties) != 0; // no cbo
 }
 
-// How many accesses in a row from insn on go by the same base register, unchanged, and lie close together: one look at the
-// translation cache serves them all.
-static unsigned group_at(const struct translator *t, const struct rv64_insn *insn, int32_t *first, int32_t *last)
+static void single_access(struct translator *t, const struct rv64_insn *insn)
 {
-    const struct rv64_insn *end = t->insns + t->n_insns, *i = insn;
-    *first = INT32_MAX;
-    *last = INT32_MIN;
-    while (i < end && is_access(i) && i->rs1 == insn->rs1) {
-        int32_t low = i->imm < *first ? i->imm : *first, high = i->imm + (int32_t)size_of(i) - 1;
-        if (high < *last)
-            high = *last;
-        if (high - low >= (int32_t)RV64_PAGE_BYTES / 4 && i > insn)
-            break;
-        *first = low;
-        *last = high;
-        bool changes_base = !(properties_of(i) & RV64_P_STORE) && !is_float(i) && i->rd == insn->rs1;
-        i++;
-        if (changes_base)
-            break;
-    }
-    return (unsigned)(i - insn);
-}
-
-static void accesses(struct translator *t, const struct rv64_insn *insn, unsigned n, int32_t first, int32_t last)
-{
-    enum rv64_access access = RV64_READ;
-    for (unsigned i = 0; i < n; i++) {
-        if (properties_of(&insn[i]) & RV64_P_STORE)
-            access = RV64_WRITE; // pages that can be written can be read
-        if (is_float(&insn[i]))
-            translate_fp_need(t, insn);
-    }
+    enum rv64_access access = properties_of(insn) & RV64_P_STORE ? RV64_WRITE : RV64_READ;
     int base;
-    uint8_t *unknown = look_up(t, insn->rs1, first, last, access, &base);
+    uint8_t *unknown = look_up(t, insn->rs1, insn->imm, insn->imm + (int32_t)size_of(insn) - 1, access, &base);
     struct cold *c = translate_cold(t, COLD_ACCESS, unknown, insn);
-    c->target = n;
-    for (unsigned i = 0; i < n; i++)
-        access_at(t, &insn[i], base);
+    access_at(t, insn, base);
     c->back = t->x.at;
-    t->pending += n - 1;
+    t->held = SPAN_NONE;
+}
+
+// The first of a span.
+static void leading_access(struct translator *t, const struct rv64_insn *insn, struct span *s, int64_t base_offset)
+{
+    uint8_t *again = t->x.at;
+    int64_t first = s->first - base_offset, last = s->last - base_offset;
+    int base;
+    uint8_t *unknown = look_up(t, insn->rs1, (int32_t)first, (int32_t)last, s->access, &base);
+    struct cold *c = translate_cold(t, COLD_SPAN, unknown, insn);
+    c->back = again;
+    c->first = first;
+    c->last = last;
+    c->reg = s->access;
+    if (s->slot >= 0)
+        x_rm(&t->x, X_MOV_TO, true, ADDEND_IN, RSP, VCPU(addends) + 8 * s->slot);
+    access_at(t, insn, base);
+    s->looked_up = true;
+}
+
+static void following_access(struct translator *t, const struct rv64_insn *insn, const struct span *s, bool held)
+{
+    int base = translate_source(t, insn->rs1, RAX);
+    if (!held)
+        x_rm(&t->x, X_MOV, true, ADDEND_IN, RSP, VCPU(addends) + 8 * s->slot);
+    access_at(t, insn, base);
 }
 
 // --- Out of line
@@ -235,14 +230,29 @@ static void slow_store(struct translator *t, const struct rv64_insn *insn, unsig
     translate_call(&t->x, t->code, t->code->thunks.store[log2_of(size_of(insn))]);
 }
 
-void translate_slow_accesses(struct translator *t, const struct cold *c)
+void translate_slow_access(struct translator *t, const struct cold *c)
 {
-    for (unsigned i = 0; i < c->target; i++) {
-        if (properties_of(&c->insn[i]) & RV64_P_STORE)
-            slow_store(t, &c->insn[i], c->pending + i);
-        else
-            slow_load(t, &c->insn[i], c->pending + i);
-    }
+    if (properties_of(c->insn) & RV64_P_STORE)
+        slow_store(t, c->insn, c->pending);
+    else
+        slow_load(t, c->insn, c->pending);
+}
+
+// Where the span lies in one page that is not known, that is looked for first.
+void translate_slow_span(struct translator *t, const struct cold *c)
+{
+    struct x86 *x = &t->x;
+    int b = translate_source(t, c->insn->rs1, RAX);
+    x_rm(x, X_LEA, true, RDX, b, (int32_t)c->last);
+    x_rm(x, X_LEA, true, RAX, b, (int32_t)c->first);
+    x_rr(x, X_XOR, true, RDX, RAX);
+    x_shift(x, SH_SHR, true, RDX, 12);
+    uint8_t *two_pages = x_jcc8(x, CC_NE);
+    translate_call(x, t->code, t->code->thunks.fill[c->reg]);
+    x_rr8(x, X_TEST - 1, RAX, RAX);
+    uint8_t *filled = x_jcc(x, CC_NE);
+    x_patch(filled, c->back);
+    x_patch8(x, two_pages);
 }
 
 // --- Atomics. What is not aligned or not in the cache is the interpreter's.
@@ -401,14 +411,25 @@ static bool translate_atomic(struct translator *t, const struct rv64_insn *insn)
     return true;
 }
 
-unsigned translate_memory(struct translator *t, const struct rv64_insn *insn)
+bool translate_memory(struct translator *t, const struct rv64_insn *insn)
 {
     if (insn->op < RV64_OPS && properties_of(insn) & RV64_P_ATOMIC)
         return translate_atomic(t, insn);
-    if (!is_access(insn))
-        return 0; // cbo among them
-    int32_t first, last;
-    unsigned n = group_at(t, insn, &first, &last);
-    accesses(t, insn, n, first, last);
-    return n;
+    if (!translate_is_access(insn))
+        return false;
+    size_t i = (size_t)(insn - t->insns);
+    unsigned n = t->span_of[i];
+    struct span *s = n == SPAN_NONE ? NULL : &t->spans[n];
+    if (is_float(insn))
+        translate_fp_need(t, insn);
+    if (!s || s->n_accesses == 1) {
+        single_access(t, insn);
+        return true;
+    }
+    if (s->looked_up)
+        following_access(t, insn, s, t->held == n);
+    else
+        leading_access(t, insn, s, t->base_offset[i]);
+    t->held = n;
+    return true;
 }

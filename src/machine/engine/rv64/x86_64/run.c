@@ -21,17 +21,35 @@ static bool crosses(uint64_t pc, const uint8_t *guest)
     return pc % RV64_PAGE_BYTES == RV64_PAGE_BYTES - 2 && rv64_length(read_half(guest)) == 4;
 }
 
+// The translator is not light, so the vector registers are put away meanwhile.
+struct vector_registers {
+    _Alignas(16) uint8_t image[512];
+};
+
+static inline void put_away(struct vector_registers *r)
+{
+    __asm__ volatile("fxsave64 %0" : "=m"(*r));
+}
+
+static inline void take_back(const struct vector_registers *r)
+{
+    __asm__ volatile("fxrstor64 %0" : : "m"(*r));
+}
+
 // The block at `guest`, checked or made; NULL: no room. With the lock held.
-static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest)
+static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, unsigned version)
 {
     struct rv64_code *c = v->engine->code;
     struct code_page *page = code_page(c, guest);
     struct code_block *b = NULL;
     if (page) {
         code_verify(c, page, v->code_fence);
-        b = code_find(c, guest, v->priv);
+        b = code_find(c, guest, v->priv | version);
         if (!b) {
-            b = translate(c, page, guest, v->priv);
+            struct vector_registers saved;
+            put_away(&saved);
+            b = translate(c, page, guest, v->priv | version);
+            take_back(&saved);
             rv64_count(&v->counters.blocks_decoded, 1);
         }
     }
@@ -67,8 +85,12 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
         code_forget(c, b);
         b = NULL;
     }
-    if (!b)
+    if (!b) {
+        struct vector_registers saved;
+        put_away(&saved);
         b = translate_crossing(c, guest, raw, v->priv);
+        take_back(&saved);
+    }
     pthread_mutex_unlock(&c->lock);
     if (!b) {
         atomic_store(&c->full, true);
@@ -92,7 +114,7 @@ const void *run_jump(struct rv64_vcpu *v)
     if (!guest)
         return NULL;
     pthread_mutex_lock(&c->lock);
-    struct code_block *b = block_at(v, guest);
+    struct code_block *b = block_at(v, guest, 0);
     pthread_mutex_unlock(&c->lock);
     if (!b)
         return NULL;
@@ -100,7 +122,8 @@ const void *run_jump(struct rv64_vcpu *v)
     return b->entry;
 }
 
-const void *run_link(struct rv64_vcpu *v, uint32_t site)
+// v->pc lies in the page that runs, so that its code needs no look at the fetch side but for what a fence took away.
+static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
 {
     struct rv64_code *c = v->engine->code;
     const void *entry = NULL;
@@ -111,7 +134,7 @@ const void *run_link(struct rv64_vcpu *v, uint32_t site)
     if (v->pc != pc) // a trap, as the page is no longer mapped
         return run_jump(v);
     pthread_mutex_lock(&c->lock);
-    struct code_block *b = block_at(v, guest);
+    struct code_block *b = block_at(v, guest, version);
     if (b) {
         uint8_t *at = c->write + site;
         int32_t distance = (int32_t)(code_written(c, b->body) - (at + 4));
@@ -120,6 +143,21 @@ const void *run_link(struct rv64_vcpu *v, uint32_t site)
     }
     pthread_mutex_unlock(&c->lock);
     return entry;
+}
+
+const void *run_link(struct rv64_vcpu *v, uint32_t site)
+{
+    return link_to(v, site, 0);
+}
+
+const void *run_link_plain(struct rv64_vcpu *v, uint32_t site)
+{
+    return link_to(v, site, CODE_PLAIN);
+}
+
+bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
+{
+    return rv64_fill(v, va, access);
 }
 
 void run_trap(struct rv64_vcpu *v)

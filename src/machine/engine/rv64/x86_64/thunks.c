@@ -189,7 +189,7 @@ static const uint8_t *make_enter(struct maker *m)
 }
 
 // Called with the target's offset in the page in eax; behind the call stands where the jump's distance is.
-static const uint8_t *make_link(struct maker *m)
+static const uint8_t *make_link(struct maker *m, const void *function)
 {
     const uint8_t *at = here(m);
     struct x86 *x = &m->x;
@@ -198,7 +198,7 @@ static const uint8_t *make_link(struct maker *m)
     x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(pc));
     save_some(m);
     x_rm(x, X_MOV, false, RSI, RCX, 0);
-    call_c(m, (const void *)run_link);
+    call_c(m, function);
     jump_or_leave(m);
     return at;
 }
@@ -335,6 +335,21 @@ static const uint8_t *make_access(struct maker *m, unsigned size, bool is_store)
     return at;
 }
 
+// Called with the guest's address in rax; back with whether its page is known now in al.
+static const uint8_t *make_fill(struct maker *m, enum rv64_access access)
+{
+    const uint8_t *at = here(m);
+    m->pushed = 8;
+    save_some(m);
+    x_rr(&m->x, X_MOV, true, RSI, RAX);
+    x_mov_ri(&m->x, RDX, access);
+    call_c(m, (const void *)run_fill);
+    restore_some(m);
+    x_byte(&m->x, 0xc3);
+    m->pushed = 0;
+    return at;
+}
+
 void code_make_thunks(struct rv64_code *c)
 {
     struct maker m = {.x.at = c->write, .code = c};
@@ -344,12 +359,15 @@ void code_make_thunks(struct rv64_code *c)
     t->miss = make_miss(&m);
     t->jump = make_jump(&m);
     t->enter = make_enter(&m);
-    t->link = make_link(&m);
+    t->link = make_link(&m, (const void *)run_link);
+    t->link_plain = make_link(&m, (const void *)run_link_plain);
     t->step = make_step(&m);
     t->fp_load = make_fp_load(&m);
     for (unsigned i = 0; i < 4; i++) {
         t->load[i] = make_access(&m, 1u << i, false);
         t->store[i] = make_access(&m, 1u << i, true);
     }
+    t->fill[RV64_READ] = make_fill(&m, RV64_READ);
+    t->fill[RV64_WRITE] = make_fill(&m, RV64_WRITE);
     c->thunk_bytes = c->used = (size_t)(m.x.at - c->write + 63) & ~63ull;
 }

@@ -293,18 +293,18 @@ static bool translate_control(struct translator *t, const struct rv64_insn *insn
     }
 }
 
-// How many instructions it was.
-static unsigned translate_insn(struct translator *t, const struct rv64_insn *insn)
+static void translate_insn(struct translator *t, const struct rv64_insn *insn)
 {
+    bool is_access = translate_memory(t, insn);
+    if (!is_access)
+        t->held = SPAN_NONE;
     if (translate_control(t, insn))
-        return 1;
-    unsigned n = translate_integer(t, insn) || translate_float(t, insn) ? 1 : translate_memory(t, insn);
-    if (n == 0) {
+        return; // which counts it
+    if (!is_access && !translate_integer(t, insn) && !translate_float(t, insn)) {
         translate_step(t, insn); // which counts it
-        return 1;
+        return;
     }
     t->pending++;
-    return n;
 }
 
 // --- Out of line
@@ -368,6 +368,18 @@ static void cold_nan(struct translator *t, const struct cold *c)
     go_back(t, c);
 }
 
+// On in the other version of the block.
+static void cold_plain(struct translator *t, const struct cold *c)
+{
+    count(&t->x, c->pending);
+    align_site(t, 1);
+    uint8_t *site = x_jmp(&t->x);
+    x_patch(site, t->x.at);
+    x_mov_ri(&t->x, RAX, c->insn->offset);
+    translate_call(&t->x, t->code, t->code->thunks.link_plain);
+    x_dword(&t->x, (uint32_t)(site - t->code->write));
+}
+
 static void emit_cold(struct translator *t, const struct cold *c)
 {
     x_patch(c->site, t->x.at);
@@ -379,8 +391,12 @@ static void emit_cold(struct translator *t, const struct cold *c)
         cold_poll(t, c);
         break;
     case COLD_ACCESS:
-        translate_slow_accesses(t, c);
+        translate_slow_access(t, c);
         go_back(t, c);
+        break;
+    case COLD_SPAN:
+        translate_slow_span(t, c);
+        cold_plain(t, c);
         break;
     case COLD_STEP:
         cold_step(t, c);
@@ -452,8 +468,8 @@ static void emit(struct translator *t, uint32_t end)
     x_ri(&t->x, G_AND, true, RAX, -(int32_t)RV64_PAGE_BYTES);
     x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU(page));
     t->body = t->x.at;
-    for (unsigned i = 0; i < t->n_insns;)
-        i += translate_insn(t, &t->insns[i]);
+    for (unsigned i = 0; i < t->n_insns; i++)
+        translate_insn(t, &t->insns[i]);
     if (!t->ended) {
         count_pending(t);
         jump_direct(t, end);
@@ -473,6 +489,11 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     copy_insns(b->copy, decoded, n);
 
     struct translator t = {.code = c, .insns = insns, .n_insns = n, .priv = priv, .start = insns[0].offset};
+    t.held = SPAN_NONE;
+    if (priv & (CODE_PLAIN | CODE_CROSSING) || !c->chain)
+        memset(t.span_of, SPAN_NONE, sizeof(t.span_of));
+    else
+        translate_find_spans(&t);
     t.x.at = c->write + c->used;
     uint8_t *start = t.x.at;
     emit(&t, t.start + bytes);

@@ -4,6 +4,7 @@
 // code.c       memory for translated code; finding blocks; stale code
 // translate.c  a block: its instructions one after the other, its exits, what is out of line
 // integer.c    integer instructions
+// spans.c      which accesses one look at the translation cache can serve
 // memory.c     loads, stores, atomics, through the translation cache
 // float.c      floating point
 // thunks.c     what all blocks use: the way in and out, calls of C
@@ -41,6 +42,7 @@ enum cold_kind {
     COLD_LINK,  // a direct jump whose target is not known yet
     COLD_POLL,  // attention is set before an instruction
     COLD_ACCESS, // the translation cache does not know the page
+    COLD_SPAN,   // nor all of a span's
     COLD_STEP,  // the interpreter carries out this one instruction
     COLD_FP,    // the floating-point registers are not loaded
     COLD_NAN,   // a result is NaN: the canonical one
@@ -52,9 +54,23 @@ struct cold {
     uint8_t *back; // where to go on
     const struct rv64_insn *insn;
     unsigned pending; // instructions before it that are not counted
-    uint32_t target;  // LINK: offset in the page; NAN: whether a single; ACCESS: how many
+    uint32_t target;  // LINK: offset in the page; NAN: whether a single
     int reg;
+    int64_t first, last; // SPAN: of the base register
     bool fp_ready; // what was known of floating point
+};
+
+// Accesses that one look at the translation cache serves (spans.c). When it fails, control goes on in another version of the
+// block from there on, in which each access looks for itself.
+#define SPAN_NONE 255u
+struct span {
+    unsigned root;       // the value that all of them go by
+    int64_t first, last; // distance from that value of the first and last byte
+    enum rv64_access access;
+    unsigned n_accesses;
+    bool apart;    // other instructions stand between two of them
+    int slot;      // where the addend is kept then, in v->addends; -1: nowhere
+    bool looked_up;
 };
 
 struct translator {
@@ -69,6 +85,11 @@ struct translator {
     bool ended;    // control does not go on behind the last instruction
     bool fp_ready; // known to be loaded here
     uint32_t boxed; // floating-point registers known to hold a single
+    struct span spans[TRANSLATE_INSNS_MAX];
+    unsigned n_spans;
+    uint8_t span_of[TRANSLATE_INSNS_MAX];     // by instruction
+    int64_t base_offset[TRANSLATE_INSNS_MAX]; // of an access's base register from the span's value
+    unsigned held;                            // the span whose addend is in rcx, or SPAN_NONE
     struct cold cold[TRANSLATE_COLD_MAX];
     unsigned n_cold;
 };
@@ -79,7 +100,7 @@ struct code_block *translate(struct rv64_code *c, struct code_page *page, const 
 struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest, uint32_t raw, unsigned priv);
 // Emit an instruction; false: not by this function.
 bool translate_integer(struct translator *t, const struct rv64_insn *insn);
-unsigned translate_memory(struct translator *t, const struct rv64_insn *insn); // how many from insn on, 0: not by this function
+bool translate_memory(struct translator *t, const struct rv64_insn *insn);
 bool translate_float(struct translator *t, const struct rv64_insn *insn);
 
 // --- translate.c: words for the others
@@ -92,7 +113,10 @@ void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jcc_to(struct x86 *x, const struct rv64_code *c, unsigned cc, const uint8_t *thunk);
-void translate_slow_accesses(struct translator *t, const struct cold *c); // memory.c
+void translate_slow_access(struct translator *t, const struct cold *c); // memory.c
+void translate_slow_span(struct translator *t, const struct cold *c);
+bool translate_is_access(const struct rv64_insn *insn); // a load or store, of integers or floating point, not atomic
+void translate_find_spans(struct translator *t);        // spans.c
 
 int translate_fp_home(unsigned f); // the xmm register of a floating-point register, or -1
 void translate_fp_need(struct translator *t, const struct rv64_insn *insn);
@@ -105,6 +129,8 @@ void thunk_jump(struct x86 *x, const uint8_t *miss_executed, const struct rv64_c
 enum run_next { RUN_NEXT, RUN_JUMP, RUN_LEAVE };
 const void *run_jump(struct rv64_vcpu *v);                      // light: the code at v->pc; NULL: leave
 const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there
+const void *run_link_plain(struct rv64_vcpu *v, uint32_t site); // light: to the version of the block without spans
+bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access); // light: false: there is no RAM that may be accessed so
 void run_trap(struct rv64_vcpu *v);                             // light
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
 

@@ -177,6 +177,6 @@ int cmd_top(int argc, char **argv)
     struct tv_error err = {0};
     cleanup_close int fd = client_connect(&err);
     if (fd < 0 || (watch(fd, interval_ms, tables, json, &err) && !tool_interrupted()))
-        return command_failed("top", json, EXIT_FAILED, &err);
+        return command_failed("top", json, command_status(&err), &err);
     return EXIT_OK;
 }

@@ -322,6 +322,13 @@ static void method_facts(void *arg, struct rpc_request *req, const json_t *param
     rpc_reply_error(req, RPC_FAILED, &err);
 }
 
+// Answers {"ends": bool}: there are no machines, and trivetd is to end then.
+static void method_end_if_empty(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)params;
+    rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(arg)));
+}
+
 static void method_quit(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
@@ -333,6 +340,7 @@ static void method_quit(void *arg, struct rpc_request *req, const json_t *params
 const struct rpc_method daemon_methods[] = {
     {"trivetd.status", method_status},
     {"trivetd.quit", method_quit},
+    {"trivetd.end_if_empty", method_end_if_empty},
     {"trivetd.facts", method_facts},
     {"machine.list", method_list},
     {"machine.get", method_get},

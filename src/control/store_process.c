@@ -97,7 +97,7 @@ int store_process_add(const struct store_process *store, const char *label, cons
     rc = call(store, "disk.add", params, fds, 2, &result, err);
     if (rc) {
         unlink(path);
-        return tv_error_prefix(err, "disk '%s': %s", disk->name, disk->path);
+        return tv_error_prefix(err, "%s", disk->path); // the store names the disk
     }
     *front_fd = rpc_connect(path, err);
     return *front_fd < 0 ? *front_fd : 0;

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import ENV, RUN, STATE, TOP, TRIVET, fail, nothing_left, trivet, until, use_image, write  # noqa: E402
+from command import BOOT_S, ENV, RUN, STATE, TOP, TRIVET, fail, nothing_left, trivet, until, use_image, write  # noqa: E402
 
 
 def wrong(words, *hints, status=2):
@@ -55,22 +55,41 @@ wrong(["image", "build", "gentoo"], "gentoo", "busybox")
 wrong(["image", "build", "busybox", "--mirror", "nowhere"], "nowhere", "URL")
 wrong(["ps"], "trivet up", status=1)
 
+
+def as_nobody(words, *hints, **variables):
+    """The same as another user, who may read and write less."""
+    env = {**ENV, "TRIVET_RUN_DIR": home + "/run", "TRIVET_STATE_DIR": home + "/state", **variables}
+    try:
+        done = subprocess.run([TRIVET, *words], env=env, user=65534, group=65534, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              stdin=subprocess.DEVNULL, timeout=BOOT_S)
+    except PermissionError:
+        print("not tried: another user cannot run the build's programs")  # they lie in a folder that only root may enter
+        return
+    if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or any(hint not in done.stderr for hint in hints):
+        fail(f"trivet {' '.join(words)} as another user: exit status {done.returncode}, {done.stderr}; {hints} were to be in it")
+    if os.path.exists(home + "/run"):
+        fail(f"trivet {' '.join(words)} as another user: the run folder is left")
+
+
 if os.geteuid() == 0:
-    # As another user, for whom the file is not to be read.
     os.chmod(TOP, 0o755)
     os.chmod(kernel, 0o600)
     home = os.path.join(TOP, "home")
     os.makedirs(home)
     os.chown(home, 65534, 65534)
-    env = dict(ENV, TRIVET_RUN_DIR=home + "/run", TRIVET_STATE_DIR=home + "/state")
-    try:
-        done = subprocess.run([TRIVET, "run", "--kernel", kernel], env=env, user=65534, group=65534, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
-    except PermissionError:
-        done = None  # the tree lies in a folder that only root may enter
-        print("not tried: another user cannot run the build's programs")
-    if done and (done.returncode != 2 or "no permission" not in done.stderr):
-        fail(f"no permission: exit status {done.returncode}, {done.stderr}")
+    image = write("boot", open(TRIVET, "rb").read(64).decode("latin-1"))  # only its being there counts
+    good = write("nobody.yaml", f"machines: {{a: {{kernel: {image}}}}}\n")
+    as_nobody(["run", "--kernel", kernel], kernel, "no permission")
+    as_nobody(["up", kernel], kernel, "no permission")
+    as_nobody(["run", "--kernel", image, "--disk", disk], disk, "no permission")
+    as_nobody(["run", "--kernel", image, "--disk", TOP + "/new.raw,size=1M"], TOP, "Permission denied", "another path")
+    closed = os.path.join(TOP, "closed")
+    os.makedirs(closed, mode=0o755)
+    for words in (["run", "--kernel", image], ["up", good]):
+        for folder in (closed, closed + "/run"):
+            as_nobody(words, folder, "Permission denied", "TRIVET_RUN_DIR", TRIVET_RUN_DIR=folder)
+    for words in (["up", good], ["image", "build", "busybox"]):
+        as_nobody(words, closed, "Permission denied", "TRIVET_STATE_DIR", TRIVET_STATE_DIR=closed + "/state")
 
 # YAML: the line, the thing, what would be right
 machine = "machines:\n  a:\n    kernel: kernel\n"
@@ -101,6 +120,36 @@ wrong_file("disks:\n  d: {from: image busybox}\nmachines:\n  a: {kernel: kernel,
            "trivet image build", command=("up",))
 trivet("config", "check", write("good.yaml", machine))
 
+
+def with_full_disk(tests):
+    """Runs them with a state folder on a disk that has no room left."""
+    full = os.path.join(TOP, "full")
+    os.makedirs(full)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", full], stderr=subprocess.DEVNULL).returncode != 0:
+        print("not tried: a full disk, since nothing can be mounted here")
+        return
+    try:
+        os.makedirs(full + "/state")
+        with open(full + "/filling", "wb", buffering=0) as filling:
+            try:
+                while True:
+                    filling.write(bytes(4096))
+            except OSError:
+                pass
+        for words in tests:
+            done = subprocess.run([TRIVET, *words], env=dict(ENV, TRIVET_STATE_DIR=full + "/state"), stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=BOOT_S)
+            if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or "No space left" not in done.stderr \
+                    or full not in done.stderr or "TRIVET_STATE_DIR" not in done.stderr:
+                fail(f"trivet {' '.join(words)} on a full disk: exit status {done.returncode}, {done.stderr}")
+            nothing_left()
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+whole = write("elf", open(TRIVET, "rb").read(64).decode("latin-1"))
+with_full_disk([["up", write("full.yaml", f"machines: {{a: {{kernel: {whole}}}}}\n")], ["image", "build", "busybox", "--quiet"]])
+
 # the port is taken: something that is no trivetd answers on its socket, or has its state
 use_image()
 os.makedirs(RUN, exist_ok=True)
@@ -108,18 +157,21 @@ trivetd = os.path.join(os.path.dirname(TRIVET), "trivetd")
 with socket.socket(socket.AF_UNIX) as taken:
     taken.bind(RUN + "/trivetd.sock")
     taken.listen()
-    done = subprocess.run([trivetd], env=ENV, stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([trivetd], env=ENV, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode != 2 or "TRIVET_RUN_DIR" not in done.stderr or len(done.stderr.splitlines()) != 1:
         fail(f"a taken socket: exit status {done.returncode}, {done.stderr}")
+    done = trivet("ps", status=2)  # it accepts and never answers; this takes as long as the command waits
+    if len(done.stderr.splitlines()) != 1 or RUN + "/trivetd.sock" not in done.stderr or "TRIVET_RUN_DIR" not in done.stderr:
+        fail(f"a mute socket: {done.stderr}")
 os.unlink(RUN + "/trivetd.sock")
 first = subprocess.Popen([trivetd], env=ENV, stderr=subprocess.DEVNULL)
-until("trivetd answers", lambda: os.path.exists(RUN + "/trivetd.sock"), 20)
-done = subprocess.run([trivetd], env=dict(ENV, TRIVET_RUN_DIR=TOP + "/other"), stderr=subprocess.PIPE, text=True, timeout=20)
+until("trivetd answers", lambda: os.path.exists(RUN + "/trivetd.sock"))
+done = subprocess.run([trivetd], env=dict(ENV, TRIVET_RUN_DIR=TOP + "/other"), stderr=subprocess.PIPE, text=True, timeout=60)
 if done.returncode != 2 or STATE not in done.stderr:
     fail(f"a second trivetd on the same state: exit status {done.returncode}, {done.stderr}")
 trivet("stop", "nobody", status=2)
 first.terminate()
-if first.wait(20) != 0:
+if first.wait(60) != 0:
     fail(f"trivetd ended with {first.returncode}")
 nothing_left()
 print("ok: every wrong call is one line, exit status 2, nothing left behind")

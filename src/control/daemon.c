@@ -145,6 +145,7 @@ void daemon_fini(struct daemon *d)
     bool empty = !d->machines;
     while (d->machines)
         machine_free(d->machines);
+    daemon_store_disconnect(d);
     loop_remove(d->store_watch);
     database_close(d->db);
     if (d->server && empty)

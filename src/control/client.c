@@ -165,7 +165,12 @@ int client_connect_or_start(struct tv_error *err)
 
 int client_call(int fd, const char *method, json_t *params, json_t **result, struct tv_error *err)
 {
-    return rpc_call(fd, method, params, NULL, 0, CLIENT_TIMEOUT_MS, result, err);
+    return client_call_long(fd, method, params, 0, result, err);
+}
+
+int client_call_long(int fd, const char *method, json_t *params, unsigned takes_ms, json_t **result, struct tv_error *err)
+{
+    return rpc_call(fd, method, params, NULL, 0, takes_ms + CLIENT_TIMEOUT_MS, result, err);
 }
 
 int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,

@@ -17,6 +17,8 @@ int client_connect_or_start(struct tv_error *err);
 
 // Takes params. *result is the caller's.
 int client_call(int fd, const char *method, json_t *params, json_t **result, struct tv_error *err);
+// The same of what may take so long by itself, as a guest's shutdown does.
+int client_call_long(int fd, const char *method, json_t *params, unsigned takes_ms, json_t **result, struct tv_error *err);
 // A method of a machine, through trivetd; with a descriptor unless pass_fd is -1.
 int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,
                         struct tv_error *err);

@@ -48,7 +48,7 @@ static int batch(const char *name, const char *method, int argc, char **argv)
         return command_failed(name, json, command_status(&err), &err);
     cleanup_json json_t *result = NULL;
     json_t *params = json_pack("{s:o, s:i}", "names", names_of(words, argv), "timeout_ms", (int)timeout_ms);
-    int rc = client_call(fd, method, params, &result, &err);
+    int rc = client_call_long(fd, method, params, timeout_ms, &result, &err);
     if (!rc)
         rc = command_batch_error(result, &err);
     if (rc)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define END_DEADLINE_MS 5000
+#define STOP_TIMEOUT_MS 30000
 
 // Everything is looked at before anything is started: files there and readable, images built, disks usable.
 static int check_machines(const struct up_file *file, struct tv_error *err)
@@ -90,7 +91,8 @@ static int apply(const struct up *up, const json_t *spec, bool dry, json_t **res
 static int stop_one(const struct up *up, const char *name, struct tv_error *err)
 {
     cleanup_json json_t *result = NULL;
-    return client_call(up->fd, "machine.stop", json_pack("{s:[s]}", "names", name), &result, err);
+    json_t *params = json_pack("{s:[s], s:i}", "names", name, "timeout_ms", STOP_TIMEOUT_MS);
+    return client_call_long(up->fd, "machine.stop", params, STOP_TIMEOUT_MS, &result, err);
 }
 
 // A machine that is changed has to stop for it.
@@ -252,10 +254,10 @@ static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv
     cleanup_json json_t *stopped = NULL;
     size_t i;
     json_t *name;
-    int rc = json_array_size(names) == 0
-                 ? 0
-                 : client_call(fd, "machine.stop", json_pack("{s:O, s:i}", "names", names, "timeout_ms", (int)timeout_ms), &stopped,
-                               err);
+    int rc = 0;
+    if (json_array_size(names)) // none would mean all
+        rc = client_call_long(fd, "machine.stop", json_pack("{s:O, s:i}", "names", names, "timeout_ms", (int)timeout_ms),
+                              timeout_ms, &stopped, err);
     json_array_foreach(names, i, name)
     {
         cleanup_json json_t *removed = NULL;
@@ -270,7 +272,7 @@ int cmd_down(int argc, char **argv)
 {
     bool json = false;
     const char *timeout = NULL;
-    unsigned timeout_ms = 30000;
+    unsigned timeout_ms = STOP_TIMEOUT_MS;
     const struct option_spec options[] = {{"--json", &json, NULL}, {"--timeout|-t", NULL, &timeout}, {0}};
     int words = command_options(command_find("down"), argc, argv, options);
     if (words < 0)

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Every wrong call is one line that names the place and the remedy, exit status 2, and nothing left behind."""
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -119,6 +120,16 @@ wrong_file("machines:\n  a: {kernel: kernel}\n", "is no kernel", command=("up",)
 wrong_file("disks:\n  d: {from: image busybox}\nmachines:\n  a: {kernel: kernel, disks: [d]}\n", "'busybox' is not there",
            "trivet image build", command=("up",))
 trivet("config", "check", write("good.yaml", machine))
+
+
+# no memory: a limit stands for a host that has none left
+elf = os.path.join(os.path.dirname(__file__), "..", "fuzz", "corpus", "loader", "elf")
+done = subprocess.run([TRIVET, "run", "--kernel", elf, "--memory", "512M"], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                      stderr=subprocess.PIPE, text=True, timeout=BOOT_S,
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20)))
+if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or "less memory" not in done.stderr:
+    fail(f"no memory: exit status {done.returncode}, {done.stderr}")
+nothing_left()
 
 
 def with_full_disk(tests):

@@ -10,7 +10,7 @@ import termios
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import BOOT_S, ENV, TOP, TRIVET, fail, nothing_left, ours, until, use_image  # noqa: E402
+from command import BOOT_S, ENV, RUN, TOP, TRIVET, fail, nothing_left, ours, until, use_image  # noqa: E402
 
 
 class Run:
@@ -34,18 +34,22 @@ class Run:
             self.fd = self.process.stdout.fileno()
 
     def read(self, seconds):
+        """What comes within seconds; False when nothing did."""
+        data = b""
         if select.select([self.fd], [], [], seconds)[0]:
             try:
-                self.output += os.read(self.fd, 65536)
+                data = os.read(self.fd, 65536)
             except OSError:
-                pass
+                pass  # a terminal whose other end is closed
+        self.output += data
+        return bool(data)
 
     def wait_for(self, text, seconds=BOOT_S):
         deadline = time.monotonic() + seconds
         while text not in self.output:
-            if time.monotonic() > deadline or self.process.poll() is not None and not select.select([self.fd], [], [], 0)[0]:
-                fail(f"'{text}' did not come; the end of the console:\n{self.output[-3000:].decode(errors='replace')}")
-            self.read(0.2)
+            ended = self.process.poll()  # before the rest is read
+            if time.monotonic() > deadline or not self.read(0.2) and ended is not None:
+                fail(f"'{text}' did not come, exit status {ended}; the end of the console:\n{self.output[-3000:].decode(errors='replace')}")
 
     def type(self, data):
         os.write(self.fd, data)
@@ -114,7 +118,8 @@ print("ok: SIGTERM, SIGINT, SIGHUP")
 # kill -9 of the command takes the workers with it.
 disk = os.path.join(TOP, "data.raw")
 r = Run("--disk", disk + ",size=64M", terminal=False)
-until("both workers", lambda: sorted(ours().values()).count("trivet-store") == 1 and "trivet-machine" in ours().values())
+until("both workers", lambda: {"trivet-store", "trivet-machine"} <= set(ours().values()))
+until("their sockets' folder gone", lambda: not os.path.exists(RUN))  # it stays if the command is killed before that
 r.process.kill()
 r.process.wait()
 nothing_left()

@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+// One line, whatever was quoted: a name from a file or a peer may hold ends of lines, or orders to the terminal.
+static void keep_to_a_line(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = ' ';
+}
+
 int tv_error_set(struct tv_error *err, int code, const char *format, ...)
 {
     if (!err)
@@ -12,6 +20,7 @@ int tv_error_set(struct tv_error *err, int code, const char *format, ...)
     va_start(args, format);
     vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
+    keep_to_a_line(err->text);
     err->code = code;
     return code;
 }

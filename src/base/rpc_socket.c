@@ -5,8 +5,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+enum { CONNECT_S = 10 }; // for a place in the queue of one who accepts nobody
 
 static int make_address(const char *path, struct sockaddr_un *address, struct tv_error *err)
 {
@@ -27,11 +30,15 @@ int rpc_connect(const char *path, struct tv_error *err)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    const struct timeval limit = {.tv_sec = CONNECT_S}, none = {0};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        ret = tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+        const int code = errno == EAGAIN ? ETIMEDOUT : errno;
+        ret = tv_error_set(err, -code, "%s: %s", path, code == ETIMEDOUT ? "nobody takes the connections there" : strerror(code));
         close(fd);
         return ret;
     }
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
     return fd;
 }
 

@@ -64,18 +64,29 @@ static int put(struct walk *w, const char *bytes, size_t len)
     return 0;
 }
 
+// One character of text that libyaml has found to be UTF-8.
+static uint32_t take_character(const char **text)
+{
+    const unsigned char *c = (const unsigned char *)*text;
+    const unsigned more = *c < 0x80 ? 0 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : 3;
+    uint32_t value = more ? *c & (0x3fu >> more) : *c;
+    for (unsigned i = 1; i <= more; i++)
+        value = value << 6 | (c[i] & 0x3fu);
+    *text += more + 1;
+    return value;
+}
+
+// Beyond ASCII all is escaped: among it are ends of lines and characters that YAML takes escaped only.
 static int put_string(struct walk *w, const char *text)
 {
     int rc = put(w, "\"", 1);
-    for (; *text && !rc; text++) {
-        char escaped[8];
-        const unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            snprintf(escaped, sizeof(escaped), "\\%c", c);
-        else if (c < ' ' || c == 0x7f)
-            snprintf(escaped, sizeof(escaped), "\\x%02x", c);
+    while (*text && !rc) {
+        char escaped[12];
+        const uint32_t c = take_character(&text);
+        if (c < ' ' || c >= 0x7f)
+            snprintf(escaped, sizeof(escaped), "\\U%08x", c);
         else
-            snprintf(escaped, sizeof(escaped), "%c", c);
+            snprintf(escaped, sizeof(escaped), c == '"' || c == '\\' ? "\\%c" : "%c", (char)c);
         rc = put(w, escaped, strlen(escaped));
     }
     return rc ? rc : put(w, "\"", 1);
@@ -166,7 +177,7 @@ static int check_float(struct walk *w, const yaml_node_t *node)
 
 static int check_string(struct walk *w, const cyaml_schema_value_t *schema, const yaml_node_t *node)
 {
-    const char *text = text_of(w, node, "text");
+    const char *text = text_of(w, node, "a single value");
     if (!text)
         return -EINVAL;
     const size_t len = strlen(text);
@@ -329,6 +340,13 @@ static int by_text(const void *a, const void *b)
                  : (x->node->start_mark.line > y->node->start_mark.line) - (x->node->start_mark.line < y->node->start_mark.line);
 }
 
+// They may become names of files, and places in messages.
+static bool is_good_name(const char *name)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    return strspn(name, letters) == strlen(name) && !strchr("-_.", name[0]);
+}
+
 static int check_names(struct walk *w, yaml_node_t *node, size_t n_entries)
 {
     struct name *names = calloc(n_entries + 1, sizeof(*names));
@@ -341,7 +359,11 @@ static int check_names(struct walk *w, yaml_node_t *node, size_t n_entries)
         if (name && name->type == YAML_SCALAR_NODE)
             names[n++] = (struct name){(const char *)name->data.scalar.value, name};
     }
-    if (n)
+    for (size_t i = 0; i < n && !rc; i++)
+        if (!is_good_name(names[i].text))
+            rc = fault(w, names[i].node, "'%.40s' is no name: letters, digits, '-', '_' and '.', first a letter or digit",
+                       names[i].text);
+    if (n && !rc)
         qsort(names, n, sizeof(*names), by_text);
     for (size_t i = 1; i < n && !rc; i++)
         if (strcmp(names[i - 1].text, names[i].text) == 0)

@@ -42,7 +42,10 @@ int yaml_file_load(const char *path, const cyaml_schema_value_t *schema, struct 
     *file = NULL;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+        return tv_error_set(err, -errno, "%s: %s", path,
+                            errno == ENOENT   ? "there is no such file"
+                            : errno == EACCES ? "no permission to read it"
+                                              : strerror(errno));
     size_t len = 0;
     char *buf = malloc(YAML_FILE_BYTES_MAX + 1);
     int rc = buf ? read_all(fd, path, buf, &len, err) : tv_error_set(err, -ENOMEM, "%s: out of memory", path);
@@ -231,7 +234,7 @@ unsigned yaml_file_line(const struct yaml_file *file, const char *path)
     const yaml_node_t *node = node_at(file, 1); // the root
     size_t line = node->start_mark.line;
     while (*path && node) {
-        const size_t len = strcspn(path, ".");
+        const size_t len = strcspn(path, "/");
         if (node->type == YAML_MAPPING_NODE)
             node = child_of_mapping(file, node, path, len, &line);
         else if (node->type == YAML_SEQUENCE_NODE)
@@ -239,7 +242,7 @@ unsigned yaml_file_line(const struct yaml_file *file, const char *path)
         else
             node = NULL;
         path += len;
-        path += *path == '.';
+        path += *path == '/';
     }
     return (unsigned)line + 1;
 }

@@ -2,8 +2,8 @@
 //
 // The schema is libcyaml's. Beyond it:
 // - Where it has a sequence of mappings whose first field is "name", the file may have either the list or a mapping from names to
-// the
-//   rest (`disks: {db: {...}}`), in the manner of compose. Names are unique.
+//   the rest (`disks: {db: {...}}`), in the manner of compose. Names are unique, and letters, digits, '-', '_' and '.', beginning
+//   with a letter or digit.
 // - A field without a value (`db:`) counts as absent; an entry without one as an empty mapping.
 // - Unknown and repeated keys, wrong types, numbers out of range are refused with the place: `a.yaml:14: disks.db: ...`.
 // A file has at most YAML_FILE_BYTES_MAX bytes and one document. CYAML_FLAGS and CYAML_BITFIELD are not supported (-ENOTSUP).
@@ -32,7 +32,7 @@ void yaml_file_destroy(struct yaml_file *file); // frees the data too; NULL is f
 
 void *yaml_file_data(const struct yaml_file *file); // the struct that the schema describes; the file's
 
-// The line of a value by its path, as "tenants.a.disks.db.limit": keys, and in a list an index from 0 or an entry's name. What is
+// The line of a value by its path, as "tenants/a/disks/db/limit": keys, and in a list an index from 0 or an entry's name. What is
 // not there has the line of the nearest thing around it that is.
 unsigned yaml_file_line(const struct yaml_file *file, const char *path);
 

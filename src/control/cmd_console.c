@@ -71,9 +71,9 @@ int cmd_console(int argc, char **argv)
     int rc = ask(argv[1], "console", &path, &err);
     int fd = rc ? rc : rpc_connect(path, &err);
     if (!rc && fd < 0)
-        tv_error_set(&err, fd, "machine '%s' does not run; start it first", argv[1]);
+        tv_error_set(&err, -ESRCH, "machine '%s' does not run; start it first", argv[1]);
     if (fd < 0)
-        return command_failed("console", false, rc == -ENOENT ? command_status(&err) : EXIT_FAILED, &err);
+        return command_failed("console", false, command_status(&err), &err);
     if (isatty(STDIN_FILENO))
         fprintf(stderr, "console of %s; ^A x leaves it, ^A h helps\n", argv[1]);
     return join(fd, &err) ? command_failed("console", false, EXIT_FAILED, &err) : EXIT_OK;

@@ -17,7 +17,7 @@ static int show(const char *name, bool json)
     if (!rc)
         rc = image_describe(name, &image, &err);
     if (rc)
-        return command_failed("image", json, EXIT_FAILED, &err);
+        return command_failed("image", json, command_status(&err), &err);
     json_object_set_new(image, "dir", json_string(paths.dir));
     if (json) {
         command_print_json(image);
@@ -40,7 +40,7 @@ static int build(const struct image_request *request, bool json)
         return 128 + tool_interrupted();
     }
     if (rc)
-        return command_failed("image", json, rc == -EINVAL ? EXIT_USAGE : EXIT_FAILED, &err);
+        return command_failed("image", json, command_status(&err), &err);
     return show(request->name, json);
 }
 

@@ -45,10 +45,10 @@ static int batch(const char *name, const char *method, int argc, char **argv)
     struct tv_error err = {0};
     cleanup_close int fd = client_connect(&err);
     if (fd < 0)
-        return command_failed(name, json, EXIT_FAILED, &err);
+        return command_failed(name, json, command_status(&err), &err);
     cleanup_json json_t *result = NULL;
     json_t *params = json_pack("{s:o, s:i}", "names", names_of(words, argv), "timeout_ms", (int)timeout_ms);
-    int rc = client_call(fd, method, params, &result, &err);
+    int rc = client_call_long(fd, method, params, timeout_ms, &result, &err);
     if (!rc)
         rc = command_batch_error(result, &err);
     if (rc)
@@ -88,7 +88,7 @@ static int each(const char *name, const char *method, const char *done, int argc
     struct tv_error err = {0};
     cleanup_close int fd = client_connect(&err);
     if (fd < 0)
-        return command_failed(name, json, EXIT_FAILED, &err);
+        return command_failed(name, json, command_status(&err), &err);
     cleanup_json json_t *all = json_array();
     for (int i = 1; i <= words; i++) {
         cleanup_json json_t *result = NULL;
@@ -147,7 +147,7 @@ int cmd_save(int argc, char **argv)
     cleanup_json json_t *result = NULL;
     cleanup_close int fd = client_connect(&err);
     if (fd < 0)
-        return command_failed("save", json, EXIT_FAILED, &err);
+        return command_failed("save", json, command_status(&err), &err);
     if (save_to(fd, argv[1], argv[2], quit, &result, &err))
         return command_failed("save", json, command_status(&err), &err);
     if (json)
@@ -175,7 +175,7 @@ int cmd_restore(int argc, char **argv)
     cleanup_json json_t *result = NULL;
     cleanup_close int fd = client_connect(&err);
     if (fd < 0)
-        return command_failed("restore", json, EXIT_FAILED, &err);
+        return command_failed("restore", json, command_status(&err), &err);
     int rc = client_call(fd, "machine.start", json_pack("{s:[s], s:s}", "names", argv[1], "restore", path), &result, &err);
     if (!rc)
         rc = command_batch_error(result, &err);

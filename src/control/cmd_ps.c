@@ -42,7 +42,7 @@ int cmd_ps(int argc, char **argv)
     cleanup_json json_t *result = NULL;
     cleanup_close int fd = client_connect(&err);
     if (fd < 0 || client_call(fd, "machine.list", json_object(), &result, &err))
-        return command_failed("ps", json, EXIT_FAILED, &err);
+        return command_failed("ps", json, command_status(&err), &err);
     if (json)
         command_print_json(json_incref(result));
     else

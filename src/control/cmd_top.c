@@ -53,7 +53,8 @@ static void add_reading(int fd, json_t *machine)
     json_object_set(machine, "resident_bytes", json_object_get(status, "resident_bytes"));
     json_object_set(machine, "uptime_ns", json_object_get(status, "uptime_ns"));
     json_object_set(machine, "engine", json_object_get(status, "engine"));
-    if (client_call(fd, "machine.disks", json_pack("{s:s}", "name", name), &disks, &err) == 0)
+    if (client_call(fd, "machine.disks", json_pack("{s:s}", "name", name), &disks, &err) == 0 &&
+        !json_is_true(json_object_get(disks, "late")))
         json_object_set(machine, "disks", json_object_get(disks, "disks"));
 }
 
@@ -101,9 +102,18 @@ static void add_rates(const json_t *before, json_t *now)
             continue;
         json_object_set_new(m, "cpu_percent", json_real(100 * (b.cpu_ns - a.cpu_ns) / 1e9 / seconds));
         json_object_set_new(m, "mips", json_real((b.instructions - a.instructions) / 1e6 / seconds));
+        if (!json_object_get(m, "disks") || (old && !json_object_get(old, "disks")))
+            continue; // the store did not tell
         json_object_set_new(m, "read_bps", json_real((b.read_bytes - a.read_bytes) / seconds));
         json_object_set_new(m, "write_bps", json_real((b.write_bytes - a.write_bytes) / seconds));
     }
+}
+
+// "?" while the store does not answer.
+static void print_rate(const json_t *machine, const char *key, char *text, size_t size)
+{
+    const bool is_known = json_object_get(machine, key) || !json_object_get(machine, "uptime_ns");
+    snprintf(text, size, is_known ? "%.1fK" : "?", member(machine, key) / 1024);
 }
 
 static void print_table(const json_t *machines)
@@ -114,12 +124,13 @@ static void print_table(const json_t *machines)
            "WRITE/s", "UP");
     json_array_foreach(machines, i, m)
     {
-        char memory[48];
+        char memory[48], reads[24], writes[24];
         snprintf(memory, sizeof(memory), "%.0fM/%.0fM", member(m, "resident_bytes") / 1048576, member(m, "memory_bytes") / 1048576);
-        printf("%-14s %-10s %-9s %6.1f %8.1f %15s %9.1fK %9.1fK %7.0fs\n", json_string_value(json_object_get(m, "name")),
+        print_rate(m, "read_bps", reads, sizeof(reads));
+        print_rate(m, "write_bps", writes, sizeof(writes));
+        printf("%-14s %-10s %-9s %6.1f %8.1f %15s %10s %10s %7.0fs\n", json_string_value(json_object_get(m, "name")),
                json_string_value(json_object_get(m, "tenant")), json_string_value(json_object_get(m, "state")),
-               member(m, "cpu_percent"), member(m, "mips"), memory, member(m, "read_bps") / 1024, member(m, "write_bps") / 1024,
-               member(m, "uptime_ns") / 1e9);
+               member(m, "cpu_percent"), member(m, "mips"), memory, reads, writes, member(m, "uptime_ns") / 1e9);
     }
     fflush(stdout);
 }
@@ -177,6 +188,6 @@ int cmd_top(int argc, char **argv)
     struct tv_error err = {0};
     cleanup_close int fd = client_connect(&err);
     if (fd < 0 || (watch(fd, interval_ms, tables, json, &err) && !tool_interrupted()))
-        return command_failed("top", json, EXIT_FAILED, &err);
+        return command_failed("top", json, command_status(&err), &err);
     return EXIT_OK;
 }

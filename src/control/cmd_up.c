@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define END_DEADLINE_MS 5000
+#define STOP_TIMEOUT_MS 30000
 
 // Everything is looked at before anything is started: files there and readable, images built, disks usable.
 static int check_machines(const struct up_file *file, struct tv_error *err)
@@ -43,6 +44,8 @@ static int make_disk_folder(struct tv_error *err)
 {
     char state[PATH_MAX], disks[PATH_MAX];
     int rc = path_state_dir(state, err);
+    if (!rc)
+        rc = dir_make_own(state, "TRIVET_STATE_DIR", err);
     if (!rc)
         rc = path_format(disks, err, "%s/disks", state);
     return rc ? rc : dir_make(disks, 0700, err);
@@ -88,7 +91,8 @@ static int apply(const struct up *up, const json_t *spec, bool dry, json_t **res
 static int stop_one(const struct up *up, const char *name, struct tv_error *err)
 {
     cleanup_json json_t *result = NULL;
-    return client_call(up->fd, "machine.stop", json_pack("{s:[s]}", "names", name), &result, err);
+    json_t *params = json_pack("{s:[s], s:i}", "names", name, "timeout_ms", STOP_TIMEOUT_MS);
+    return client_call_long(up->fd, "machine.stop", params, STOP_TIMEOUT_MS, &result, err);
 }
 
 // A machine that is changed has to stop for it.
@@ -120,6 +124,14 @@ static void await_end(int fd)
     poll(&pfd, 1, END_DEADLINE_MS);
 }
 
+// One that was started and has no machines, since what was to come failed.
+static void end_if_empty(int fd)
+{
+    cleanup_json json_t *result = NULL;
+    if (client_call(fd, "trivetd.end_if_empty", json_object(), &result, NULL) == 0 && json_is_true(json_object_get(result, "ends")))
+        await_end(fd);
+}
+
 static void roll_back(const struct up *up)
 {
     size_t i;
@@ -130,12 +142,10 @@ static void roll_back(const struct up *up)
         if (client_call(up->fd, "machine.kill", json_pack("{s:[O]}", "names", name), &result, NULL) == 0)
             json_decref(result);
         result = NULL;
-        if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL))
-            continue;
-        if (json_is_true(json_object_get(result, "ends")))
-            await_end(up->fd);
-        json_decref(result);
+        if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL) == 0)
+            json_decref(result);
     }
+    end_if_empty(up->fd);
 }
 
 static int start_all(struct up *up, json_t **result, struct tv_error *err)
@@ -244,17 +254,17 @@ static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv
     cleanup_json json_t *stopped = NULL;
     size_t i;
     json_t *name;
-    if (json_array_size(names) == 0)
-        return 0;
-    int rc = client_call(fd, "machine.stop", json_pack("{s:O, s:i}", "names", names, "timeout_ms", (int)timeout_ms), &stopped, err);
+    int rc = 0;
+    if (json_array_size(names)) // none would mean all
+        rc = client_call_long(fd, "machine.stop", json_pack("{s:O, s:i}", "names", names, "timeout_ms", (int)timeout_ms),
+                              timeout_ms, &stopped, err);
     json_array_foreach(names, i, name)
     {
         cleanup_json json_t *removed = NULL;
         if (!rc)
             rc = client_call(fd, "machine.remove", json_pack("{s:O}", "name", name), &removed, err);
-        if (!rc && json_is_true(json_object_get(removed, "ends")))
-            await_end(fd);
     }
+    end_if_empty(fd);
     return rc;
 }
 
@@ -262,7 +272,7 @@ int cmd_down(int argc, char **argv)
 {
     bool json = false;
     const char *timeout = NULL;
-    unsigned timeout_ms = 30000;
+    unsigned timeout_ms = STOP_TIMEOUT_MS;
     const struct option_spec options[] = {{"--json", &json, NULL}, {"--timeout|-t", NULL, &timeout}, {0}};
     int words = command_options(command_find("down"), argc, argv, options);
     if (words < 0)
@@ -273,7 +283,7 @@ int cmd_down(int argc, char **argv)
         return command_usage("down", "--timeout '%s' is no number of seconds", timeout);
     struct tv_error err = {0};
     cleanup_close int fd = client_connect(&err);
-    if (fd == -ENOENT || fd == -ECONNREFUSED) {
+    if (fd == -ESRCH) {
         if (json)
             command_print_json(json_pack("{s:[]}", "removed"));
         else

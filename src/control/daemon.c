@@ -59,7 +59,9 @@ static int lock_state(struct daemon *d, struct tv_error *err)
 static int make_folders(const struct daemon *d, struct tv_error *err)
 {
     char logs[PATH_MAX];
-    int rc = dir_make(d->run_dir, 0700, err);
+    int rc = dir_make_own(d->run_dir, "TRIVET_RUN_DIR", err);
+    if (!rc)
+        rc = dir_make_own(d->state_dir, "TRIVET_STATE_DIR", err);
     if (!rc)
         rc = path_format(logs, err, "%s/logs", d->state_dir);
     return rc ? rc : dir_make(logs, 0700, err);
@@ -143,10 +145,13 @@ void daemon_fini(struct daemon *d)
     bool empty = !d->machines;
     while (d->machines)
         machine_free(d->machines);
+    daemon_store_disconnect(d);
     loop_remove(d->store_watch);
     database_close(d->db);
     if (d->server && empty)
         remove_run_files(d);
+    else
+        rmdir(d->run_dir); // only if nothing is in it
     if (d->lock_fd >= 0)
         close(d->lock_fd);
     if (d->server) // last: whoever waits for our end sees it by this, and may take the folders away

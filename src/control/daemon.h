@@ -1,7 +1,8 @@
 // trivetd's inside: the machines it knows, the store, and the control socket. Private to daemon*.c and trivetd.c.
 //
-// One thread, one loop. The workers are sessions of their own and do not need us: whoever comes after us finds them by pid and
-// start time in the database and by their sockets in the run directory, and takes them over without touching them.
+// One thread, one loop, which waits for nobody: neither a machine nor the store can keep trivetd from answering. The workers are
+// sessions of their own and do not need us: whoever comes after us finds them by pid and start time in the database and by their
+// sockets in the run directory, and takes them over without touching them.
 #pragma once
 
 #include "base/error.h"
@@ -18,13 +19,21 @@ enum machine_state { MACHINE_STOPPED, MACHINE_STARTING, MACHINE_RUNNING, MACHINE
 
 struct batch; // an answer that waits for several machines: daemon_batch.c
 
+struct launch;
+
 struct waiter {
     struct waiter *next;
     struct batch *batch;
 };
 
-// Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set; control is set while it is
-// connected.
+// A disk on its way to the store; the store answers it.
+struct disk_opening {
+    struct daemon_machine *machine; // NULL: nobody wants it any more
+    unsigned disk;
+};
+
+// Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set, but for the first part of STARTING:
+// launch is set while the store opens the disks of a machine that has no worker yet. control is set while it is connected.
 struct daemon_machine {
     struct daemon_machine *next;
     struct daemon *daemon;
@@ -37,6 +46,8 @@ struct daemon_machine {
     struct loop_source *timer; // kills what does not stop, starts what waits
     struct rpc_conn *control;
     struct waiter *starting, *stopping; // who waits for it
+    struct launch *launch;
+    struct disk_opening *opening[SPEC_DISKS_MAX]; // NULL: none; each is freed by its answer
     bool disk_away[SPEC_DISKS_MAX];
     unsigned restarts;   // since it last ran for long
     uint64_t started_ns; // monotonic
@@ -50,6 +61,8 @@ struct daemon {
     struct rpc_server *server;
     struct daemon_machine *machines; // in the order of names
     struct store_process store;
+    struct rpc_conn *store_control; // set while the store runs
+    bool store_late;                // it has left a question without an answer for longer than it should
     int store_pidfd;
     int lock_fd; // of the state folder
     struct loop_source *store_watch, *store_timer;
@@ -71,6 +84,7 @@ void machine_free(struct daemon_machine *m);
 int machine_record(const struct daemon_machine *m, struct tv_error *err);
 int machine_path(const struct daemon_machine *m, const char *file, char path[static PATH_MAX], struct tv_error *err);
 int machine_log_path(const struct daemon_machine *m, char path[static PATH_MAX], struct tv_error *err);
+bool machine_is_up(const struct daemon_machine *m); // it has a worker, or is to get one
 const char *machine_state_name(const struct daemon_machine *m);
 json_t *machine_describe(const struct daemon_machine *m);
 
@@ -80,14 +94,20 @@ int machine_start(struct daemon_machine *m, struct tv_error *err);
 void machine_adopt(struct daemon_machine *m);
 void machine_stop(struct daemon_machine *m, unsigned timeout_ms);
 void machine_kill(struct daemon_machine *m);
+void machine_drop_launch(struct daemon_machine *m);
+// The store has opened a disk of a machine that starts (fd is taken), or has not.
+void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct tv_error *err);
 
 // daemon_store.c
 int daemon_store_need(struct daemon *d, struct tv_error *err); // starts it if none runs
 void daemon_store_adopt(struct daemon *d);
 void daemon_store_stop(struct daemon *d);
+void daemon_store_disconnect(struct daemon *d); // leaves it running
 void daemon_store_label(const struct daemon_machine *m, unsigned disk, char label[static 128]);
-int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, int *front_fd, struct tv_error *err);
+int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_error *err); // the answer follows
 void daemon_store_close_disks(struct daemon_machine *m);
+void daemon_store_abandon(struct daemon_machine *m);                             // what is being opened for it
+void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req); // answers it
 void daemon_disk_away(struct daemon_machine *m, const char *disk);
 
 // daemon_batch.c

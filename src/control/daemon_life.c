@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
@@ -19,7 +20,7 @@
 #define RAN_LONG_NS (60 * NS_PER_S) // then the next failure counts as the first
 #define EXIT_BAD_CONFIG 2           // of trivet-machine: it would be the same the next time
 
-static int start_process(struct daemon_machine *m, struct tv_error *err);
+static int start(struct daemon_machine *m, struct tv_error *err);
 
 // --- the end
 
@@ -65,8 +66,17 @@ static void learn_status(struct daemon_machine *m)
         snprintf(m->reason, sizeof(m->reason), "%.255s", reason);
 }
 
+void machine_drop_launch(struct daemon_machine *m)
+{
+    if (m->launch)
+        launch_fini(m->launch);
+    free(m->launch);
+    m->launch = NULL;
+}
+
 static void let_go(struct daemon_machine *m)
 {
+    machine_drop_launch(m);
     loop_remove(m->watch);
     m->watch = NULL;
     if (m->pidfd >= 0)
@@ -131,6 +141,22 @@ static void machine_ended(void *arg, int fd, uint32_t events)
     batch_wake(&m->stopping, m, NULL);
 }
 
+// The user's own start is taken back; one by policy has failed like a run of it.
+static void start_failed(struct daemon_machine *m, const struct tv_error *err)
+{
+    if (m->restarts) {
+        log_event(LOG_WARN, "trivetd", "machine not started again", LOG_STR("machine", m->spec.name), LOG_STR("error", err->text));
+        m->exit_status = 3;
+        snprintf(m->reason, sizeof(m->reason), "%.255s", err->text);
+        settle(m);
+    } else {
+        m->wanted = false;
+        m->state = MACHINE_STOPPED;
+        machine_record(m, NULL);
+    }
+    batch_wake(&m->starting, m, err);
+}
+
 void machine_timer_expired(void *arg)
 {
     struct daemon_machine *m = arg;
@@ -139,12 +165,8 @@ void machine_timer_expired(void *arg)
         worker_kill(&m->worker, SIGKILL); // it was asked and did not go
         return;
     }
-    if (m->state != MACHINE_WAITING || start_process(m, &err) == 0)
-        return;
-    log_event(LOG_WARN, "trivetd", "machine not started again", LOG_STR("machine", m->spec.name), LOG_STR("error", err.text));
-    m->exit_status = 3;
-    snprintf(m->reason, sizeof(m->reason), "%.255s", err.text);
-    settle(m);
+    if (m->state == MACHINE_WAITING && start(m, &err))
+        start_failed(m, &err);
 }
 
 // --- its control socket
@@ -249,34 +271,17 @@ static int open_runtime(const struct daemon_machine *m, struct launch *launch, s
     return 0;
 }
 
-static int open_disks(struct daemon_machine *m, struct launch *launch, struct tv_error *err)
-{
-    int rc = m->spec.n_disks ? daemon_store_need(m->daemon, err) : 0;
-    for (unsigned i = 0; i < m->spec.n_disks && !rc; i++) {
-        rc = daemon_store_open_disk(m, i, &launch->disk_fds[i], err);
-        m->disk_away[i] = false;
-    }
-    return rc ? tv_error_prefix(err, "machine '%s'", m->spec.name) : 0;
-}
-
+// The worker, once everything is open. What was opened is closed in any case.
 static int start_process(struct daemon_machine *m, struct tv_error *err)
 {
-    struct launch launch;
-    launch_init(&launch);
-    int rc = launch_open(&launch, &m->spec, err);
-    if (!rc)
-        rc = open_runtime(m, &launch, err);
-    if (!rc)
-        rc = open_disks(m, &launch, err);
-    if (!rc)
-        rc = launch_start(&launch, &m->spec, &m->worker, err);
+    int rc = launch_start(m->launch, &m->spec, &m->worker, err);
     if (!rc)
         rc = machine_record(m, err); // before anything else: whoever comes after us has to find it
     if (!rc)
         rc = watch_process(m, true, err);
     if (!rc)
         rc = connect_control(m, err);
-    launch_fini(&launch); // not before: we hold the listener open, so that a machine that ends at once can tell why
+    machine_drop_launch(m); // not before: we hold the listener open, so that a machine that ends at once can tell why
     if (rc && m->worker.pid) {
         worker_kill(&m->worker, SIGKILL);
         waitpid(m->worker.pid, NULL, 0);
@@ -286,8 +291,53 @@ static int start_process(struct daemon_machine *m, struct tv_error *err)
         machine_record(m, NULL);
         return rc;
     }
-    m->state = MACHINE_STARTING;
     m->started_ns = clock_now_ns();
+    return 0;
+}
+
+static int open_disks(struct daemon_machine *m, struct tv_error *err)
+{
+    int rc = m->spec.n_disks ? daemon_store_need(m->daemon, err) : 0;
+    for (unsigned i = 0; i < m->spec.n_disks && !rc; i++)
+        rc = daemon_store_open_disk(m, i, err);
+    return rc ? tv_error_prefix(err, "machine '%s'", m->spec.name) : 0;
+}
+
+void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct tv_error *err)
+{
+    bool all = true;
+    m->launch->disk_fds[disk] = fd;
+    m->disk_away[disk] = false;
+    for (unsigned i = 0; i < m->spec.n_disks; i++)
+        all &= !m->opening[i];
+    if (err->code)
+        tv_error_prefix(err, "machine '%s'", m->spec.name);
+    else if (!all || start_process(m, err) == 0)
+        return;
+    let_go(m);
+    start_failed(m, err);
+}
+
+// Opens what it is made of; the worker follows when the store has its disks.
+static int start(struct daemon_machine *m, struct tv_error *err)
+{
+    loop_set_timer(m->timer, 0, 0);
+    m->launch = malloc(sizeof(*m->launch));
+    if (!m->launch)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    launch_init(m->launch);
+    int rc = launch_open(m->launch, &m->spec, err);
+    if (!rc)
+        rc = open_runtime(m, m->launch, err);
+    if (!rc)
+        rc = open_disks(m, err);
+    if (!rc && !m->spec.n_disks)
+        rc = start_process(m, err);
+    if (rc) {
+        let_go(m);
+        return rc;
+    }
+    m->state = MACHINE_STARTING;
     m->exit_status = -1;
     m->reason[0] = 0;
     return 0;
@@ -297,12 +347,9 @@ int machine_start(struct daemon_machine *m, struct tv_error *err)
 {
     m->wanted = true;
     m->restarts = 0;
-    int rc = start_process(m, err);
-    if (rc) {
-        m->wanted = false;
-        m->state = MACHINE_STOPPED;
-        machine_record(m, NULL);
-    }
+    int rc = start(m, err);
+    if (rc)
+        start_failed(m, err);
     return rc;
 }
 
@@ -332,9 +379,15 @@ static void asked_to_stop(void *arg, const json_t *result, const struct tv_error
 
 static void stop_waiting(struct daemon_machine *m)
 {
+    struct tv_error err = {0};
     loop_set_timer(m->timer, 0, 0);
+    if (m->launch) {
+        let_go(m);
+        tv_error_set(&err, -ECANCELED, "machine '%s': was stopped before its disks were open", m->spec.name);
+    }
     m->state = MACHINE_STOPPED;
     machine_record(m, NULL);
+    batch_wake(&m->starting, m, &err);
     batch_wake(&m->stopping, m, NULL);
 }
 

@@ -51,6 +51,8 @@ void machine_free(struct daemon_machine *m)
             *at = m->next;
             break;
         }
+    daemon_store_abandon(m);
+    machine_drop_launch(m);
     if (m->control)
         rpc_conn_destroy(m->control);
     loop_remove(m->watch);
@@ -98,6 +100,11 @@ int machine_record(const struct daemon_machine *m, struct tv_error *err)
         .restarts = m->restarts,
     };
     return database_put_machine(m->daemon->db, &row, err);
+}
+
+bool machine_is_up(const struct daemon_machine *m)
+{
+    return m->worker.pid || m->launch;
 }
 
 const char *machine_state_name(const struct daemon_machine *m)

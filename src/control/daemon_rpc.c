@@ -65,7 +65,7 @@ static bool same_spec(const struct machine_spec *a, const struct machine_spec *b
 static void update(struct daemon_machine *m, struct machine_spec *spec, struct rpc_request *req)
 {
     struct tv_error err = {0};
-    if (m->worker.pid) {
+    if (machine_is_up(m)) {
         spec_free(spec);
         refuse(req, -EBUSY, RPC_FAILED, "machine '%s' runs; stop it before it is changed", m->spec.name);
         return;
@@ -115,7 +115,7 @@ static void method_remove(void *arg, struct rpc_request *req, const json_t *para
     struct daemon_machine *m = need_machine(arg, req, params);
     if (!m)
         return;
-    if (m->worker.pid) {
+    if (machine_is_up(m)) {
         refuse(req, -EBUSY, RPC_FAILED, "machine '%s' runs; stop it first", m->spec.name);
         return;
     }
@@ -142,11 +142,11 @@ static void start_one(struct daemon_machine *m, struct batch *b, const json_t *p
     const char *saved = json_string_value(json_object_get(params, "restore"));
     if (m->state == MACHINE_STOPPING)
         tv_error_set(&err, -EBUSY, "machine '%s' is just stopping; start it when it has", m->spec.name);
-    else if (saved && m->worker.pid)
+    else if (saved && machine_is_up(m))
         tv_error_set(&err, -EBUSY, "machine '%s' runs; stop it before it is restored", m->spec.name);
     else if (saved)
         start_from(m, saved, &err);
-    else if (!m->worker.pid)
+    else if (!machine_is_up(m))
         machine_start(m, &err);
     if (err.code || m->state == MACHINE_RUNNING || batch_wait(b, &m->starting, &err))
         batch_result(b, m, &err);
@@ -285,19 +285,8 @@ static void method_call(void *arg, struct rpc_request *req, const json_t *params
 static void method_disks(void *arg, struct rpc_request *req, const json_t *params)
 {
     const struct daemon_machine *m = need_machine(arg, req, params);
-    if (!m)
-        return;
-    json_t *disks = json_array();
-    for (unsigned i = 0; i < m->spec.n_disks && m->worker.pid; i++) {
-        char label[128];
-        daemon_store_label(m, i, label);
-        json_t *stat = store_process_stat(&m->daemon->store, label);
-        if (!stat)
-            continue;
-        json_object_set_new(stat, "name", json_string(m->spec.disks[i].name));
-        json_array_append_new(disks, stat);
-    }
-    rpc_reply(req, json_pack("{s:o}", "disks", disks));
+    if (m)
+        daemon_store_stat(m, req);
 }
 
 // {"tenants": [...], "networks": [...]}: what an `up` file says beside its machines, kept for those who ask.
@@ -322,6 +311,13 @@ static void method_facts(void *arg, struct rpc_request *req, const json_t *param
     rpc_reply_error(req, RPC_FAILED, &err);
 }
 
+// Answers {"ends": bool}: there are no machines, and trivetd is to end then.
+static void method_end_if_empty(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)params;
+    rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(arg)));
+}
+
 static void method_quit(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
@@ -333,6 +329,7 @@ static void method_quit(void *arg, struct rpc_request *req, const json_t *params
 const struct rpc_method daemon_methods[] = {
     {"trivetd.status", method_status},
     {"trivetd.quit", method_quit},
+    {"trivetd.end_if_empty", method_end_if_empty},
     {"trivetd.facts", method_facts},
     {"machine.list", method_list},
     {"machine.get", method_get},

@@ -10,36 +10,199 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
 
 #define GATHER_NS (20 * NS_PER_MS) // several machines tell of the same death
 #define RETRY_NS (500 * NS_PER_MS)
+#define STAT_TIMEOUT_MS 1000 // whoever looks at counters does not wait longer for those of the disks
 
 void daemon_store_label(const struct daemon_machine *m, unsigned disk, char label[static 128])
 {
     snprintf(label, 128, "%s.%s", m->spec.name, m->spec.disks[disk].name);
 }
 
-int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, int *front_fd, struct tv_error *err)
+// --- disks, given to it and taken back
+
+static void attach(struct daemon_machine *m, unsigned disk, int fd);
+
+// What the store itself says names the disk; a person needs the path as well, and what to do when it says nothing.
+static void explain(const struct daemon *d, const struct disk_spec *disk, const struct tv_error *said, struct tv_error *err)
+{
+    if (said->code == -ETIMEDOUT)
+        tv_error_set(err, -ETIMEDOUT,
+                     "disk '%s': %s: the store does not answer; `kill -9 %d` has it started again (its log is %s/store.log)",
+                     disk->name, disk->path, (int)d->store.worker.pid, d->state_dir);
+    else if (said->code == -ECANCELED || said->code == -ECONNRESET)
+        tv_error_set(err, -EIO, "disk '%s': %s: the store has died; its log is %s/store.log", disk->name, disk->path, d->state_dir);
+    else
+        tv_error_set(err, said->code, "%s: %s", disk->path, said->text);
+}
+
+static void disk_added(void *arg, const json_t *result, const struct tv_error *said)
+{
+    struct disk_opening *opening = arg;
+    struct daemon_machine *m = opening->machine;
+    const unsigned disk = opening->disk;
+    free(opening);
+    if (!m)
+        return;
+    m->opening[disk] = NULL;
+    char label[128];
+    struct tv_error err = {0};
+    int fd = -1;
+    daemon_store_label(m, disk, label);
+    if (result)
+        fd = store_process_connect_disk(&m->daemon->store, label, &err);
+    else
+        explain(m->daemon, &m->spec.disks[disk], said, &err);
+    if (m->launch) {
+        machine_disk_opened(m, disk, fd, &err);
+    } else if (fd >= 0) {
+        attach(m, disk, fd);
+    } else {
+        log_event(LOG_WARN, "trivetd", "disk not open again yet", LOG_STR("machine", m->spec.name), LOG_STR("error", err.text));
+        loop_set_timer(m->daemon->store_timer, RETRY_NS, 0);
+    }
+}
+
+static void disk_removed(void *arg, const json_t *result, const struct tv_error *err)
+{
+    (void)arg, (void)result, (void)err; // that it has no such disk is as good
+}
+
+static void close_disk(struct daemon_machine *m, unsigned disk)
 {
     char label[128];
     daemon_store_label(m, disk, label);
-    return store_process_add(&m->daemon->store, label, &m->spec.disks[disk], front_fd, err);
+    if (m->opening[disk])
+        m->opening[disk]->machine = NULL;
+    m->opening[disk] = NULL;
+    if (m->daemon->store_control)
+        rpc_call_async(m->daemon->store_control, "disk.remove", json_pack("{s:s}", "name", label), NULL, 0, 0, disk_removed, NULL);
+    store_process_forget_disk(&m->daemon->store, label);
+}
+
+// A disk of that name that the store still has, from a machine that is gone, is taken back first: it answers in order.
+int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_error *err)
+{
+    char label[128];
+    struct store_disk open;
+    daemon_store_label(m, disk, label);
+    close_disk(m, disk);
+    struct disk_opening *opening = calloc(1, sizeof(*opening));
+    if (!opening)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    *opening = (struct disk_opening){.machine = m, .disk = disk};
+    int rc = store_process_open_disk(&m->daemon->store, label, &m->spec.disks[disk], &open, err);
+    if (!rc) {
+        rc = rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds, 2, STORE_TIMEOUT_MS,
+                            disk_added, opening);
+        if (rc)
+            tv_error_set(err, rc, "disk '%s': trivet-store: %s", m->spec.disks[disk].name, strerror(-rc));
+        store_process_close_disk(&open);
+    }
+    if (rc)
+        free(opening);
+    else
+        m->opening[disk] = opening;
+    return rc;
+}
+
+void daemon_store_abandon(struct daemon_machine *m)
+{
+    for (unsigned i = 0; i < m->spec.n_disks; i++) {
+        if (m->opening[i])
+            m->opening[i]->machine = NULL;
+        m->opening[i] = NULL;
+    }
 }
 
 void daemon_store_close_disks(struct daemon_machine *m)
 {
-    char label[128];
-    for (unsigned i = 0; i < m->spec.n_disks; i++) {
-        daemon_store_label(m, i, label);
-        store_process_remove(&m->daemon->store, label);
+    for (unsigned i = 0; i < m->spec.n_disks; i++)
+        close_disk(m, i);
+}
+
+// --- its counters
+
+struct disk_stats {
+    struct daemon *daemon;
+    struct rpc_request *req;
+    json_t *disks;
+    size_t prefix; // of a disk's label, before its name
+    unsigned open; // answers still to come, and one until all have been asked for
+};
+
+static void awake(void *arg, const json_t *result, const struct tv_error *err)
+{
+    struct daemon *d = arg;
+    (void)result, (void)err;
+    d->store_late = false;
+}
+
+// From now on nobody waits for its counters, until it has answered this.
+static void note_late(struct daemon *d)
+{
+    if (!d->store_late && d->store_control)
+        d->store_late = rpc_call_async(d->store_control, "disk.list", json_object(), NULL, 0, 0, awake, d) == 0;
+}
+
+static void close_stats(struct disk_stats *s)
+{
+    if (--s->open)
+        return;
+    rpc_reply(s->req, json_pack("{s:o, s:b}", "disks", s->disks, "late", s->daemon->store_late));
+    free(s);
+}
+
+static void stat_answered(void *arg, const json_t *result, const struct tv_error *err)
+{
+    struct disk_stats *s = arg;
+    const char *label = json_string_value(json_object_get(result, "name"));
+    if (label && strlen(label) > s->prefix) {
+        json_t *stat = json_deep_copy(result);
+        json_object_set_new(stat, "name", json_string(label + s->prefix));
+        json_array_append_new(s->disks, stat);
     }
+    if (err->code == -ETIMEDOUT)
+        note_late(s->daemon);
+    close_stats(s);
+}
+
+void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req)
+{
+    struct daemon *d = m->daemon;
+    struct disk_stats *s = calloc(1, sizeof(*s));
+    if (!s) {
+        const struct tv_error err = {.code = -ENOMEM, .text = "no memory"};
+        rpc_reply_error(req, RPC_FAILED, &err);
+        return;
+    }
+    *s = (struct disk_stats){.daemon = d, .req = req, .disks = json_array(), .prefix = strlen(m->spec.name) + 1, .open = 1};
+    for (unsigned i = 0; i < m->spec.n_disks && m->worker.pid && d->store_control && !d->store_late; i++) {
+        char label[128];
+        daemon_store_label(m, i, label);
+        s->open += rpc_call_async(d->store_control, "disk.stat", json_pack("{s:s}", "name", label), NULL, 0, STAT_TIMEOUT_MS,
+                                  stat_answered, s) == 0;
+    }
+    close_stats(s);
+}
+
+// --- its life
+
+void daemon_store_disconnect(struct daemon *d)
+{
+    struct rpc_conn *control = d->store_control;
+    d->store_control = NULL;
+    rpc_conn_destroy(control); // whoever waits for an answer is told
 }
 
 static void forget_store(struct daemon *d)
 {
+    daemon_store_disconnect(d);
     loop_remove(d->store_watch);
     d->store_watch = NULL;
     if (d->store_pidfd >= 0)
@@ -76,7 +239,13 @@ static int watch_store(struct daemon *d, bool is_child, struct tv_error *err)
     if (d->store_pidfd < 0)
         return tv_error_set(err, -ESRCH, "trivet-store is gone; its log is %s/store.log", d->state_dir);
     d->store_watch = loop_add_fd(d->loop, d->store_pidfd, EPOLLIN, store_ended, d, err);
-    return d->store_watch ? 0 : -ENOMEM;
+    if (!d->store_watch)
+        return -ENOMEM;
+    const int fd = store_process_connect(&d->store, NULL);
+    if (fd < 0)
+        return tv_error_set(err, fd, "trivet-store takes no connection: %s; its log is %s/store.log", strerror(-fd), d->state_dir);
+    d->store_control = rpc_conn_create(d->loop, fd, NULL, err);
+    return d->store_control ? 0 : -ENOMEM;
 }
 
 int daemon_store_need(struct daemon *d, struct tv_error *err)
@@ -94,7 +263,7 @@ int daemon_store_need(struct daemon *d, struct tv_error *err)
     if (!rc)
         rc = watch_store(d, true, err);
     if (rc)
-        forget_store(d);
+        daemon_store_stop(d);
     record_store(d);
     return rc;
 }
@@ -107,16 +276,14 @@ static void attach_answered(void *arg, const json_t *result, const struct tv_err
     log_event(LOG_WARN, "trivetd", "disk not attached", LOG_STR("machine", m->spec.name), LOG_STR("error", err->text));
 }
 
-static int bring_back(struct daemon_machine *m, unsigned disk, struct tv_error *err)
+static void attach(struct daemon_machine *m, unsigned disk, int fd)
 {
-    int fd = -1;
-    int rc = daemon_store_open_disk(m, disk, &fd, err);
     cleanup_close int owned = fd;
-    if (rc)
-        return rc;
+    if (!m->control)
+        return; // it ends
     m->disk_away[disk] = false;
     json_t *params = json_pack("{s:s}", "name", m->spec.disks[disk].name);
-    return rpc_call_async(m->control, "disk.attach", params, &owned, 1, 0, attach_answered, m);
+    rpc_call_async(m->control, "disk.attach", params, &owned, 1, 0, attach_answered, m);
 }
 
 static void bring_all_back(void *arg)
@@ -126,11 +293,11 @@ static void bring_all_back(void *arg)
     int rc = 0;
     for (struct daemon_machine *m = d->machines; m && !rc; m = m->next)
         for (unsigned i = 0; i < m->spec.n_disks && !rc; i++) {
-            if (!m->disk_away[i] || !m->control)
+            if (!m->disk_away[i] || !m->control || m->opening[i])
                 continue;
             rc = daemon_store_need(d, &err);
             if (!rc)
-                rc = bring_back(m, i, &err);
+                rc = daemon_store_open_disk(m, i, &err);
         }
     if (!rc)
         return;
@@ -153,9 +320,8 @@ void daemon_store_adopt(struct daemon *d)
     cleanup_json json_t *json = database_get(d->db, "store");
     d->store.worker.pid = (pid_t)json_integer_value(json_object_get(json, "pid"));
     d->store.worker.start_ticks = (uint64_t)json_integer_value(json_object_get(json, "start_ticks"));
-    if (d->store.worker.pid && watch_store(d, false, NULL) == 0)
-        return;
-    forget_store(d);
+    if (d->store.worker.pid && watch_store(d, false, NULL))
+        daemon_store_stop(d); // one that cannot be talked to is no use to anyone
 }
 
 void daemon_store_stop(struct daemon *d)

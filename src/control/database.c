@@ -18,9 +18,22 @@ static const char schema[] =
     " restarts INTEGER NOT NULL) STRICT;"
     "CREATE TABLE IF NOT EXISTS facts(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
+static int fail_at(struct database *db, const char *path, struct tv_error *err)
+{
+    const char *why = sqlite3_errmsg(db->sqlite);
+    switch (sqlite3_errcode(db->sqlite)) {
+    case SQLITE_FULL:
+        return tv_error_set(err, -ENOSPC, "state database %s: %s; make room there", path, why);
+    case SQLITE_IOERR: // among others when there is no room for the files beside it
+        return tv_error_set(err, -EIO, "state database %s: %s; is there room on the disk?", path, why);
+    default:
+        return tv_error_set(err, -EIO, "state database %s: %s; is it ours to write, or damaged?", path, why);
+    }
+}
+
 static int fail(struct database *db, struct tv_error *err)
 {
-    return tv_error_set(err, -EIO, "state database %s: %s", sqlite3_db_filename(db->sqlite, NULL), sqlite3_errmsg(db->sqlite));
+    return fail_at(db, sqlite3_db_filename(db->sqlite, NULL), err);
 }
 
 struct database *database_open(const char *path, struct tv_error *err)
@@ -37,7 +50,7 @@ struct database *database_open(const char *path, struct tv_error *err)
     }
     if (rc == SQLITE_OK)
         return db;
-    tv_error_set(err, -EIO, "state database %s: %s; is it ours to write, or damaged?", path, sqlite3_errmsg(db->sqlite));
+    fail_at(db, path, err);
     database_close(db);
     return NULL;
 }

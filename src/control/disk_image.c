@@ -108,8 +108,8 @@ static int check_folder(const struct disk_spec *disk, struct tv_error *err)
     char *slash = strrchr(dir, '/');
     slash[slash == dir] = 0;
     if (access(dir, W_OK | X_OK) < 0)
-        return tv_error_set(err, -errno, "disk '%s': %s: the file cannot be made: folder %s: %s", disk->name, disk->path, dir,
-                            strerror(errno));
+        return tv_error_set(err, -errno, "disk '%s': %s: the file cannot be made: folder %s: %s; choose another path", disk->name,
+                            disk->path, dir, strerror(errno));
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 int file_read_all(const char *path, size_t max_bytes, char **data, size_t *len_bytes, struct tv_error *err)
 {
@@ -149,6 +150,15 @@ int dir_make(const char *path, mode_t mode, struct tv_error *err)
     if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))
         return tv_error_set(err, -ENOTDIR, "%s: is no folder", path);
     return 0;
+}
+
+int dir_make_own(const char *path, const char *variable, struct tv_error *err)
+{
+    struct tv_error why = {0};
+    int rc = dir_make(path, 0700, &why);
+    if (!rc && access(path, W_OK | X_OK) < 0)
+        rc = tv_error_set(&why, -errno, "%s: cannot be written to: %s", path, strerror(errno));
+    return rc ? tv_error_set(err, rc, "%s; set %s to another folder", why.text, variable) : 0;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)

@@ -15,5 +15,7 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
 int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err);
 
 int dir_make(const char *path, mode_t mode, struct tv_error *err); // with its parents
-int tree_remove(const char *path, struct tv_error *err);           // 0 if there is nothing
-uint64_t tree_size(const char *path);                              // bytes in regular files
+// The same of a folder that is ours alone, and ours to write; VARIABLE of the environment can name another.
+int dir_make_own(const char *path, const char *variable, struct tv_error *err);
+int tree_remove(const char *path, struct tv_error *err); // 0 if there is nothing
+uint64_t tree_size(const char *path);                    // bytes in regular files

@@ -99,7 +99,7 @@ static int temporary_dir(struct foreground *f, struct tv_error *err)
     char run[PATH_MAX];
     int rc = path_run_dir(run, err);
     if (!rc)
-        rc = dir_make(run, 0700, err);
+        rc = dir_make_own(run, "TRIVET_RUN_DIR", err);
     if (!rc)
         rc = path_format(f->store.dir, err, "%s/run-XXXXXX", run);
     if (!rc && !mkdtemp(f->store.dir))

@@ -105,7 +105,8 @@ static int write_conf(const struct image_job *job, const char *path, struct tv_e
     fprintf(conf, "APT::Update::Error-Mode \"any\";\nAPT::Get::AllowUnauthenticated \"false\";\n");
     fprintf(conf, "Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n");
     fprintf(conf, "Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::Retries \"3\";\n");
-    return ferror(conf) ? tv_error_set(err, -EIO, "%s: cannot be written", path) : 0;
+    errno = EIO;
+    return fflush(conf) != 0 || ferror(conf) ? tv_error_set(err, -errno, "%s: cannot be written: %s", path, strerror(errno)) : 0;
 }
 
 static int prepare(struct image_job *job, char conf_env[static PATH_MAX], struct tv_error *err)

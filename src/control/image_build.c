@@ -14,9 +14,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
-#define TEMP_PREFIX ".new-" // a build in progress; found under the lock, it was left by one that was killed
+#define TEMP_PREFIX ".new-"  // a build in progress; found under the lock, it was left by one that was killed
+#define BUILD_SPACE "400 MB" // at its most, packages included (trixie, November 2026)
 
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err)
 {
@@ -178,6 +180,17 @@ static int put_in_place(const struct image_job *job, const char *place, struct t
     return tv_error_set(err, -errno, "%s: cannot be put in place: %s", place, strerror(errno));
 }
 
+static int explain_full(const char *images, int code, struct tv_error *err)
+{
+    struct statvfs fs;
+    unsigned long long free_mb = statvfs(images, &fs) == 0 ? (unsigned long long)fs.f_bavail * fs.f_frsize / 1000000 : 0;
+    return tv_error_set(err, code,
+                        "%s: %s: building takes, with its packages, about " BUILD_SPACE
+                        " there, and %llu MB are free; make room, or set "
+                        "TRIVET_STATE_DIR to a folder on another disk",
+                        images, strerror(-code), free_mb);
+}
+
 static int build_locked(struct image_job *job, const struct image_request *request, const char *images, const char *place,
                         struct tv_error *err)
 {
@@ -200,7 +213,7 @@ static int build_locked(struct image_job *job, const struct image_request *reque
     remove_leftovers(images);
     if (rc)
         image_apt_forget(job);
-    return rc;
+    return rc == -ENOSPC || rc == -EDQUOT ? explain_full(images, rc, err) : rc;
 }
 
 static int check_words(const struct image_request *request, const char *suite, struct tv_error *err)
@@ -224,10 +237,14 @@ int image_build(const struct image_request *request, bool *built, struct tv_erro
     if (!request->rebuild && is_current(request, suite))
         return 0;
     struct image_paths paths;
-    char images[PATH_MAX];
+    char images[PATH_MAX], state[PATH_MAX];
     rc = image_paths(&paths, request->name, err);
     if (!rc)
         rc = path_format(images, err, "%.*s", (int)(strrchr(paths.dir, '/') - paths.dir), paths.dir);
+    if (!rc)
+        rc = path_state_dir(state, err);
+    if (!rc)
+        rc = dir_make_own(state, "TRIVET_STATE_DIR", err);
     if (!rc)
         rc = dir_make(images, 0755, err);
     if (rc)

@@ -33,7 +33,7 @@ static struct {
 static int put(const void *data, size_t len)
 {
     if (len && gzwrite(writer.out, data, (unsigned)len) != (int)len)
-        return tv_error_set(writer.err, -EIO, "initrd: cannot be written: %s", strerror(errno));
+        return tv_error_set(writer.err, errno ? -errno : -EIO, "initrd: cannot be written: %s", strerror(errno));
     return 0;
 }
 
@@ -98,7 +98,8 @@ int image_initrd_write(const char *tree, const char *path, struct tv_error *err)
         rc = put_entry(&(struct entry){.name = "dev/console", .mode = S_IFCHR | 0600, .dev_major = 5, .dev_minor = 1});
     if (!rc)
         rc = put_entry(&(struct entry){.name = "TRAILER!!!"});
+    errno = 0; // which zlib leaves as the system sets it
     if (gzclose(out) != Z_OK && !rc)
-        rc = tv_error_set(err, -EIO, "%s: cannot be written", path);
+        rc = tv_error_set(err, errno ? -errno : -EIO, "%s: cannot be written: %s", path, strerror(errno));
     return rc;
 }

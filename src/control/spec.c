@@ -107,7 +107,7 @@ static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_err
     if (!rc)
         rc = take_number(json, "size_bytes", 0, INT64_MAX, &disk->size_bytes, err);
     if (!rc)
-        rc = take_number(json, "queues", 1, 64, &queues, err);
+        rc = take_number(json, "queues", 1, SPEC_QUEUES_MAX, &queues, err);
     if (!rc)
         rc = take_bool(json, "read_only", &disk->read_only, err);
     if (!rc)

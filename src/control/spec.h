@@ -12,6 +12,7 @@
 
 #define SPEC_DISKS_MAX 16
 #define SPEC_CPUS_MAX 64
+#define SPEC_QUEUES_MAX 64 // of a disk
 #define SPEC_MEMORY_MIN (16ull << 20)
 #define SPEC_NAME_MAX 48
 

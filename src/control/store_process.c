@@ -7,6 +7,7 @@
 #include "control/paths.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,70 +45,86 @@ int store_process_start(struct store_process *store, bool dies_with_parent, int 
     return rc;
 }
 
-static int call(const struct store_process *store, const char *method, json_t *params, const int *fds, size_t n_fds,
-                json_t **result, struct tv_error *err)
+int store_process_connect(const struct store_process *store, struct tv_error *err)
 {
     char path[PATH_MAX];
     int rc = control_path(store, path, err);
-    cleanup_close int fd = rc ? rc : rpc_connect(path, err);
-    if (fd < 0) {
-        json_decref(params);
-        return fd;
-    }
-    return rpc_call(fd, method, params, fds, n_fds, STORE_TIMEOUT_MS, result, err);
+    return rc ? rc : rpc_connect(path, err);
 }
 
-void store_process_remove(const struct store_process *store, const char *label)
+int store_process_open_disk(const struct store_process *store, const char *label, const struct disk_spec *disk,
+                            struct store_disk *open, struct tv_error *err)
 {
     char path[PATH_MAX];
-    json_t *result = NULL;
-    if (store->worker.pid && call(store, "disk.remove", json_pack("{s:s}", "name", label), NULL, 0, &result, NULL) == 0)
-        json_decref(result);
-    if (disk_path(store, label, path, NULL) == 0)
-        unlink(path);
+    *open = (struct store_disk){.fds = {-1, -1}};
+    int rc = disk_path(store, label, path, err);
+    if (rc)
+        return rc;
+    if ((open->fds[0] = disk_image_open(disk, err)) < 0)
+        return open->fds[0];
+    if ((open->fds[1] = rpc_listen(path, 0600, err)) < 0) {
+        rc = open->fds[1];
+        store_process_close_disk(open);
+        return rc;
+    }
+    open->params = json_pack("{s:s, s:b, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues);
+    if (disk->serial)
+        json_object_set_new(open->params, "serial", json_string(disk->serial));
+    return 0;
 }
 
-json_t *store_process_stat(const struct store_process *store, const char *label)
+void store_process_close_disk(struct store_disk *open)
 {
-    json_t *result = NULL;
-    if (!store->worker.pid || call(store, "disk.stat", json_pack("{s:s}", "name", label), NULL, 0, &result, NULL))
-        return NULL;
-    return result;
+    for (size_t i = 0; i < 2; i++)
+        if (open->fds[i] >= 0)
+            close(open->fds[i]);
+    json_decref(open->params);
+    *open = (struct store_disk){.fds = {-1, -1}};
+}
+
+int store_process_connect_disk(const struct store_process *store, const char *label, struct tv_error *err)
+{
+    char path[PATH_MAX];
+    int rc = disk_path(store, label, path, err);
+    return rc ? rc : rpc_connect(path, err);
+}
+
+void store_process_forget_disk(const struct store_process *store, const char *label)
+{
+    char path[PATH_MAX];
+    if (disk_path(store, label, path, NULL) == 0)
+        unlink(path);
 }
 
 int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, int *front_fd,
                       struct tv_error *err)
 {
-    char path[PATH_MAX];
-    store_process_remove(store, label);
-    int rc = disk_path(store, label, path, err);
+    struct store_disk open;
+    cleanup_json json_t *result = NULL;
+    int rc = store_process_open_disk(store, label, disk, &open, err);
     if (rc)
         return rc;
-    cleanup_close int image_fd = disk_image_open(disk, err);
-    if (image_fd < 0)
-        return image_fd;
-    cleanup_close int listen_fd = rpc_listen(path, 0600, err);
-    if (listen_fd < 0)
-        return listen_fd;
-    json_t *params = json_pack("{s:s, s:b, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues);
-    if (disk->serial)
-        json_object_set_new(params, "serial", json_string(disk->serial));
-    const int fds[] = {image_fd, listen_fd};
-    cleanup_json json_t *result = NULL;
-    rc = call(store, "disk.add", params, fds, 2, &result, err);
+    cleanup_close int fd = store_process_connect(store, err);
+    rc = fd < 0 ? fd : rpc_call(fd, "disk.add", json_incref(open.params), open.fds, 2, STORE_TIMEOUT_MS, &result, err);
+    store_process_close_disk(&open);
     if (rc) {
-        unlink(path);
-        return tv_error_prefix(err, "disk '%s': %s", disk->name, disk->path);
+        store_process_forget_disk(store, label);
+        return tv_error_prefix(err, "%s", disk->path); // the store names the disk
     }
-    *front_fd = rpc_connect(path, err);
+    *front_fd = store_process_connect_disk(store, label, err);
     return *front_fd < 0 ? *front_fd : 0;
 }
 
 void store_process_stop(struct store_process *store)
 {
     char path[PATH_MAX];
-    if (store->worker.pid)
+    cleanup_close int pidfd = worker_open(&store->worker);
+    struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
+    if (pidfd >= 0) {
         worker_kill(&store->worker, SIGTERM);
+        if (poll(&pfd, 1, STORE_STOP_MS) == 0)
+            worker_kill(&store->worker, SIGKILL); // it hangs, and no machine is left whose writes it could hold
+    }
     store->worker = (struct worker){0};
     if (control_path(store, path, NULL) == 0)
         unlink(path);

@@ -1,16 +1,19 @@
 // The store as its supervisor sees it: a worker, its control socket and a socket for each disk, all in one folder.
 //
-// DIR/store.sock and DIR/disk-NAME.sock. After a restart of the supervisor the same store is found again by its sockets. Calls
-// block for at most STORE_TIMEOUT_MS. On the caller's thread.
+// DIR/store.sock and DIR/disk-NAME.sock. After a restart of the supervisor the same store is found again by its sockets. Only
+// store_process_add(), for a supervisor with one machine, waits for an answer, for at most STORE_TIMEOUT_MS; trivetd, which has
+// others to serve, takes the parts of it and asks by its loop. On the caller's thread.
 #pragma once
 
 #include "base/error.h"
 #include "control/spec.h"
 #include "control/worker.h"
 
+#include <jansson.h>
 #include <limits.h>
 
-#define STORE_TIMEOUT_MS 10000
+#define STORE_TIMEOUT_MS 30000
+#define STORE_STOP_MS 3000
 
 struct store_process {
     struct worker worker; // pid 0: not running
@@ -20,13 +23,25 @@ struct store_process {
 // Starts a store with its sockets in store->dir. stderr_fd as for worker_start().
 int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err);
 
-// Opens the disk's image, gives it to the store by the name `label` and connects to it: *front_fd is for the machine.
-// A disk of that name that the store still has (from a machine that is gone) is removed first.
+// What the method disk.add takes: two descriptors and its parameters.
+struct store_disk {
+    int fds[2]; // the image, a listening socket; -1: none
+    json_t *params;
+};
+
+// The control connection.
+int store_process_connect(const struct store_process *store, struct tv_error *err);
+// Opens the image, and the socket by the name `label`. The caller hands the descriptors over and closes its own.
+int store_process_open_disk(const struct store_process *store, const char *label, const struct disk_spec *disk,
+                            struct store_disk *open, struct tv_error *err);
+void store_process_close_disk(struct store_disk *open);
+// A machine's connection to a disk that the store has taken.
+int store_process_connect_disk(const struct store_process *store, const char *label, struct tv_error *err);
+void store_process_forget_disk(const struct store_process *store, const char *label); // its socket's name
+
+// All of these for a disk that the store does not have yet: *front_fd is for the machine.
 int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, int *front_fd,
                       struct tv_error *err);
-void store_process_remove(const struct store_process *store, const char *label);
 
-// The store's counters of a disk, or NULL.
-json_t *store_process_stat(const struct store_process *store, const char *label);
-
-void store_process_stop(struct store_process *store); // kills it and takes its sockets away
+// Asks it to end, kills it when it does not within STORE_STOP_MS, and takes its socket away.
+void store_process_stop(struct store_process *store);

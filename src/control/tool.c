@@ -111,6 +111,8 @@ static int explain(const struct tool *tool, int status, int stderr_fd, struct tv
         last_line(text, line, sizeof(line));
     else
         line[0] = 0;
+    if (text && strstr(text, strerror(ENOSPC))) // wherever it stands: the last line may only say that a part of it failed
+        return tv_error_set(err, -ENOSPC, "%s: %s", tool->argv[0], strerror(ENOSPC));
     if (WIFSIGNALED(status))
         return tv_error_set(err, -EIO, "%s: killed by signal %d", tool->argv[0], WTERMSIG(status));
     return tv_error_set(err, -EIO, "%s: %s", tool->argv[0], line[0] ? line : "failed");

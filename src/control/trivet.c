@@ -1,6 +1,7 @@
 // trivet: the command. Finds the subcommand and runs it.
 #include "control/command.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ static int help(void)
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); // a file past the limit of their size is an error like others
     if (argc < 2)
         return command_usage("", "no command given; `trivet --help` lists them");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)

@@ -65,6 +65,7 @@ int main(int argc, char **argv)
         }
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a file past the limit of their size is an error like others
     log_configure(LOG_INFO, json);
     return run(&d);
 }

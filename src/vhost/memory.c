@@ -186,8 +186,9 @@ static int region_map(struct guest_region *region, struct tv_error *err)
     void *map =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region->fd, (off_t)(region->fd_offset - head));
     if (map == MAP_FAILED)
-        return tv_error_set(err, -errno, "memory region at 0x%llx: cannot map %llu bytes: %s",
-                            (unsigned long long)region->guest_addr, (unsigned long long)bytes, strerror(errno));
+        return tv_error_set(err, -errno, "memory region at 0x%llx: cannot map %llu bytes: %s%s",
+                            (unsigned long long)region->guest_addr, (unsigned long long)bytes, strerror(errno),
+                            errno == ENOMEM ? "; give the machine less memory" : "");
     region->map = map;
     region->map_bytes = bytes;
     region->host = region->map + head;

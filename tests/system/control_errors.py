@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Every wrong call is one line that names the place and the remedy, exit status 2, and nothing left behind."""
 import os
+import resource
 import socket
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import ENV, RUN, STATE, TOP, TRIVET, fail, nothing_left, trivet, until, use_image, write  # noqa: E402
+from command import BOOT_S, ENV, RUN, STATE, TOP, TRIVET, fail, nothing_left, trivet, until, use_image, write  # noqa: E402
 
 
 def wrong(words, *hints, status=2):
@@ -55,36 +56,63 @@ wrong(["image", "build", "gentoo"], "gentoo", "busybox")
 wrong(["image", "build", "busybox", "--mirror", "nowhere"], "nowhere", "URL")
 wrong(["ps"], "trivet up", status=1)
 
+
+def as_nobody(words, *hints, **variables):
+    """The same as another user, who may read and write less."""
+    env = {**ENV, "TRIVET_RUN_DIR": home + "/run", "TRIVET_STATE_DIR": home + "/state", **variables}
+    try:
+        done = subprocess.run([TRIVET, *words], env=env, user=65534, group=65534, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              stdin=subprocess.DEVNULL, timeout=BOOT_S)
+    except PermissionError:
+        print("not tried: another user cannot run the build's programs")  # they lie in a folder that only root may enter
+        return
+    if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or any(hint not in done.stderr for hint in hints):
+        fail(f"trivet {' '.join(words)} as another user: exit status {done.returncode}, {done.stderr}; {hints} were to be in it")
+    if os.path.exists(home + "/run"):
+        fail(f"trivet {' '.join(words)} as another user: the run folder is left")
+
+
 if os.geteuid() == 0:
-    # As another user, for whom the file is not to be read.
     os.chmod(TOP, 0o755)
     os.chmod(kernel, 0o600)
     home = os.path.join(TOP, "home")
     os.makedirs(home)
     os.chown(home, 65534, 65534)
-    env = dict(ENV, TRIVET_RUN_DIR=home + "/run", TRIVET_STATE_DIR=home + "/state")
-    try:
-        done = subprocess.run([TRIVET, "run", "--kernel", kernel], env=env, user=65534, group=65534, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
-    except PermissionError:
-        done = None  # the tree lies in a folder that only root may enter
-        print("not tried: another user cannot run the build's programs")
-    if done and (done.returncode != 2 or "no permission" not in done.stderr):
-        fail(f"no permission: exit status {done.returncode}, {done.stderr}")
+    image = write("boot", open(TRIVET, "rb").read(64).decode("latin-1"))  # only its being there counts
+    good = write("nobody.yaml", f"machines: {{a: {{kernel: {image}}}}}\n")
+    as_nobody(["run", "--kernel", kernel], kernel, "no permission")
+    as_nobody(["up", kernel], kernel, "no permission")
+    as_nobody(["run", "--kernel", image, "--disk", disk], disk, "no permission")
+    as_nobody(["run", "--kernel", image, "--disk", TOP + "/new.raw,size=1M"], TOP, "Permission denied", "another path")
+    closed = os.path.join(TOP, "closed")
+    os.makedirs(closed, mode=0o755)
+    for words in (["run", "--kernel", image], ["up", good]):
+        for folder in (closed, closed + "/run"):
+            as_nobody(words, folder, "Permission denied", "TRIVET_RUN_DIR", TRIVET_RUN_DIR=folder)
+    for words in (["up", good], ["image", "build", "busybox"]):
+        as_nobody(words, closed, "Permission denied", "TRIVET_STATE_DIR", TRIVET_STATE_DIR=closed + "/state")
 
 # YAML: the line, the thing, what would be right
 machine = "machines:\n  a:\n    kernel: kernel\n"
-wrong_file("machines: [", "bad.yaml:2", "no YAML")
-wrong_file("", "bad.yaml:1", "empty")
+wrong_file("machines: [", "bad.yaml:2", "not YAML")
+wrong_file("", "bad.yaml", "empty")
+wrong_file("machines:\n", "bad.yaml:1", "machines", "no value")
+wrong_file("tenants:\n  a:\n", "bad.yaml:1", "'machines' is missing")
+wrong_file("tenants:\n  \"a\\nb\": {}\n", "bad.yaml:2", "is no name", "letters")
+wrong_file("machines:\n  a.1:\n    kernel: kernel\n    memory: lots\n", "bad.yaml:4", "lots", "512M")
 wrong_file("machine:\n  a: {}\n", "bad.yaml:1", "'machine'", "machines")
 wrong_file("machines:\n  a:\n    kernle: x\n", "bad.yaml:3", "kernle", "kernel")
-wrong_file(machine + "    memory: lots\n", "bad.yaml:4", "lots")
-wrong_file(machine + "    cpus: 99\n", "bad.yaml:2", "cpus")
+wrong_file(machine + "    memory: lots\n", "bad.yaml:4", "lots", "512M")
+wrong_file(machine + "    memory: [1]\n", "bad.yaml:4", "machines.a.memory", "a single value", "not a list")
+wrong_file(machine + "    memory: 1M\n", "bad.yaml:2", "memory", "at least 16M")
+wrong_file(machine + "    cpus: 99\n", "bad.yaml:4", "cpus", "1 to 64")
 wrong_file(machine + "    disks: [data]\n", "bad.yaml:4", "data")
 wrong_file(machine + "    tenant: acme\n", "bad.yaml:4", "acme")
-wrong_file(machine + "    restart: sometimes\n", "bad.yaml:2", "restart")
+wrong_file(machine + "    restart: sometimes\n", "bad.yaml:4", "restart", "on-failure")
 wrong_file(machine + "    networks: [lan]\n", "bad.yaml:4", "router")
-wrong_file(machine + "  b:\n    image: gentoo\n", "bad.yaml:4", "gentoo")
+wrong_file(machine + "  b:\n    image: gentoo\n", "bad.yaml:5", "gentoo", "busybox")
+wrong_file("disks:\n  d: {size: 1M}\n  e:\n    size: 1M\n    queues: 65\n" + machine, "bad.yaml:5", "queues", "1 to 64")
+wrong_file("networks:\n  lan:\n    tenant: acme\n" + machine, "bad.yaml:3", "acme", "tenants")
 wrong_file("disks:\n  d: {}\n" + machine, "bad.yaml:2", "disk 'd'", "size")
 wrong_file("disks:\n  d: {size: 1M}\nmachines:\n  a: {kernel: k, disks: [d]}\n  b: {kernel: k, disks: [d]}\n", "bad.yaml:5", "'d'", "'a'")
 wrong_file("machines:\n  a: {kernel: missing}\n", TOP + "/missing", "no such file", command=("up",))
@@ -93,6 +121,46 @@ wrong_file("disks:\n  d: {from: image busybox}\nmachines:\n  a: {kernel: kernel,
            "trivet image build", command=("up",))
 trivet("config", "check", write("good.yaml", machine))
 
+
+# no memory: a limit stands for a host that has none left
+elf = os.path.join(os.path.dirname(__file__), "..", "fuzz", "corpus", "loader", "elf")
+done = subprocess.run([TRIVET, "run", "--kernel", elf, "--memory", "512M"], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                      stderr=subprocess.PIPE, text=True, timeout=BOOT_S,
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20)))
+if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or "less memory" not in done.stderr:
+    fail(f"no memory: exit status {done.returncode}, {done.stderr}")
+nothing_left()
+
+
+def with_full_disk(tests):
+    """Runs them with a state folder on a disk that has no room left."""
+    full = os.path.join(TOP, "full")
+    os.makedirs(full)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", full], stderr=subprocess.DEVNULL).returncode != 0:
+        print("not tried: a full disk, since nothing can be mounted here")
+        return
+    try:
+        os.makedirs(full + "/state")
+        with open(full + "/filling", "wb", buffering=0) as filling:
+            try:
+                while True:
+                    filling.write(bytes(4096))
+            except OSError:
+                pass
+        for words in tests:
+            done = subprocess.run([TRIVET, *words], env=dict(ENV, TRIVET_STATE_DIR=full + "/state"), stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=BOOT_S)
+            if done.returncode != 2 or len(done.stderr.splitlines()) != 1 or "No space left" not in done.stderr \
+                    or full not in done.stderr or "TRIVET_STATE_DIR" not in done.stderr:
+                fail(f"trivet {' '.join(words)} on a full disk: exit status {done.returncode}, {done.stderr}")
+            nothing_left()
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+whole = write("elf", open(TRIVET, "rb").read(64).decode("latin-1"))
+with_full_disk([["up", write("full.yaml", f"machines: {{a: {{kernel: {whole}}}}}\n")], ["image", "build", "busybox", "--quiet"]])
+
 # the port is taken: something that is no trivetd answers on its socket, or has its state
 use_image()
 os.makedirs(RUN, exist_ok=True)
@@ -100,18 +168,21 @@ trivetd = os.path.join(os.path.dirname(TRIVET), "trivetd")
 with socket.socket(socket.AF_UNIX) as taken:
     taken.bind(RUN + "/trivetd.sock")
     taken.listen()
-    done = subprocess.run([trivetd], env=ENV, stderr=subprocess.PIPE, text=True, timeout=20)
+    done = subprocess.run([trivetd], env=ENV, stderr=subprocess.PIPE, text=True, timeout=60)
     if done.returncode != 2 or "TRIVET_RUN_DIR" not in done.stderr or len(done.stderr.splitlines()) != 1:
         fail(f"a taken socket: exit status {done.returncode}, {done.stderr}")
+    done = trivet("ps", status=2)  # it accepts and never answers; this takes as long as the command waits
+    if len(done.stderr.splitlines()) != 1 or RUN + "/trivetd.sock" not in done.stderr or "TRIVET_RUN_DIR" not in done.stderr:
+        fail(f"a mute socket: {done.stderr}")
 os.unlink(RUN + "/trivetd.sock")
 first = subprocess.Popen([trivetd], env=ENV, stderr=subprocess.DEVNULL)
-until("trivetd answers", lambda: os.path.exists(RUN + "/trivetd.sock"), 20)
-done = subprocess.run([trivetd], env=dict(ENV, TRIVET_RUN_DIR=TOP + "/other"), stderr=subprocess.PIPE, text=True, timeout=20)
+until("trivetd answers", lambda: os.path.exists(RUN + "/trivetd.sock"))
+done = subprocess.run([trivetd], env=dict(ENV, TRIVET_RUN_DIR=TOP + "/other"), stderr=subprocess.PIPE, text=True, timeout=60)
 if done.returncode != 2 or STATE not in done.stderr:
     fail(f"a second trivetd on the same state: exit status {done.returncode}, {done.stderr}")
 trivet("stop", "nobody", status=2)
 first.terminate()
-if first.wait(20) != 0:
+if first.wait(60) != 0:
     fail(f"trivetd ended with {first.returncode}")
 nothing_left()
 print("ok: every wrong call is one line, exit status 2, nothing left behind")

@@ -10,7 +10,7 @@ import termios
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import BOOT_S, ENV, TOP, TRIVET, fail, nothing_left, ours, until, use_image  # noqa: E402
+from command import BOOT_S, ENV, RUN, TOP, TRIVET, fail, nothing_left, ours, until, use_image  # noqa: E402
 
 
 class Run:
@@ -34,18 +34,22 @@ class Run:
             self.fd = self.process.stdout.fileno()
 
     def read(self, seconds):
+        """What comes within seconds; False when nothing did."""
+        data = b""
         if select.select([self.fd], [], [], seconds)[0]:
             try:
-                self.output += os.read(self.fd, 65536)
+                data = os.read(self.fd, 65536)
             except OSError:
-                pass
+                pass  # a terminal whose other end is closed
+        self.output += data
+        return bool(data)
 
     def wait_for(self, text, seconds=BOOT_S):
         deadline = time.monotonic() + seconds
         while text not in self.output:
-            if time.monotonic() > deadline or self.process.poll() is not None and not select.select([self.fd], [], [], 0)[0]:
-                fail(f"'{text}' did not come; the end of the console:\n{self.output[-3000:].decode(errors='replace')}")
-            self.read(0.2)
+            ended = self.process.poll()  # before the rest is read
+            if time.monotonic() > deadline or not self.read(0.2) and ended is not None:
+                fail(f"'{text}' did not come, exit status {ended}; the end of the console:\n{self.output[-3000:].decode(errors='replace')}")
 
     def type(self, data):
         os.write(self.fd, data)
@@ -72,7 +76,7 @@ use_image()
 
 # The guest shuts down: 0. Raw meanwhile; ^C and ^A ^A go to the guest, ^A h is ours.
 r = Run()
-until("raw mode", lambda: is_raw(r), 20)
+until("raw mode", lambda: is_raw(r))
 r.wait_for(b"'poweroff' ends it.")
 r.wait_for(b"# ")
 r.type(b"\x01h")
@@ -85,7 +89,7 @@ r.wait_for(b"typed-42")
 r.type(b"printf 'key '; head -c 1 | xxd -p\n")
 r.wait_for(b"\nkey ")
 r.type(b"\x01\x01\n")
-r.wait_for(b"01")
+r.wait_for(b"\n01\r")
 r.type(b"poweroff\n")
 r.expect_end(0)
 r.expect_terminal_as_before()
@@ -94,9 +98,9 @@ print("ok: raw mode, the guest's keys, ^A h, power-off")
 
 # ^A x, at once and early.
 r = Run()
-until("raw mode", lambda: is_raw(r), 20)
+until("raw mode", lambda: is_raw(r))
 r.type(b"\x01x")
-r.expect_end(0, 30)
+r.expect_end(0)
 r.expect_terminal_as_before()
 nothing_left()
 print("ok: ^A x")
@@ -104,9 +108,9 @@ print("ok: ^A x")
 # Signals: 128 + N, the terminal as it was.
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     r = Run()
-    until("raw mode", lambda: is_raw(r), 20)
+    until("raw mode", lambda: is_raw(r))
     r.process.send_signal(number)
-    r.expect_end(128 + number, 30)
+    r.expect_end(128 + number)
     r.expect_terminal_as_before()
     nothing_left()
 print("ok: SIGTERM, SIGINT, SIGHUP")
@@ -114,7 +118,8 @@ print("ok: SIGTERM, SIGINT, SIGHUP")
 # kill -9 of the command takes the workers with it.
 disk = os.path.join(TOP, "data.raw")
 r = Run("--disk", disk + ",size=64M", terminal=False)
-until("both workers", lambda: sorted(ours().values()).count("trivet-store") == 1 and "trivet-machine" in ours().values(), 20)
+until("both workers", lambda: {"trivet-store", "trivet-machine"} <= set(ours().values()))
+until("their sockets' folder gone", lambda: not os.path.exists(RUN))  # it stays if the command is killed before that
 r.process.kill()
 r.process.wait()
 nothing_left()

@@ -111,13 +111,13 @@ static void test_good(void **state)
     assert_string_equal(b->name, "b");
     assert_int_equal(b->n_disks, 0);
 
-    assert_int_equal(yaml_file_line(file, "tenants.a.disks.db.limit"), 11);
-    assert_int_equal(yaml_file_line(file, "tenants.a.disks.db"), 9);
-    assert_int_equal(yaml_file_line(file, "tenants.a.disks.log.size"), 13);
-    assert_int_equal(yaml_file_line(file, "tenants.a.disks.db.nothing"), 9);
-    assert_int_equal(yaml_file_line(file, "tenants.b.disks"), 14);
-    assert_int_equal(yaml_file_line(file, "tenants.a.tags.1"), 7);
-    assert_int_equal(yaml_file_error(file, "tenants.a.disks.db.limit", &err, "limit %d is below", 40), -EINVAL);
+    assert_int_equal(yaml_file_line(file, "tenants/a/disks/db/limit"), 11);
+    assert_int_equal(yaml_file_line(file, "tenants/a/disks/db"), 9);
+    assert_int_equal(yaml_file_line(file, "tenants/a/disks/log/size"), 13);
+    assert_int_equal(yaml_file_line(file, "tenants/a/disks/db/nothing"), 9);
+    assert_int_equal(yaml_file_line(file, "tenants/b/disks"), 14);
+    assert_int_equal(yaml_file_line(file, "tenants/a/tags/1"), 7);
+    assert_int_equal(yaml_file_error(file, "tenants/a/disks/db/limit", &err, "limit %d is below", 40), -EINVAL);
     assert_string_equal(err.text, "a.yaml:11: limit 40 is below");
     yaml_file_destroy(file);
 }
@@ -133,9 +133,9 @@ static void test_list_form(void **state)
     const struct plan *plan = yaml_file_data(file);
     assert_int_equal(plan->n_tenants, 2);
     assert_string_equal(plan->tenants[0].disks[1].name, "log");
-    assert_int_equal(yaml_file_line(file, "tenants.a.disks.log.size"), 6);
-    assert_int_equal(yaml_file_line(file, "tenants.0.disks.0.size"), 5);
-    assert_int_equal(yaml_file_line(file, "tenants.b"), 7);
+    assert_int_equal(yaml_file_line(file, "tenants/a/disks/log/size"), 6);
+    assert_int_equal(yaml_file_line(file, "tenants/0/disks/0/size"), 5);
+    assert_int_equal(yaml_file_line(file, "tenants/b"), 7);
     yaml_file_destroy(file);
 }
 
@@ -176,6 +176,11 @@ static void test_faults(void **state)
         {"tenants:\n  a:\n  b:\n  a:\n", "f:4: tenants: the name 'a' is taken by line 2"},
         {"tenants:\n- name: a\n- name: a\n", "f:3: tenants: the name 'a' is taken by line 2"},
         {"tenants:\n  a23456789012345678901234567890123:\n", "f:2: tenants.a23456789012345678901234567890123: a name has 1 to 32"},
+        {"tenants:\n  a/b:\n", "f:2: tenants: 'a/b' is no name: letters, digits"},
+        {"tenants:\n- name: .a\n", "f:2: tenants: '.a' is no name: letters, digits"},
+        {"tenants:\n  ? \"a\\n\\e[2Jb\"\n  : 1\n", "f:2: tenants: 'a  [2Jb' is no name: letters, digits"},
+        {"tenants:\n  a: {restart: [1]}\n", "f:2: tenants.a.restart: must be a single word, not a list"},
+        {"tenants:\n  a: {disks: {d: {size: [1]}}}\n", "f:2: tenants.a.disks.d.size: must be a single value, not a list"},
         {"tenants:\n\ta:\n", "f:2: not YAML: found character that cannot start any token; the line is indented by a tab"},
         {"tenants:\n  a:\n    nice: 1\n   share: 2\n", "f:4: not YAML: did not find expected key; check the indentation"},
         {"tenants:\n  a: b: c\n", "f:2: not YAML: mapping values are not allowed in this context; check the indentation"},
@@ -245,7 +250,7 @@ static void test_files(void **state)
     close(fd);
     unlink(path);
     assert_int_equal(yaml_file_load(path, &plan_schema, &file, &err), -ENOENT);
-    assert_non_null(strstr(err.text, "No such file"));
+    assert_non_null(strstr(err.text, "there is no such file"));
     assert_int_equal(yaml_file_load("/tmp", &plan_schema, &file, &err), -EISDIR);
     assert_string_equal(err.text, "/tmp: is a directory, not a YAML file");
 }

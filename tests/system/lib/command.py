@@ -4,6 +4,7 @@ A test is a program: its argument is the build folder; exit status 0 passed, 1 f
 It waits for events, each with a deadline, and ends only what it started.
 """
 import atexit
+import glob
 import json
 import os
 import shutil
@@ -57,11 +58,11 @@ def skip(reason):
 
 def fail(message):
     print("failed:", message)
-    for name in ("trivetd.log", "store.log"):
-        path = os.path.join(STATE, name)
+    for path in [os.path.join(STATE, name) for name in ("trivetd.log", "store.log")] + glob.glob(STATE + "/logs/*.log"):
         if os.path.exists(path):
             with open(path, errors="replace") as f:
-                print(f"--- {name}\n" + f.read()[-3000:])
+                print(f"--- {os.path.relpath(path, STATE)}\n" + f.read()[-3000:])
+    print("--- processes", ours())
     sys.exit(1)
 
 
@@ -79,8 +80,11 @@ def until(what, condition, seconds=BOOT_S):
 
 def trivet(*words, status=0, **options):
     """Runs the command to its end; fails the test when its exit status is another."""
-    done = subprocess.run([TRIVET, *words], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          timeout=BOOT_S, **options)
+    try:
+        done = subprocess.run([TRIVET, *words], env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=BOOT_S, **options)
+    except subprocess.TimeoutExpired as e:
+        fail(f"trivet {' '.join(words)}: goes on for {BOOT_S} s\n{e.stdout}{e.stderr}")
     if done.returncode != status:
         fail(f"trivet {' '.join(words)}: exit status {done.returncode} instead of {status}\n{done.stdout}{done.stderr}")
     return done
@@ -109,5 +113,5 @@ def use_image():
 
 def nothing_left():
     """No process of ours, no socket: the run folder is gone or empty."""
-    until("our processes gone", lambda: not ours(), 20)
-    until("run folder empty", lambda: not os.path.exists(RUN) or not os.listdir(RUN), 20)
+    until("our processes gone", lambda: not ours(), 60)
+    until("run folder empty", lambda: not os.path.exists(RUN) or not os.listdir(RUN), 60)

@@ -94,11 +94,19 @@ def check_reboot():
     print("ok: reboot and reset in place, or as an end")
 
 
-def check_failure():
-    m = boot("panic=-1 rdinit=/sbin/nothing", on_reboot="exit")
+def check_panic():
+    """Early and late, whatever a reboot does: the machine has failed. Without panic= the guest stands still, as Linux has it."""
+    m = boot("panic=-1 rdinit=/sbin/nothing")
     m.wait_for("Kernel panic")
-    m.expect_end(0, "reboot")
-    print("ok: a panic with panic=-1 is a reboot")
+    m.expect_end(1, "the guest panicked")
+    m = boot("panic=-1", cpus=2, on_reboot="exit")
+    m.wait_for("# ", start=m.wait_for(SHELL))
+    m.type("echo c > /proc/sysrq-trigger\n")
+    m.wait_for("Kernel panic - not syncing: sysrq triggered crash")
+    m.expect_end(1, "the guest panicked")
+    if "machine 'test': the guest panicked" not in m.stderr_text():
+        fail("the panic is not told", m)
+    print("ok: a panic is a failure")
 
 
 def check_shutdown(m):
@@ -161,4 +169,4 @@ check_viewers(main)
 check_methods_refused(main)
 check_shutdown(main)
 check_reboot()
-check_failure()
+check_panic()

@@ -74,6 +74,8 @@ try:
     expect_same(m)
     print(f"ok: {KILLS} stores killed while the guest wrote, nothing lost")
 
+    m.type("echo a-quiet-guest-$((1+1))\n")
+    m.wait_for("# ", start=m.wait_for("a-quiet-guest-2"))  # nothing more to say: what is typed must get to hvc0 all the same
     saved = os.path.join(room.name, "saved")
     with open(saved, "wb") as f:
         m.call("machine.save", {"quit": True}, [f.fileno()])

@@ -45,22 +45,23 @@ def guest_uptime(m):
 
 
 def check_clock_stands_while_paused(m):
+    asked = time.monotonic()
     start = guest_uptime(m)
     m.call("machine.pause")
     paused_at = time.monotonic()
     while time.monotonic() - paused_at < 3:
         m.viewer.read(3)
+    paused = time.monotonic() - paused_at
     m.call("machine.resume")
-    asked = time.monotonic()
-    now = guest_uptime(m)
-    if now - start > time.monotonic() - asked + 2.5:  # 3 s were not the guest's
-        fail(f"the guest's clock went {now - start:.1f} s on", m)
+    passed = guest_uptime(m) - start
+    if passed > time.monotonic() - asked - paused + 0.1:  # what was not the guest's; its clock tells hundredths
+        fail(f"the guest's clock went {passed:.2f} s on", m)
     print("ok: the guest's clock stands while it is paused")
 
 
 def check_viewers(m):
     others = [Viewer(m.path("console")) for _ in range(3)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + BOOT_S
     for other in others:  # newcomers see the last 64 KiB
         while SHELL.encode() not in other.output and time.monotonic() < deadline:
             other.read(1)
@@ -121,7 +122,7 @@ def check_wrong_configurations():
         os.write(fd, config)
         os.lseek(fd, 0, os.SEEK_SET)
         p = subprocess.run([os.path.join(BIN, "trivet-machine"), "--config", str(fd)], pass_fds=[fd], stderr=subprocess.PIPE, text=True,
-                           timeout=60)
+                           timeout=BOOT_S)
         os.close(fd)
         if p.returncode != 2 or message not in p.stderr or p.stderr.count("\n") != 1:
             fail(f"{config}: {p.returncode}, {p.stderr}")

@@ -14,7 +14,7 @@ if not os.path.exists(KERNEL):
 
 def boot(**more):
     m = Machine(KERNEL, **more)
-    m.wait_for("tiny guest", timeout=60)
+    m.wait_for("tiny guest")
     return m
 
 
@@ -24,7 +24,7 @@ for key, status, reason in (("s", 0, "shutdown"), ("f", 1, "failure")):
     guest.expect_end(status, reason)
 guest = boot()
 guest.type("r")
-guest.wait_for("tiny guest", start=guest.wait_for("tiny guest"), timeout=60)
+guest.wait_for("tiny guest", start=guest.wait_for("tiny guest"))
 guest.type("s")
 guest.expect_end(0, "shutdown")
 guest = boot(on_reboot="exit")

@@ -62,9 +62,9 @@ static int build_append(struct launch *launch, const struct machine_spec *spec, 
 {
     int len;
     if (!spec->image)
-        len = asprintf(&launch->append, "%s", spec->append ? spec->append : "console=ttyS0");
+        len = asprintf(&launch->append, "%s", spec->append ? spec->append : "console=ttyS0 panic=-1");
     else
-        len = asprintf(&launch->append, "console=ttyS0 hostname=%s%s%s%s", spec->name,
+        len = asprintf(&launch->append, "console=ttyS0 panic=-1 hostname=%s%s%s%s", spec->name,
                        spec->n_disks && spec->disks[0].image ? " root=/dev/vda rw" : "", spec->append ? " " : "",
                        spec->append ? spec->append : "");
     if (len < 0) {

@@ -6,13 +6,39 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FDT_ROOM_BYTES (256u << 10) // 64 vcpus take about 50 KiB
+#define COMMAND_LINE_BYTES (CONFIG_APPEND_MAX + 32)
+
+#define PANIC_WARM "reboot=panic_warm"
+
+// Does the command line have a word that begins with this?
+static bool has_word(const char *append, const char *start)
+{
+    for (const char *at = append; (at = strstr(at, start)); at++)
+        if (at == append || at[-1] == ' ')
+            return true;
+    return false;
+}
+
+// Linux asks the SBI for a cold reboot and gives no reason, whether it was told to or has panicked (with panic= on its command
+// line; without it stands still). With reboot=panic_warm a panic asks for a warm one
+// (Documentation/admin-guide/kernel-parameters.txt), so whoever says panic= gets that word too, unless the line has its own about
+// reboots.
+static void command_line(struct machine *m, char line[static COMMAND_LINE_BYTES])
+{
+    const char *append = m->config.append;
+    bool add = has_word(append, "panic=") && !has_word(append, "reboot=");
+    m->warm_is_panic = add || has_word(append, PANIC_WARM);
+    snprintf(line, COMMAND_LINE_BYTES, "%s%s", add ? PANIC_WARM " " : "", append);
+}
 
 int machine_boot(struct machine *m, struct tv_error *err)
 {
+    char line[COMMAND_LINE_BYTES];
     struct loader_request request = {.mem = &m->mem,
                                      .ram_base = MAP_RAM_BASE,
                                      .ram_size_bytes = m->config.memory_bytes,
@@ -25,10 +51,9 @@ int machine_boot(struct machine *m, struct tv_error *err)
     int rc = loader_load(&request, &loaded, err);
     if (rc < 0)
         return rc;
-    struct board_boot boot = {.engine = m->engine,
-                              .append = m->config.append,
-                              .initrd_addr = loaded.initrd_addr,
-                              .initrd_len_bytes = loaded.initrd_size_bytes};
+    command_line(m, line);
+    struct board_boot boot = {
+        .engine = m->engine, .append = line, .initrd_addr = loaded.initrd_addr, .initrd_len_bytes = loaded.initrd_size_bytes};
     rc = board_device_tree(m->board, &boot, &fdt, &fdt_len_bytes, err);
     if (rc < 0)
         return rc;
@@ -94,8 +119,7 @@ static int load_state(struct machine *m, struct snapshot_reader *reader, struct 
     struct state *s = state_create_load(buf, len_bytes);
     if (!s)
         return tv_error_set(err, -ENOMEM, "saved machine: no memory");
-    board_state(m->board, s);
-    m->engine->ops->state(m->engine, s);
+    machine_state(m, s);
     int rc = state_finish(s, NULL, NULL, err);
     state_destroy(s);
     return rc < 0 ? (tv_error_prefix(err, "saved machine"), rc) : 0;

@@ -153,6 +153,20 @@ void console_reset_input(struct console *c)
     console_wake(c);
 }
 
+void console_state(struct console *c, struct state *s)
+{
+    pthread_mutex_lock(&c->lock);
+    uint32_t len = (uint32_t)c->input_len;
+    state_section_begin(s, "console", 1);
+    state_bool(s, "polled", &c->polled);
+    state_count(s, "typed", &len, INPUT_BYTES);
+    state_bytes(s, "input", c->input, len);
+    state_section_end(s);
+    c->input_len = len;
+    pthread_mutex_unlock(&c->lock);
+    console_wake(c);
+}
+
 static bool input_has_room(struct console *c)
 {
     pthread_mutex_lock(&c->lock);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/loop.h"
+#include "base/state.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -40,3 +41,5 @@ void console_room(struct console *c);
 size_t console_read(struct console *c, uint8_t *buf, size_t len_bytes);
 // After a reset of the machine: forgets what was typed; the serial port gets the input again.
 void console_reset_input(struct console *c);
+// What was typed and not taken, and which way the guest takes it; no vcpu is running.
+void console_state(struct console *c, struct state *s);

@@ -1,13 +1,14 @@
 // The devices in the slots of the machine's PCIe host: see machine.h. On the loop's thread.
+#include "base/log.h"
 #include "machine/machine.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_DISKS = 3 };
+enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_DISKS = 3, SLOT_PVPANIC = PCIE_SLOTS - 1 };
 
-_Static_assert(SLOT_DISKS + CONFIG_DISKS_MAX <= PCIE_SLOTS, "a slot for each disk");
+_Static_assert(SLOT_DISKS + CONFIG_DISKS_MAX <= SLOT_PVPANIC, "a slot for each disk");
 
 #define POWERDOWN "powerdown\n" // what the guest's agent takes for a request to power off
 
@@ -33,6 +34,17 @@ static void terminal_opened(void *arg, unsigned port, bool is_open)
     struct machine *m = arg;
     if (port == VIRTIO_CONSOLE_PORT_TERMINAL && !is_open)
         m->terminal_in_use = false;
+}
+
+static void guest_reported(void *arg, unsigned events)
+{
+    struct machine *m = arg;
+    if (events & PVPANIC_PANICKED)
+        machine_end(m, 1, MACHINE_PANICKED);
+    else if (events & PVPANIC_SHUTDOWN)
+        machine_end(m, 0, "shutdown");
+    else
+        log_event(LOG_WARN, "machine", "the guest panicked and goes on with its crash kernel", LOG_STR("machine", m->config.name));
 }
 
 size_t machine_type(struct machine *m, const uint8_t *buf, size_t len_bytes)
@@ -71,6 +83,11 @@ int machine_add_devices(struct machine *m, struct tv_error *err)
     m->terminal = virtio_console_add(&terminal, err);
     home.slot = SLOT_RNG;
     if (!m->terminal || !virtio_rng_add(&home, err))
+        return -EINVAL;
+    home.slot = SLOT_PVPANIC;
+    const struct pvpanic_config pvpanic = {.home = home, .arg = m, .reported = guest_reported};
+    m->pvpanic = pvpanic_add(&pvpanic, err);
+    if (!m->pvpanic)
         return -EINVAL;
     for (unsigned i = 0; i < m->config.n_disks; i++) {
         home.slot = SLOT_DISKS + i;

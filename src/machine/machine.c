@@ -85,6 +85,7 @@ static void machine_advance(struct machine *m)
             return;
         m->active = m->tasks;
         m->tasks = m->active->next;
+        m->active->next = NULL;
         m->active->fn(m, m->active->arg);
     }
     if (!m->active && m->parked && !m->ended)
@@ -173,10 +174,17 @@ static void task_reboot(struct machine *m, void *arg)
 static void guest_ended(void *arg, enum engine_exit exit)
 {
     struct machine *m = arg;
+    pvpanic_tell(m->pvpanic); // what the guest said before it ended comes first
     switch (exit) {
     case ENGINE_EXIT_SHUTDOWN:
         machine_end(m, 0, "shutdown");
         break;
+    case ENGINE_EXIT_WARM_REBOOT:
+        if (m->warm_is_panic) {
+            machine_end(m, 1, MACHINE_PANICKED);
+            break;
+        }
+        __attribute__((fallthrough));
     case ENGINE_EXIT_REBOOT:
         if (m->config.exit_on_reboot || m->config.kernel_fd < 0)
             machine_end(m, 0, "reboot");

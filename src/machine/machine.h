@@ -26,6 +26,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define MACHINE_PANICKED "the guest panicked"
+
 struct control;
 struct machine;
 
@@ -54,9 +56,12 @@ struct machine {
     struct console *console;
     struct virtio_console *terminal; // the virtio one; what is typed goes there once the guest has written there
     bool terminal_in_use;
+    struct pvpanic *pvpanic;
     struct machine_disk disks[CONFIG_DISKS_MAX];
     struct vcpus *vcpus;
     struct control *control; // NULL without a control socket
+
+    bool warm_is_panic; // the guest's kernel reboots warm when it panics, and cold otherwise: see boot.c
 
     bool parked;  // no vcpu runs, the board is frozen, the clock stands
     bool parking; // on the way there
@@ -103,6 +108,7 @@ int machine_restore(struct machine *m, struct tv_error *err); // from config.res
 // save.c; the machine is parked.
 // What a saved machine must have in common with the one that loads it, as JSON text; the caller frees it. NULL: no memory.
 char *machine_identity(const struct machine *m);
+void machine_state(struct machine *m, struct state *s);                                    // all but RAM, which is saved after it
 typedef void machine_saved_fn(void *arg, uint64_t size_bytes, const struct tv_error *err); // err->code 0: it is saved
 // Takes fd. Calls saved() on the loop's thread when all is done; the machine must stay parked until then.
 void machine_save(struct machine *m, int fd, machine_saved_fn *saved, void *arg);

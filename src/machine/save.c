@@ -32,13 +32,23 @@ char *machine_identity(const struct machine *m)
     return text;
 }
 
+void machine_state(struct machine *m, struct state *s)
+{
+    board_state(m->board, s); // before the engine and before RAM: requests that others have in flight end here
+    m->engine->ops->state(m->engine, s);
+    state_section_begin(s, "machine", 1);
+    state_bool(s, "warm_is_panic", &m->warm_is_panic);
+    state_bool(s, "terminal_in_use", &m->terminal_in_use);
+    state_section_end(s);
+    console_state(m->console, s);
+}
+
 static int collect_state(struct machine *m, void **buf, size_t *len_bytes, struct tv_error *err)
 {
     struct state *s = state_create_save();
     if (!s)
         return tv_error_set(err, -ENOMEM, "saving: no memory");
-    board_state(m->board, s); // before the engine and before RAM: requests that others have in flight end here
-    m->engine->ops->state(m->engine, s);
+    machine_state(m, s);
     int rc = state_finish(s, buf, len_bytes, err);
     state_destroy(s);
     return rc < 0 ? (tv_error_prefix(err, "saving"), rc) : 0;

@@ -18,7 +18,7 @@
 #define BAR_BYTES 0x8000ull
 #define STEPS_MAX 400
 
-enum { SLOT_CONSOLE = 1, SLOT_RNG = 2 };
+enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_PVPANIC = 3 };
 enum { BAR_COMMON = 0x0000, BAR_NOTIFY = 0x3000 }; // virtio_pci_regs.c; found out by themselves in the unit tests
 
 static struct loop *loop;
@@ -76,6 +76,13 @@ static void console_room(void *arg, unsigned port)
     virtio_console_input(console, port, (const uint8_t *)"room", 4);
 }
 
+static void pvpanic_reported(void *arg, unsigned events)
+{
+    (void)arg;
+    if (!events || events & ~PVPANIC_EVENTS)
+        abort();
+}
+
 static void run_loop(void)
 {
     for (unsigned i = 0; loop_run_once(loop, 0) > 0; i++)
@@ -100,7 +107,9 @@ static void open_board(void)
         .output = console_output,
         .room = console_room};
     console = virtio_console_add(&terminal, NULL);
-    if (!console || !virtio_rng_add(&rng, NULL))
+    const struct pvpanic_config pvpanic = {.home = {.loop = loop, .mem = &mem, .pcie = board_pcie(board), .slot = SLOT_PVPANIC},
+                                           .reported = pvpanic_reported};
+    if (!console || !virtio_rng_add(&rng, NULL) || !pvpanic_add(&pvpanic, NULL))
         abort();
 }
 
@@ -319,7 +328,10 @@ static void step(struct input *in)
         host_event(in);
         break;
     case 5:
-        bring_up(SLOT_CONSOLE + (op >> 4) % 2, take_features(in));
+        if (op >> 4 == SLOT_PVPANIC)
+            place_bar(SLOT_PVPANIC, MAP_PCI32_BASE);
+        else
+            bring_up(SLOT_CONSOLE + (op >> 4) % 2, take_features(in));
         break;
     case 6:
     case 7:

@@ -125,6 +125,18 @@ r.process.wait()
 nothing_left()
 print("ok: kill -9 takes the workers along")
 
+# The guest panics: 1, and why.
+r = Run()
+r.wait_for(b"'poweroff' ends it.")
+r.wait_for(b"# ")
+r.type(b"echo c > /proc/sysrq-trigger\n")
+r.expect_end(1)
+if b"the guest panicked" not in r.output:
+    fail("no word of the panic: " + r.output[-3000:].decode(errors="replace"))
+r.expect_terminal_as_before()
+nothing_left()
+print("ok: a panic is a failure")
+
 # No terminal at all; the store is killed in the middle of the guest's check and comes back.
 r = Run("--disk", disk + ",serial=DATA", "--append", "quiet trivet.check=poweroff", terminal=False)
 r.wait_for(b"TRIVET-CHECK ok format")

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from machine import BIN, Machine, fail, image  # noqa: E402
+from machine import BIN, BOOT_S, Machine, fail, image  # noqa: E402
 
 KILLS = 5
 WRITE = ("dd if=/dev/urandom of=/tmp/x bs=1M count=16 2>/dev/null; for i in 0 1 2; do "
@@ -36,7 +36,7 @@ def start_store():
         os.unlink(path)
     store = subprocess.Popen([os.path.join(BIN, "trivet-store"), "--disk", f"name=a,path={disk},socket={path},queues=2"],
                              stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + BOOT_S
     while True:
         try:
             return store, connect()
@@ -74,6 +74,8 @@ try:
     expect_same(m)
     print(f"ok: {KILLS} stores killed while the guest wrote, nothing lost")
 
+    m.type("echo a-quiet-guest-$((1+1))\n")
+    m.wait_for("# ", start=m.wait_for("a-quiet-guest-2"))  # nothing more to say: what is typed must get to hvc0 all the same
     saved = os.path.join(room.name, "saved")
     with open(saved, "wb") as f:
         m.call("machine.save", {"quit": True}, [f.fileno()])

@@ -43,7 +43,7 @@ class Store:
         self.process.wait()
 
     def connect(self, name):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + BOOT_S
         while True:  # until it listens
             s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:

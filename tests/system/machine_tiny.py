@@ -14,7 +14,7 @@ if not os.path.exists(KERNEL):
 
 def boot(**more):
     m = Machine(KERNEL, **more)
-    m.wait_for("tiny guest", timeout=60)
+    m.wait_for("tiny guest")
     return m
 
 
@@ -24,13 +24,30 @@ for key, status, reason in (("s", 0, "shutdown"), ("f", 1, "failure")):
     guest.expect_end(status, reason)
 guest = boot()
 guest.type("r")
-guest.wait_for("tiny guest", start=guest.wait_for("tiny guest"), timeout=60)
+guest.wait_for("tiny guest", start=guest.wait_for("tiny guest"))
 guest.type("s")
 guest.expect_end(0, "shutdown")
 guest = boot(on_reboot="exit")
 guest.type("r")
 guest.expect_end(0, "reboot")
-print("ok: shutdown, failure and reboot are told apart")
+# A warm reboot is one as well, unless the kernel was told to reboot so when it panics, by panic= or in so many words.
+for append, status, reason in (("console=x reboot=cold panic=1", 0, "reboot"), ("", 0, "reboot"), ("reboot=panic_warm", 1, "the guest panicked"),
+                               ("panic=1", 1, "the guest panicked")):
+    guest = boot(on_reboot="exit", append=append)
+    guest.type("w")
+    guest.expect_end(status, reason)
+guest = boot(append="panic=1")
+saved = guest.path("saved")
+with open(saved, "wb") as f:
+    guest.call("machine.save", {"quit": True}, [f.fileno()])
+guest.expect_end(0, "saved")
+guest = Machine(restore=saved)
+guest.type("w")
+guest.expect_end(1, "the guest panicked")
+guest = boot()
+guest.type("p")
+guest.expect_end(1, "the guest panicked")
+print("ok: shutdown, failure, panic and reboot are told apart")
 
 for cpus in (1, 16):
     guest = boot(cpus=cpus)

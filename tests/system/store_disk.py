@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from store_rig import Control, Skip, listening_socket, main, readline, wait_for
+from store_rig import DEADLINE_S, Control, Skip, listening_socket, main, readline, wait_for
 
 F_OFD_SETLK = 37  # <asm-generic/fcntl.h>
 FLUSH, CONFIG_WCE, DISCARD, WRITE_ZEROES, MQ = 9, 11, 13, 14, 12
@@ -38,7 +38,7 @@ def verified_load(rig):
         result = rig.driver_result("verify", image, "--requests", 6000, *arguments)
         assert result["submitted"] == result["completed"] > 6000, result
         store.terminate()
-        assert store.wait(60) == 0, "SIGTERM must end the store with 0"
+        assert store.wait(DEADLINE_S) == 0, "SIGTERM must end the store with 0"
         os.unlink(rig.path(image))
 
 
@@ -57,10 +57,13 @@ def killed(rig, signo, times):
     driver = rig.driver("verify", "db", "--queues", 2, "--requests", 10**9, "--seed", 5)
     for n in range(times):
         wait_for("the driver to connect", lambda: rig.log().count("front end connected") > n)
+        if n % 4:  # the others may die in the middle of their greeting
+            before = os.stat(rig.path("a")).st_mtime_ns
+            wait_for("a write", lambda: os.stat(rig.path("a")).st_mtime_ns != before or driver.poll() is not None)
         time.sleep(rng.random() * 0.06)  # anywhere in the middle of the load
         assert driver.poll() is None, "the driver found something wrong"
         store.send_signal(signo)
-        status = store.wait(60)
+        status = store.wait(DEADLINE_S)
         assert status == (0 if signo == signal.SIGTERM else -signo), status
         store = rig.store(disk, wait=False)
     return store, driver
@@ -69,7 +72,7 @@ def killed(rig, signo, times):
 def finish(driver):
     """Asks the driver to stop submitting, to wait for all answers and to check the whole disk."""
     driver.send_signal(signal.SIGUSR1)
-    out, _ = driver.communicate(timeout=300)
+    out, _ = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == 0, "the driver found something wrong"
     result = json.loads(out)
     assert result["submitted"] == result["completed"], result
@@ -80,12 +83,12 @@ def killed_100_times(rig):
     _, driver = killed(rig, signal.SIGKILL, 100)
     result = finish(driver)
     print(f"        {result}")
-    assert result["connections"] > 50, result  # some die before the driver is through with its greeting
+    assert result["connections"] >= 75, result
 
 
 def ended_and_started_10_times(rig):
     _, driver = killed(rig, signal.SIGTERM, 10)
-    assert finish(driver)["connections"] > 5
+    assert finish(driver)["connections"] >= 7
 
 
 def cache_mode_outlives_the_store(rig):
@@ -98,18 +101,18 @@ def cache_mode_outlives_the_store(rig):
     store.wait()
     rig.store(disk)
     assert json.loads(readline(driver.stdout))["cache"] == 0
-    assert driver.wait(60) == 0
+    assert driver.wait(DEADLINE_S) == 0
 
 
 def two_stores_on_one_image(rig):
     image = rig.image("a", 8)
     first = rig.store(("one", image, ""))
     second = rig.store(("two", image, ""), log="second", wait=False)
-    assert second.wait(60) == 2
+    assert second.wait(DEADLINE_S) == 2
     assert f"process {first.pid} (trivet-store)" in rig.log("second"), rig.log("second")
     assert "disk 'two'" in rig.log("second")
     third = rig.store(("three", image, ",read-only"), log="third", wait=False)
-    assert third.wait(60) == 2
+    assert third.wait(DEADLINE_S) == 2
     first.kill()
     first.wait()
     rig.store(("one", image, ",read-only"), log="fourth")
@@ -169,7 +172,7 @@ def killed_on_a_slow_device(rig):
     device, hold_down = slow_device(rig, 1)
     store = rig.store(("slow", device, ""), prefix=hold_down)
     before = sectors_written(device)
-    rig.driver("bench", "slow", "--pattern", "randwrite", "--size", 262144, "--depth", 8, "--seconds", 1)
+    rig.driver("bench", "slow", "--pattern", "randwrite", "--size", 262144, "--depth", 8, "--seconds", 20)
     wait_for("a first write", lambda: sectors_written(device) > before)
     store.kill()
     store.wait()
@@ -222,7 +225,7 @@ def full_loop_device(rig):
     result = rig.driver_result("verify", "dev", "--requests", 3000)
     assert result["submitted"] == result["completed"], result
     store.terminate()
-    assert store.wait(60) == 0
+    assert store.wait(DEADLINE_S) == 0
     subprocess.run(["mkfs.ext4", "-q", "-O", "^has_journal", device], check=True)
     os.mkdir(rig.path("mnt"))
     subprocess.run(["mount", device, rig.path("mnt")], check=True)
@@ -275,7 +278,7 @@ def control_socket(rig):
     control.ok("disk.remove", {"name": "ro2"})
     assert [disk["name"] for disk in control.ok("disk.list")] == ["db"]
     control.ok("store.quit")
-    assert store.wait(60) == 0
+    assert store.wait(DEADLINE_S) == 0
 
 
 def resize_is_seen(rig):
@@ -287,7 +290,7 @@ def resize_is_seen(rig):
     assert os.path.getsize(rig.path("a")) == 24 << 20
     control.ok("disk.resize", {"name": "db", "size_bytes": 8 << 20})
     assert json.loads(readline(driver.stdout))["capacity_sectors"] == 8 << 11
-    assert driver.wait(60) == 0
+    assert driver.wait(DEADLINE_S) == 0
     assert os.path.getsize(rig.path("a")) == 8 << 20
     assert "multiple" in control.refused("disk.resize", {"name": "db", "size_bytes": 1000})
     assert "read-only" in control.refused("disk.resize", {"name": "ro2", "size_bytes": 1 << 20})
@@ -305,7 +308,7 @@ def resize_under_load(rig):
 
 def wrong_calls(rig):
     def refused(*arguments):
-        p = subprocess.run([rig.store_program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        p = subprocess.run([rig.store_program, *arguments], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         assert p.returncode == 2, (arguments, p)
         lines = [line for line in p.stderr.splitlines() if line.startswith("trivet-store: ")]
         assert len(lines) == 1, p.stderr

@@ -81,7 +81,7 @@ def guest_lines(rig):
 
 
 def finish(rig, qemu):
-    wait_for("the guest's end", lambda: qemu.poll() is not None, 240)
+    wait_for("the guest's end", lambda: qemu.poll() is not None)
     text = console(rig)
     assert "GUEST-END" in text and "GUEST-FAILED" not in text, text[-3000:]
     assert not re.search(r"I/O error|BUG:|Oops|Call Trace", text), text[-3000:]
@@ -112,7 +112,7 @@ $bb dd if=/dev/urandom of=/tmp/data bs=64k count=1 2>/dev/null
 $bb dd if=/tmp/data of=/dev/vda bs=64k seek=383 conv=fsync 2>/dev/null || echo GUEST-FAILED: write
 """
     qemu = boot(rig, script, queues=1)
-    wait_for("the guest to wait", lambda: "GUEST-WAITS" in console(rig) or qemu.poll() is not None, 240)
+    wait_for("the guest to wait", lambda: "GUEST-WAITS" in console(rig) or qemu.poll() is not None)
     Control(rig.path("control")).ok("disk.resize", {"name": "db", "size_bytes": 24 << 20})
     finish(rig, qemu)
     assert "GUEST-GROWN" in console(rig), guest_lines(rig)
@@ -123,7 +123,7 @@ def store_killed_under_a_guest(rig):
     store = rig.store(disk)
     qemu = boot(rig, VERIFY % 8)
     for n in range(1, 6):
-        wait_for("the guest to go on", lambda: f"GUEST-ROUND {n}" in console(rig) or qemu.poll() is not None, 240)
+        wait_for("the guest to go on", lambda: f"GUEST-ROUND {n}" in console(rig) or qemu.poll() is not None)
         store.send_signal(signal.SIGKILL)
         store.wait()
         store = rig.store(disk)

@@ -234,6 +234,48 @@ static void test_reader_without_keyboard_looks_on(void **state)
     close(fd);
 }
 
+static size_t no_input(void *arg, const uint8_t *buf, size_t len)
+{
+    (void)arg;
+    (void)buf;
+    (void)len;
+    return 0;
+}
+
+// What was typed before a save and not taken is the loaded guest's, the way that the guest takes it.
+static void test_input_is_saved(void **state)
+{
+    struct fixture *f = *state;
+    struct tv_error err = {0};
+    void *saved;
+    size_t len_bytes;
+    uint8_t byte;
+    assert_int_equal(console_read(f->console, &byte, 1), 0); // from now on the guest polls
+    int a = viewer(f);
+    assert_int_equal(write(a, "typed", 5), 5);
+    loop_run_once(f->loop, 1000);
+    struct state *s = state_create_save();
+    console_state(f->console, s);
+    assert_int_equal(state_finish(s, &saved, &len_bytes, &err), 0);
+    state_destroy(s);
+    struct console_config config = {.loop = f->loop, .listen_fd = -1, .fd = -1, .log_fd = -1, .input = no_input, .arg = f};
+    struct console *other = console_create(&config, &err);
+    assert_non_null(other);
+    s = state_create_load(saved, len_bytes);
+    console_state(other, s);
+    assert_int_equal(state_finish(s, NULL, NULL, &err), 0);
+    state_destroy(s);
+    free(saved);
+    while (loop_run_once(f->loop, 0) > 0)
+        ;
+    uint8_t got[8];
+    assert_int_equal(console_read(other, got, sizeof(got)), 5);
+    assert_memory_equal(got, "typed", 5);
+    assert_int_equal(f->typed_len, 0);
+    console_destroy(other);
+    close(a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -241,6 +283,7 @@ int main(void)
                                        TEST(test_history_is_bounded),
                                        TEST(test_slow_viewer_loses_and_is_told),
                                        TEST(test_input_waits_for_the_guest),
+                                       TEST(test_input_is_saved),
                                        TEST(test_flood_of_input),
                                        TEST(test_reader_without_keyboard_looks_on)};
     return cmocka_run_group_tests(tests, NULL, NULL);

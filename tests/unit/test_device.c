@@ -529,6 +529,104 @@ static void test_state_refused(void **arg)
     rig_close(&empty);
 }
 
+// --- pvpanic
+
+static void events_came(void *arg, unsigned events)
+{
+    *(unsigned *)arg |= events;
+}
+
+static struct pvpanic *add_pvpanic(struct rig *rig, unsigned *events)
+{
+    const struct pvpanic_config config = {.home = home(rig, 4), .arg = events, .reported = events_came};
+    *events = 0;
+    struct pvpanic *p = pvpanic_add(&config, NULL);
+    assert_non_null(p);
+    return p;
+}
+
+static void test_pvpanic(void **arg)
+{
+    struct rig rig;
+    unsigned events;
+    (void)arg;
+    rig_open(&rig, 1);
+    struct pvpanic *p = add_pvpanic(&rig, &events);
+    assert_int_equal(rig_config_read(&rig, 4, PCI_VENDOR_ID, 4), 0x00111b36);
+    rig_config_write(&rig, 4, PCI_BASE_ADDRESS_0, 4, MAP_PCI32_BASE);
+    rig_config_write(&rig, 4, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_int_equal(rig_read(&rig, MAP_PCI32_BASE, 1), PVPANIC_PANICKED | PVPANIC_CRASH_LOADED | PVPANIC_SHUTDOWN);
+    rig_write(&rig, MAP_PCI32_BASE, 1, 0xf8); // no events that anybody knows
+    rig_write(&rig, MAP_PCI32_BASE + 1, 1, PVPANIC_PANICKED);
+    rig_run(&rig);
+    assert_int_equal(events, 0);
+    rig_write(&rig, MAP_PCI32_BASE, 1, PVPANIC_CRASH_LOADED);
+    assert_int_equal(events, 0); // on the loop, not here
+    rig_run(&rig);
+    assert_int_equal(events, PVPANIC_CRASH_LOADED);
+    // Told at once, and not a second time.
+    events = 0;
+    rig_write(&rig, MAP_PCI32_BASE, 1, PVPANIC_PANICKED);
+    pvpanic_tell(p);
+    assert_int_equal(events, PVPANIC_PANICKED);
+    events = 0;
+    rig_run(&rig);
+    assert_int_equal(events, 0);
+    // A reset forgets it.
+    rig_write(&rig, MAP_PCI32_BASE, 1, PVPANIC_PANICKED);
+    board_reset(rig.board);
+    rig_run(&rig);
+    assert_int_equal(events, 0);
+    rig_close(&rig);
+}
+
+// What was not told before a save is told after the load, by both.
+static void test_pvpanic_state(void **arg)
+{
+    struct rig from, to;
+    unsigned from_events, to_events;
+    (void)arg;
+    rig_open(&from, 1);
+    rig_open(&to, 1);
+    add_pvpanic(&from, &from_events);
+    add_pvpanic(&to, &to_events);
+    rig_config_write(&from, 4, PCI_BASE_ADDRESS_0, 4, MAP_PCI32_BASE);
+    rig_config_write(&from, 4, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    rig_write(&from, MAP_PCI32_BASE, 1, PVPANIC_PANICKED);
+    board_freeze(from.board);
+    rig_run(&from);
+    assert_int_equal(from_events, 0);
+    rig_save_and_load(&from, &to);
+    rig_run(&from);
+    rig_run(&to);
+    assert_int_equal(from_events, PVPANIC_PANICKED);
+    assert_int_equal(to_events, PVPANIC_PANICKED);
+    assert_true(rig_answers(&to, MAP_PCI32_BASE));
+    rig_close(&from);
+    rig_close(&to);
+}
+
+// An event that nobody knows is refused.
+static void test_pvpanic_state_refused(void **arg)
+{
+    struct rig rig;
+    unsigned events;
+    size_t len_bytes;
+    (void)arg;
+    rig_open(&rig, 1);
+    add_pvpanic(&rig, &events);
+    uint8_t *buf = rig_save(&rig, &len_bytes);
+    uint8_t *name = memmem(buf, len_bytes, "events", 6);
+    assert_non_null(name);
+    uint8_t *value = name + 6;
+    while (value < buf + len_bytes && *value != 0)
+        value++;
+    *value = 0x80;
+    assert_true(rig_load(&rig, buf, len_bytes) < 0);
+    free(buf);
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -543,6 +641,9 @@ int main(void)
         cmocka_unit_test(test_state),
         cmocka_unit_test(test_state_resetting),
         cmocka_unit_test(test_state_refused),
+        cmocka_unit_test(test_pvpanic),
+        cmocka_unit_test(test_pvpanic_state),
+        cmocka_unit_test(test_pvpanic_state_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -264,7 +264,7 @@ static void test_reset(void **state)
     } rows[] = {
         {3, 0, INVALID_PARAM, -1},          {0xf0000000, 0, INVALID_PARAM, -1}, {0, 2, INVALID_PARAM, -1},
         {0, 0xe0000000, INVALID_PARAM, -1}, {0, 0, 0, ENGINE_EXIT_SHUTDOWN},    {1, 0, 0, ENGINE_EXIT_REBOOT},
-        {2, 0, 0, ENGINE_EXIT_REBOOT},      {0, 1, 0, ENGINE_EXIT_FAILURE},     {1, 1, 0, ENGINE_EXIT_FAILURE},
+        {2, 0, 0, ENGINE_EXIT_WARM_REBOOT}, {0, 1, 0, ENGINE_EXIT_FAILURE},     {1, 1, 0, ENGINE_EXIT_FAILURE},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -1,10 +1,11 @@
-// The machine's devices: the one public header of this folder. All are modern virtio-pci devices (virtio 1.2) in a slot of the
-// board's PCIe host, which owns them: they are reset, frozen, saved and destroyed with it.
+// The machine's devices: the one public header of this folder. All sit in a slot of the board's PCIe host, which owns them:
+// they are reset, frozen, saved and destroyed with it. All but pvpanic are modern virtio-pci devices (virtio 1.2).
 //
 // virtio_pci.h      the transport
 // virtio_console.c  terminal and control line
 // virtio_rng.c      random numbers from the host
 // virtio_blk.c      a disk of a store, by vhost-user
+// pvpanic.c         the guest's kernel says that it has panicked
 //
 // All functions on the machine's thread (the loop's); so are all callbacks. A device serves its queues there, too, never on a
 // vcpu's thread.
@@ -67,3 +68,21 @@ struct virtio_blk *virtio_blk_add(const struct virtio_blk_config *config, int fd
 // Takes fd (also on failure). -EBUSY: the last one is still attached.
 int virtio_blk_attach(struct virtio_blk *blk, int fd, struct tv_error *err);
 bool virtio_blk_is_attached(const struct virtio_blk *blk);
+
+// --- pvpanic
+#define PVPANIC_PANICKED 1u     // it will do nothing more than what its kernel does after a panic
+#define PVPANIC_CRASH_LOADED 2u // it goes on with a kernel that was loaded for this
+#define PVPANIC_SHUTDOWN 4u     // it is about to power off
+#define PVPANIC_EVENTS (PVPANIC_PANICKED | PVPANIC_CRASH_LOADED | PVPANIC_SHUTDOWN)
+
+struct pvpanic;
+
+struct pvpanic_config {
+    struct device_home home;
+    void *arg;
+    void (*reported)(void *arg, unsigned events); // never 0, only PVPANIC_EVENTS
+};
+
+struct pvpanic *pvpanic_add(const struct pvpanic_config *config, struct tv_error *err);
+// Calls reported() now if there is something that it was not told yet: for who sees the guest end before the loop came round to it.
+void pvpanic_tell(struct pvpanic *p);

@@ -17,10 +17,11 @@
 
 // Why engine_run() came back.
 enum engine_exit {
-    ENGINE_EXIT_KICK,     // somebody called kick: look around, then run again
-    ENGINE_EXIT_SHUTDOWN, // the guest shut the machine down
-    ENGINE_EXIT_REBOOT,   // the guest asks for a reset of the whole machine (cold or warm)
-    ENGINE_EXIT_FAILURE,  // the guest reported failure (SBI SRST reason "system failure") or cannot go on; see engine_failure()
+    ENGINE_EXIT_KICK,        // somebody called kick: look around, then run again
+    ENGINE_EXIT_SHUTDOWN,    // the guest shut the machine down
+    ENGINE_EXIT_REBOOT,      // the guest asks for a reset of the whole machine,
+    ENGINE_EXIT_WARM_REBOOT, // the same in other words (SBI SRST type "warm reboot")
+    ENGINE_EXIT_FAILURE,     // the guest reported failure (SBI SRST reason "system failure") or cannot go on; see engine_failure()
 };
 
 // What the machine offers to an engine. Called on vcpu threads, several at once.

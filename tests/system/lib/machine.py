@@ -18,7 +18,8 @@ import time
 
 BUILD = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../build")
 BIN = os.path.join(BUILD, "bin")
-BOOT_S = 240  # generous: the host may be busy with the whole suite
+BOOT_S = 240  # a deadline of anything: the host may be busy with the whole suite and more
+PRINTK = rb"(?:\[ *\d+\.\d{6}\] [^\n]*\n)?"  # what the guest's kernel may print in the middle of what a program writes
 _running = []
 _folders = []
 
@@ -115,7 +116,7 @@ class Control:
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line)
 
-    def call(self, method, params=None, fds=(), timeout=60):
+    def call(self, method, params=None, fds=(), timeout=BOOT_S):
         self.last_id += 1
         message = {"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params or {}}
         if fds:
@@ -132,7 +133,7 @@ class Control:
             else:
                 return answer["result"]
 
-    def wait_notification(self, method, timeout=60):
+    def wait_notification(self, method, timeout=BOOT_S):
         deadline = time.monotonic() + timeout
         while True:
             for n in self.notifications:
@@ -213,7 +214,7 @@ class Machine:
         with open(self.stderr.name) as f:
             return f.read()
 
-    def call(self, method, params=None, fds=(), timeout=60):
+    def call(self, method, params=None, fds=(), timeout=BOOT_S):
         if not self.control:
             self.control = Control(self.path("control"))
         return self.control.call(method, params, fds, timeout)
@@ -223,24 +224,24 @@ class Machine:
 
     def wait_for(self, text, timeout=BOOT_S, start=0):
         """Until the console has shown text; the position behind it."""
-        want = text.encode()
+        want = re.compile(PRINTK.join(re.escape(bytes([b])) for b in text.encode()))
         deadline = time.monotonic() + timeout
         alive = True
-        while want not in self.output[start:]:  # some tens of KiB: searched again each time
+        while not (found := want.search(self.output, start)):  # some tens of KiB: searched again each time
             left = deadline - time.monotonic()
             if left <= 0 or not alive:
                 fail(f"'{text}' never came" if alive else f"the machine ended before '{text}'", self)
             alive = self.viewer.read(left)
-        return self.output.index(want, start) + len(want)
+        return found.end()
 
-    def run(self, command, timeout=60):
+    def run(self, command, timeout=BOOT_S):
         """Runs a shell command in the guest (a shell is waiting); its output."""
         start = len(self.output)
         self.type(command + "; echo __$((40+2))__$?\n")
         end = self.wait_for("__42__", timeout, start)
         return self.output[start:end - 6].decode(errors="replace")
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=BOOT_S):
         """Until the process has ended; (exit status, what it wrote into its status file)."""
         deadline = time.monotonic() + timeout
         while self.viewer.read(0.05) and time.monotonic() < deadline:
@@ -252,7 +253,7 @@ class Machine:
         with open(self.status.name) as f:
             return code, json.loads(f.read() or "{}")
 
-    def expect_end(self, exit_status, reason, timeout=60):
+    def expect_end(self, exit_status, reason, timeout=BOOT_S):
         code, status = self.wait(timeout)
         if code != exit_status or status.get("exit") != exit_status or reason not in status.get("reason", ""):
             fail(f"ended with {code}, {status}; expected {exit_status}, '{reason}'", self)

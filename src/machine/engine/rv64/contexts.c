@@ -26,14 +26,16 @@ static void flush_tlb(struct rv64_tlb *tlb)
 
 static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
 {
-    uint64_t any = 0;
-    for (unsigned i = 0; i < sizeof(c->jump_pages) / sizeof(c->jump_pages[0]); i++) {
-        any |= c->jump_pages[i];
+    for (unsigned i = 0; i < sizeof(c->jump_pages) / sizeof(c->jump_pages[0]); i++)
         c->jump_pages[i] = 0;
-    }
-    if (any)
+    if (c->n_jumps <= RV64_JUMPS_FILLED_MAX) {
+        for (unsigned i = 0; i < c->n_jumps; i++)
+            c->jumps[c->filled_jumps[i]].pc = EMPTY;
+    } else {
         for (unsigned i = 0; i < RV64_JUMPS; i++)
             c->jumps[i].pc = EMPTY;
+    }
+    c->n_jumps = 0;
     c->serial = ++mmu->serials;
 }
 
@@ -183,8 +185,13 @@ void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va)
 
 void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
 {
+    struct rv64_jump *slot = rv64_jump_slot(c, pc);
     rv64_mmu_add_jump_page(c, pc);
-    *rv64_jump_slot(c, pc) = (struct rv64_jump){.pc = pc, .code = code};
+    *slot = (struct rv64_jump){.pc = pc, .code = code};
+    if (c->n_jumps < RV64_JUMPS_FILLED_MAX)
+        c->filled_jumps[c->n_jumps] = (uint16_t)(slot - c->jumps);
+    if (c->n_jumps <= RV64_JUMPS_FILLED_MAX)
+        c->n_jumps++;
 }
 
 void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global)

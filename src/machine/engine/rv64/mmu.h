@@ -40,9 +40,12 @@ struct rv64_tlb { // one of the three
     bool has_superpages, has_local; // some leaf is bigger than a page; is not global
 };
 
+#define RV64_JUMPS_FILLED_MAX 512
 struct rv64_context {
     struct rv64_tlb tlb[3]; // by enum rv64_access
     struct rv64_jump jumps[RV64_JUMPS];
+    uint16_t filled_jumps[RV64_JUMPS_FILLED_MAX]; // as a cache's `filled`
+    unsigned n_jumps;
     uint64_t jump_pages[8]; // a bit for each page (by a hash) that some jump leads to
     uint64_t space;         // satp's mode and ASID
     uint64_t serial;        // of what is known of code: another one whenever some of that is forgotten

@@ -243,6 +243,7 @@ static struct sbi_result susp_call(struct rv64_vcpu *v, uint64_t function, const
 
 static struct sbi_result srst_call(struct rv64_vcpu *v, uint64_t function, const uint64_t a[static 6])
 {
+    static const enum engine_exit exits[] = {ENGINE_EXIT_SHUTDOWN, ENGINE_EXIT_REBOOT, ENGINE_EXIT_WARM_REBOOT};
     uint32_t type = (uint32_t)a[0], reason = (uint32_t)a[1];
 
     if (function != 0)
@@ -252,7 +253,7 @@ static struct sbi_result srst_call(struct rv64_vcpu *v, uint64_t function, const
     if (reason == 1)
         rv64_end(v->engine, ENGINE_EXIT_FAILURE, "the guest reported a system failure (SBI system reset)");
     else
-        rv64_end(v->engine, type == 0 ? ENGINE_EXIT_SHUTDOWN : ENGINE_EXIT_REBOOT, NULL);
+        rv64_end(v->engine, exits[type], NULL);
     return success(0); // nobody sees it
 }
 

@@ -488,7 +488,16 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     memcpy(insns, decoded, n * sizeof(*insns));
     copy_insns(b->copy, decoded, n);
 
-    struct translator t = {.code = c, .insns = insns, .n_insns = n, .priv = priv, .start = insns[0].offset};
+    // Too large to be cleared each time: the arrays are only as good as their counts.
+    struct translator t;
+    t.code = c;
+    t.insns = insns;
+    t.n_insns = n;
+    t.priv = priv;
+    t.start = insns[0].offset;
+    t.pending = t.n_spans = t.n_cold = 0;
+    t.boxed = 0;
+    t.ended = t.fp_ready = false;
     t.held = SPAN_NONE;
     if (priv & (CODE_PLAIN | CODE_CROSSING) || !c->chain)
         memset(t.span_of, SPAN_NONE, sizeof(t.span_of));

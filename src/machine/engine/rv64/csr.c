@@ -31,8 +31,6 @@ enum {
     CSR_STOPI = 0xdb0,
 };
 
-#define SSTATUS_WRITABLE                                                                                                           \
-    (RV64_SSTATUS_SIE | RV64_SSTATUS_SPIE | RV64_SSTATUS_SPP | RV64_SSTATUS_FS | RV64_SSTATUS_SUM | RV64_SSTATUS_MXR)
 #define SIE_WRITABLE (1ull << RV64_IRQ_SOFTWARE | 1ull << RV64_IRQ_TIMER | 1ull << RV64_IRQ_EXTERNAL)
 #define SENVCFG_WRITABLE (RV64_SENVCFG_FIOM | RV64_SENVCFG_CBIE | RV64_SENVCFG_CBCFE | RV64_SENVCFG_CBZE)
 #define SATP_WRITABLE_MODES (1u << 0 | 1u << 8 | 1u << 9 | 1u << 10) // Bare, Sv39, Sv48, Sv57
@@ -101,7 +99,7 @@ static bool csr_read(struct rv64_vcpu *v, unsigned csr, uint64_t *value)
         *value = (uint64_t)v->frm << 5 | v->fflags;
         return true;
     case CSR_SSTATUS:
-        *value = v->sstatus | ((v->sstatus & RV64_SSTATUS_FS) == RV64_SSTATUS_FS ? RV64_SSTATUS_SD : 0);
+        *value = rv64_sstatus_read(v);
         return true;
     case CSR_SIE:
         *value = v->sie;
@@ -171,12 +169,6 @@ static uint64_t senvcfg_legal(uint64_t old, uint64_t value)
     return value;
 }
 
-static void interrupts_changed(struct rv64_vcpu *v)
-{
-    if (v->sstatus & RV64_SSTATUS_SIE && rv64_interrupt_top(v))
-        atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
-}
-
 static void set_fp(struct rv64_vcpu *v, uint64_t frm, uint64_t fflags)
 {
     v->frm = (uint8_t)(frm & 7);
@@ -197,14 +189,12 @@ static bool csr_write(struct rv64_vcpu *v, unsigned csr, uint64_t value)
         set_fp(v, value >> 5, value);
         return true;
     case CSR_SSTATUS:
-        v->sstatus = (value & SSTATUS_WRITABLE) | RV64_SSTATUS_UXL_64;
-        rv64_mmu_context(v);
-        interrupts_changed(v);
+        rv64_sstatus_write(v, value);
         return true;
     case CSR_SIE:
         v->sie = value & SIE_WRITABLE;
         rv64_timer_update(v);
-        interrupts_changed(v);
+        rv64_interrupts_changed(v);
         return true;
     case CSR_STVEC:
         v->stvec = value & ~2ull; // modes 0 and 1
@@ -230,7 +220,7 @@ static bool csr_write(struct rv64_vcpu *v, unsigned csr, uint64_t value)
     case CSR_STIMECMP:
         v->stimecmp = value;
         rv64_timer_update(v);
-        interrupts_changed(v);
+        rv64_interrupts_changed(v);
         return true;
     case CSR_SISELECT:
         v->siselect = value & SELECT_MAX;
@@ -257,7 +247,7 @@ static bool csr_change_shared(struct rv64_vcpu *v, unsigned csr, uint64_t clear,
     } else {
         ok = sireg_change(v, clear, set);
     }
-    interrupts_changed(v);
+    rv64_interrupts_changed(v);
     return ok;
 }
 

@@ -77,7 +77,7 @@ static inline void *rv64_tlb_hit(struct rv64_context *c, enum rv64_access access
 
 static inline struct rv64_jump *rv64_jump_slot(struct rv64_context *c, uint64_t pc)
 {
-    return &c->jumps[(pc / 2 ^ pc / RV64_PAGE_BYTES) % RV64_JUMPS];
+    return &c->jumps[pc / 2 % RV64_JUMPS];
 }
 
 static inline bool rv64_crosses_page(uint64_t va, unsigned size)

@@ -251,6 +251,9 @@ void rv64_trap(struct rv64_vcpu *v, uint64_t cause, uint64_t value); // pc is wh
 void rv64_sret(struct rv64_vcpu *v);
 uint64_t rv64_pending(const struct rv64_vcpu *v);       // sip as the guest reads it
 unsigned rv64_interrupt_top(const struct rv64_vcpu *v); // the enabled pending interrupt of highest priority, or 0
+void rv64_interrupts_changed(struct rv64_vcpu *v);      // sets attention when one is to be taken
+uint64_t rv64_sstatus_read(const struct rv64_vcpu *v);  // the CSR
+void rv64_sstatus_write(struct rv64_vcpu *v, uint64_t value);
 bool rv64_interrupt_take(struct rv64_vcpu *v);          // takes one if there is one and it is enabled
 
 // --- sbi.c

@@ -34,26 +34,54 @@ void rv64_sret(struct rv64_vcpu *v)
     v->pc = v->sepc;
     v->reserved_addr = ~0ull;
     rv64_mmu_context(v);
+    rv64_interrupts_changed(v);
+}
+
+void rv64_interrupts_changed(struct rv64_vcpu *v)
+{
     if ((v->priv == RV64_U || v->sstatus & RV64_SSTATUS_SIE) && rv64_interrupt_top(v))
         atomic_fetch_or_explicit(&v->attention, RV64_ATTN_INTERRUPT, memory_order_relaxed);
 }
 
-uint64_t rv64_pending(const struct rv64_vcpu *v)
+#define SSTATUS_WRITABLE                                                                                                           \
+    (RV64_SSTATUS_SIE | RV64_SSTATUS_SPIE | RV64_SSTATUS_SPP | RV64_SSTATUS_FS | RV64_SSTATUS_SUM | RV64_SSTATUS_MXR)
+
+uint64_t rv64_sstatus_read(const struct rv64_vcpu *v)
+{
+    return v->sstatus | ((v->sstatus & RV64_SSTATUS_FS) == RV64_SSTATUS_FS ? RV64_SSTATUS_SD : 0);
+}
+
+void rv64_sstatus_write(struct rv64_vcpu *v, uint64_t value)
+{
+    v->sstatus = (value & SSTATUS_WRITABLE) | RV64_SSTATUS_UXL_64;
+    rv64_mmu_context(v);
+    rv64_interrupts_changed(v);
+}
+
+// Those of `mask` that pend. While the host's timer is set for stimecmp or earlier the clock need not be looked at.
+static uint64_t pending_of(const struct rv64_vcpu *v, uint64_t mask)
 {
     uint64_t pending = atomic_load_explicit(&v->sip, memory_order_acquire);
+    bool timer_to_come = atomic_load_explicit(&v->timer_until_ns, memory_order_relaxed) != UINT64_MAX;
+    if (mask & 1ull << RV64_IRQ_TIMER && !timer_to_come && rv64_time(v->engine) >= v->stimecmp)
+        pending |= 1ull << RV64_IRQ_TIMER;
+    if (mask & 1ull << RV64_IRQ_EXTERNAL && rv64_imsic_top(v))
+        pending |= 1ull << RV64_IRQ_EXTERNAL;
+    return pending & mask;
+}
+
+uint64_t rv64_pending(const struct rv64_vcpu *v)
+{
+    uint64_t pending = pending_of(v, ~(1ull << RV64_IRQ_TIMER));
     if (rv64_time(v->engine) >= v->stimecmp)
         pending |= 1ull << RV64_IRQ_TIMER;
-    if (rv64_imsic_top(v))
-        pending |= 1ull << RV64_IRQ_EXTERNAL;
     return pending;
 }
 
 // By the default order of AIA table 8; priorities cannot be changed (iprio reads as zero).
 unsigned rv64_interrupt_top(const struct rv64_vcpu *v)
 {
-    if (!v->sie)
-        return 0;
-    uint64_t ready = rv64_pending(v) & v->sie;
+    uint64_t ready = pending_of(v, v->sie);
     static const uint8_t order[] = {RV64_IRQ_EXTERNAL, RV64_IRQ_SOFTWARE, RV64_IRQ_TIMER};
     for (unsigned i = 0; i < sizeof(order); i++)
         if (ready & 1ull << order[i])

@@ -305,6 +305,7 @@ static void translator_init(struct rv64_vcpu *v)
     for (unsigned n = 0; n <= RV64_COUNTS_MAX; n++)
         v->counts[n][0] = n;
     v->box[0] = 0xffffffff00000000ull;
+    atomic_store(&v->timer_until_ns, UINT64_MAX);
     v->mxcsr_clear = 0x1f80; // round to nearest, all exceptions masked
 }
 

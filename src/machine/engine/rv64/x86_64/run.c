@@ -165,6 +165,87 @@ void run_trap(struct rv64_vcpu *v)
     rv64_trap(v, v->trap_cause, v->trap_value);
 }
 
+// --- System instructions
+
+void run_user_call(struct rv64_vcpu *v)
+{
+    rv64_trap(v, RV64_CAUSE_ECALL_U, 0);
+}
+
+void run_sret(struct rv64_vcpu *v)
+{
+    rv64_sret(v);
+}
+
+uint64_t run_time(struct rv64_vcpu *v)
+{
+    return rv64_time(v->engine);
+}
+
+uint64_t run_status_read(struct rv64_vcpu *v)
+{
+    return rv64_sstatus_read(v);
+}
+
+// Floating point is turned off: the registers leave their homes, or the next instruction would find them there.
+static void put_floats(struct rv64_vcpu *v)
+{
+    uint64_t *f = v->f;
+    __asm__ volatile("movq %%xmm10, 0(%0)\n movq %%xmm11, 8(%0)\n movq %%xmm12, 16(%0)\n movq %%xmm13, 24(%0)\n"
+                     "movq %%xmm14, 32(%0)\n movq %%xmm2, 80(%0)\n movq %%xmm3, 88(%0)\n movq %%xmm4, 96(%0)\n"
+                     "movq %%xmm5, 104(%0)\n movq %%xmm6, 112(%0)\n movq %%xmm7, 120(%0)\n movq %%xmm8, 128(%0)\n"
+                     "movq %%xmm9, 136(%0)\n stmxcsr %1\n"
+                     :
+                     : "r"(f), "m"(v->mxcsr)
+                     : "memory");
+    v->fflags |= v->fflags_of_mxcsr[v->mxcsr & 63];
+    v->fp_loaded = 0;
+}
+
+static uint64_t change_status(struct rv64_vcpu *v, uint64_t clear, uint64_t set)
+{
+    uint64_t old = rv64_sstatus_read(v);
+    rv64_sstatus_write(v, (old & ~clear) | set);
+    if (v->fp_loaded && !(v->sstatus & RV64_SSTATUS_FS))
+        put_floats(v);
+    return old;
+}
+
+uint64_t run_status_write(struct rv64_vcpu *v, uint64_t operand)
+{
+    return change_status(v, ~0ull, operand);
+}
+
+uint64_t run_status_set(struct rv64_vcpu *v, uint64_t operand)
+{
+    return change_status(v, 0, operand);
+}
+
+uint64_t run_status_clear(struct rv64_vcpu *v, uint64_t operand)
+{
+    return change_status(v, operand, 0);
+}
+
+void run_fence_all(struct rv64_vcpu *v)
+{
+    rv64_fence_local(v, &(struct rv64_fence){.kind = RV64_FENCE_VMA});
+}
+
+void run_fence_asid(struct rv64_vcpu *v)
+{
+    rv64_fence_local(v, &(struct rv64_fence){.kind = RV64_FENCE_VMA_ASID, .asid = v->access_value});
+}
+
+void run_fence_page(struct rv64_vcpu *v)
+{
+    rv64_mmu_flush_page(v, v->access_va & RV64_PAGE_MASK);
+}
+
+void run_fence_page_asid(struct rv64_vcpu *v)
+{
+    rv64_mmu_flush_page(v, v->access_va & RV64_PAGE_MASK);
+}
+
 // --- Memory
 
 struct run_loaded run_load(struct rv64_vcpu *v, uint64_t va, unsigned size)

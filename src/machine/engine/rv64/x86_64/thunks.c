@@ -106,8 +106,6 @@ static void pop_return(struct maker *m)
 void thunk_jump(struct x86 *x, const uint8_t *miss, const struct rv64_code *c)
 {
     x_rr(x, X_MOV, false, RCX, RAX);
-    x_shift(x, SH_SHR, false, RCX, 11);
-    x_rr(x, X_XOR, false, RCX, RAX);
     x_ri(x, G_AND, false, RCX, (RV64_JUMPS - 1) * 2);
     x_rx(x, X_CMP, true, RAX, R15, RCX, 3, CONTEXT_JUMPS + (int32_t)offsetof(struct rv64_jump, pc));
     translate_jcc_to(x, c, CC_NE, miss);
@@ -240,6 +238,25 @@ static const uint8_t *make_step(struct maker *m)
     return at;
 }
 
+// Calls a light C function: its address in rax, its second argument in rcx.
+static const uint8_t *make_light(struct maker *m)
+{
+    const uint8_t *at = here(m);
+    struct x86 *x = &m->x;
+    m->pushed = 8;
+    save_some(m);
+    x_rr(x, X_MOV, true, RSI, RCX);
+    x_ri(x, G_SUB, true, RSP, 8);
+    x_rm(x, X_LEA, true, RDI, RSP, 16);
+    x_byte(x, 0xff); // call rax
+    x_byte(x, 0xd0);
+    x_ri(x, G_ADD, true, RSP, 8);
+    restore_some(m);
+    x_byte(x, 0xc3);
+    m->pushed = 0;
+    return at;
+}
+
 // --- Floating point
 
 // Called when the homes do not hold the registers. Not zero: they do now; zero: floating point is off, or rounds otherwise.
@@ -362,6 +379,7 @@ void code_make_thunks(struct rv64_code *c)
     t->link = make_link(&m, (const void *)run_link);
     t->link_plain = make_link(&m, (const void *)run_link_plain);
     t->step = make_step(&m);
+    t->light = make_light(&m);
     t->fp_load = make_fp_load(&m);
     for (unsigned i = 0; i < 4; i++) {
         t->load[i] = make_access(&m, 1u << i, false);

@@ -77,7 +77,7 @@ static void count(struct x86 *x, unsigned n)
     x_modrm(x, 15, RSP, VCPU(counts) + 16 * (int32_t)n);
 }
 
-static void count_pending(struct translator *t)
+void translate_count(struct translator *t)
 {
     count(&t->x, t->pending);
     t->pending = 0;
@@ -88,6 +88,13 @@ static void poll(struct translator *t, const struct rv64_insn *insn)
     x_mi(&t->x, G_CMP, false, RSP, VCPU(attention), 0);
     uint8_t *site = x_jcc(&t->x, CC_NE);
     translate_cold(t, COLD_POLL, site, insn);
+}
+
+void translate_poll_behind(struct translator *t, const struct rv64_insn *insn)
+{
+    x_mi(&t->x, G_CMP, false, RSP, VCPU(attention), 0);
+    uint8_t *site = x_jcc(&t->x, CC_NE);
+    translate_cold(t, COLD_POLL_BEHIND, site, insn);
 }
 
 // --- The interpreter's help
@@ -101,7 +108,7 @@ static void call_step(struct translator *t, const struct rv64_insn *insn)
 
 void translate_step(struct translator *t, const struct rv64_insn *insn)
 {
-    count_pending(t);
+    translate_count(t);
     call_step(t, insn);
     t->fp_ready = false;
     t->boxed = 0;
@@ -182,7 +189,7 @@ static void translate_jal(struct translator *t, const struct rv64_insn *insn)
     if (target <= insn->offset || !in_page(target))
         poll(t, insn);
     t->pending++;
-    count_pending(t);
+    translate_count(t);
     link_register(t, insn);
     jump_direct(t, target);
     t->ended = true;
@@ -192,7 +199,7 @@ static void translate_jalr(struct translator *t, const struct rv64_insn *insn)
 {
     poll(t, insn);
     t->pending++;
-    count_pending(t);
+    translate_count(t);
     int s = translate_source(t, insn->rs1, RAX);
     if (insn->imm != 0)
         x_rm(&t->x, X_LEA, true, RAX, s, insn->imm);
@@ -245,7 +252,7 @@ static void translate_branch(struct translator *t, const struct rv64_insn *insn,
     if (target <= insn->offset || !in_page(target))
         poll(t, insn);
     t->pending++;
-    count_pending(t);
+    translate_count(t);
     cc = compare(t, insn->rs1, insn->rs2, cc);
     if (may_link(t, target)) {
         align_site(t, 2);
@@ -298,8 +305,8 @@ static void translate_insn(struct translator *t, const struct rv64_insn *insn)
     bool is_access = translate_memory(t, insn);
     if (!is_access)
         t->held = SPAN_NONE;
-    if (translate_control(t, insn))
-        return; // which counts it
+    if (translate_control(t, insn) || translate_system(t, insn))
+        return; // which count it
     if (!is_access && !translate_integer(t, insn) && !translate_float(t, insn)) {
         translate_step(t, insn); // which counts it
         return;
@@ -316,11 +323,11 @@ static void cold_link(struct translator *t, const struct cold *c)
     x_dword(&t->x, (uint32_t)(c->site - t->code->write));
 }
 
-static void cold_poll(struct translator *t, const struct cold *c)
+static void cold_poll(struct translator *t, const struct cold *c, bool behind)
 {
-    count(&t->x, c->pending);
+    count(&t->x, c->pending + behind);
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page));
-    x_ri(&t->x, G_ADD, true, RAX, (int32_t)c->insn->offset);
+    x_ri(&t->x, G_ADD, true, RAX, (int32_t)(c->insn->offset + (behind ? length_of(c->insn) : 0)));
     translate_jump_to(&t->x, t->code, t->code->thunks.leave_at);
 }
 
@@ -388,7 +395,8 @@ static void emit_cold(struct translator *t, const struct cold *c)
         cold_link(t, c);
         break;
     case COLD_POLL:
-        cold_poll(t, c);
+    case COLD_POLL_BEHIND:
+        cold_poll(t, c, c->kind == COLD_POLL_BEHIND);
         break;
     case COLD_ACCESS:
         translate_slow_access(t, c);
@@ -413,7 +421,7 @@ static void emit_cold(struct translator *t, const struct cold *c)
 // --- The block
 
 // Code goes on behind a branch that is not taken, and behind the CSRs that change nothing of consequence (run_step() tells).
-#define BRANCHES_MAX 4
+#define BRANCHES_MAX 2
 
 static bool ends_block(const struct rv64_insn *insn, unsigned *branches)
 {
@@ -471,7 +479,7 @@ static void emit(struct translator *t, uint32_t end)
     for (unsigned i = 0; i < t->n_insns; i++)
         translate_insn(t, &t->insns[i]);
     if (!t->ended) {
-        count_pending(t);
+        translate_count(t);
         jump_direct(t, end);
     }
     for (unsigned i = 0; i < t->n_cold; i++)

@@ -7,6 +7,7 @@
 // spans.c      which accesses one look at the translation cache can serve
 // memory.c     loads, stores, atomics, through the translation cache
 // float.c      floating point
+// system.c     CSRs, traps, sret, sfence.vma
 // thunks.c     what all blocks use: the way in and out, calls of C
 // run.c        what translated code calls
 //
@@ -41,6 +42,7 @@
 enum cold_kind {
     COLD_LINK,  // a direct jump whose target is not known yet
     COLD_POLL,  // attention is set before an instruction
+    COLD_POLL_BEHIND, // or behind one
     COLD_ACCESS, // the translation cache does not know the page
     COLD_SPAN,   // nor all of a span's
     COLD_STEP,  // the interpreter carries out this one instruction
@@ -102,6 +104,7 @@ struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest,
 bool translate_integer(struct translator *t, const struct rv64_insn *insn);
 bool translate_memory(struct translator *t, const struct rv64_insn *insn);
 bool translate_float(struct translator *t, const struct rv64_insn *insn);
+bool translate_system(struct translator *t, const struct rv64_insn *insn); // and counts it
 
 // --- translate.c: words for the others
 struct cold *translate_cold(struct translator *t, enum cold_kind kind, uint8_t *site, const struct rv64_insn *insn);
@@ -109,6 +112,8 @@ int translate_home(unsigned x);                                  // the host reg
 int translate_source(struct translator *t, unsigned x, int scratch); // a host register that holds it
 int translate_target(unsigned x);                                // its home, or RAX
 void translate_put(struct translator *t, unsigned x, int host);  // into x, wherever it is
+void translate_count(struct translator *t);                      // the pending instructions
+void translate_poll_behind(struct translator *t, const struct rv64_insn *insn); // leaves behind it when attention is set
 void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
@@ -131,7 +136,18 @@ const void *run_jump(struct rv64_vcpu *v);                      // light: the co
 const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there
 const void *run_link_plain(struct rv64_vcpu *v, uint32_t site); // light: to the version of the block without spans
 bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access); // light: false: there is no RAM that may be accessed so
-void run_trap(struct rv64_vcpu *v);                             // light
+void run_trap(struct rv64_vcpu *v);                             // light, as all of system.c's:
+void run_user_call(struct rv64_vcpu *v);
+void run_sret(struct rv64_vcpu *v);
+uint64_t run_time(struct rv64_vcpu *v);
+uint64_t run_status_read(struct rv64_vcpu *v);
+uint64_t run_status_write(struct rv64_vcpu *v, uint64_t operand);
+uint64_t run_status_set(struct rv64_vcpu *v, uint64_t operand);
+uint64_t run_status_clear(struct rv64_vcpu *v, uint64_t operand);
+void run_fence_all(struct rv64_vcpu *v);
+void run_fence_asid(struct rv64_vcpu *v); // of access_value
+void run_fence_page(struct rv64_vcpu *v); // of access_va
+void run_fence_page_asid(struct rv64_vcpu *v);
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
 
 struct run_loaded {

@@ -7,7 +7,8 @@
 #define SATP_SPACE(satp) ((satp) >> 44) // mode and ASID
 #define SPACE_ASID(space) ((space)&0xffff)
 #define SPACE_MODE(space) ((space) >> 16)
-#define EMPTY 1ull
+#define EMPTY 0ull // tag
+#define NO_PC 1ull
 
 static void flush_tlb(struct rv64_tlb *tlb)
 {
@@ -30,10 +31,10 @@ static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
         c->jump_pages[i] = 0;
     if (c->n_jumps <= RV64_JUMPS_FILLED_MAX) {
         for (unsigned i = 0; i < c->n_jumps; i++)
-            c->jumps[c->filled_jumps[i]].pc = EMPTY;
+            c->jumps[c->filled_jumps[i]].pc = NO_PC;
     } else {
         for (unsigned i = 0; i < RV64_JUMPS; i++)
-            c->jumps[i].pc = EMPTY;
+            c->jumps[i].pc = NO_PC;
     }
     c->n_jumps = 0;
     c->serial = ++mmu->serials;
@@ -86,16 +87,13 @@ static struct rv64_context *context_at(struct rv64_mmu *mmu, unsigned i)
 
 struct rv64_mmu *rv64_mmu_create(void)
 {
-    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first slots would take zero for an address, and the
-    // last, where translated code looks for what begins before address 0 and ends behind it.
+    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first jump would take zero for an address.
     struct rv64_mmu *mmu = mmap(NULL, sizeof(*mmu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mmu == MAP_FAILED)
         return NULL;
     for (unsigned i = 0; i < N_CONTEXTS; i++) {
         struct rv64_context *c = context_at(mmu, i);
-        for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
-            c->tlb[access].entries[0].tag = c->tlb[access].entries[RV64_TLB_ENTRIES - 1].tag = EMPTY;
-        c->jumps[0].pc = EMPTY;
+        c->jumps[0].pc = NO_PC;
         c->serial = ++mmu->serials;
     }
     mmu->current_user = &mmu->user[0];
@@ -141,13 +139,13 @@ static bool may_have_superpage(const struct rv64_tlb *tlb, uint64_t va)
 static void flush_tlb_page(struct rv64_tlb *tlb, uint64_t va)
 {
     struct rv64_tlb_entry *e = &tlb->entries[va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES];
-    if (e->tag == (va & RV64_PAGE_MASK))
+    if (e->tag == (va | (RV64_PAGE_BYTES - 1)))
         e->tag = EMPTY;
     if (!tlb->has_superpages || !may_have_superpage(tlb, va))
         return;
     // An entry is a fragment of a leaf, and all fragments of the leaf that maps va must go.
     for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
-        if (((tlb->entries[i].tag & ~EMPTY) ^ va) >> tlb->leaf_shift[i] == 0)
+        if ((tlb->entries[i].tag ^ va) >> tlb->leaf_shift[i] == 0)
             tlb->entries[i].tag = EMPTY;
 }
 
@@ -198,7 +196,7 @@ void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t
 {
     struct rv64_tlb *tlb = &c->tlb[access];
     unsigned i = va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES;
-    tlb->entries[i] = (struct rv64_tlb_entry){.tag = va & RV64_PAGE_MASK, .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
+    tlb->entries[i] = (struct rv64_tlb_entry){.tag = va | (RV64_PAGE_BYTES - 1), .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
     tlb->leaf_shift[i] = (uint8_t)leaf_shift;
     if (tlb->n_filled < RV64_TLB_FILLED_MAX)
         tlb->filled[tlb->n_filled] = (uint16_t)i;

@@ -21,7 +21,7 @@
 enum rv64_access { RV64_READ, RV64_WRITE, RV64_EXECUTE };
 
 struct rv64_tlb_entry {
-    uint64_t tag;    // the page's virtual address; odd: empty
+    uint64_t tag;    // the page's last virtual address; 0: empty
     uint64_t addend; // host address = guest virtual address + addend
 };
 
@@ -70,7 +70,7 @@ static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_context *c, enum
 static inline void *rv64_tlb_hit(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
     const struct rv64_tlb_entry *e = rv64_tlb_entry(c, access, va);
-    if (__builtin_expect(e->tag == (va & RV64_PAGE_MASK), 1))
+    if (__builtin_expect(e->tag == (va | (RV64_PAGE_BYTES - 1)), 1))
         return (void *)(uintptr_t)(va + e->addend);
     return NULL;
 }

@@ -125,6 +125,13 @@ struct rv64_imsic {        // one S-level interrupt file; eip is set by any thre
 #define RV64_COUNTS_MAX 65
 #define RV64_ADDENDS 64
 
+// Which entry of the translation cache an access tries first: x86_64/memory.c.
+#define RV64_PREDICTIONS 1024
+struct rv64_prediction {
+    uint16_t entry;   // its offset in bytes
+    uint16_t changes; // how often it may still change before that is given up for a while
+};
+
 struct rv64_vcpu {
     // Hot: what instructions touch.
     _Alignas(64) uint64_t x[33]; // x[0] is always 0; x[32] swallows what instructions write to x0
@@ -147,6 +154,8 @@ struct rv64_vcpu {
     uint32_t access_at;
     uint64_t access_va, access_value;
     uint64_t addends[RV64_ADDENDS]; // of spans
+    struct rv64_prediction predictions[RV64_PREDICTIONS];
+    unsigned predictions_age;
     uint32_t interpret_blocks; // left to the interpreter before translated code goes on
     bool waits;
     uint64_t code_fence, code_epoch;

@@ -30,7 +30,7 @@ static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int3
         x_rm(x, X_LEA, true, RDX, b, last);
     x_shift(x, SH_SHR, false, RCX, 8);
     x_ri(x, G_AND, false, RCX, TLB_INDEX_MASK);
-    x_ri(x, G_AND, true, RDX, -(int32_t)RV64_PAGE_BYTES);
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
     x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TAG(access));
     uint8_t *unknown = x_jcc(x, CC_NE);
     x_rx(x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
@@ -146,6 +146,85 @@ static void single_access(struct translator *t, const struct rv64_insn *insn)
     access_at(t, insn, base);
     c->back = t->x.at;
     t->held = SPAN_NONE;
+}
+
+// An access whose address comes late, since it was computed from something just loaded, must not wait for the search as well: it
+// tries the entry of the translation cache that served it last time, which does not depend on the address. Places whose pages are
+// hard to foretell give that up for a while (v->predictions).
+static int32_t prediction_of(const struct translator *t, const struct rv64_insn *insn)
+{
+    size_t place = (size_t)(insn - t->insns) * 7 + (size_t)t->start / 2 + t->code->notes_used / 16;
+    return VCPU(predictions) + (int32_t)(place % RV64_PREDICTIONS) * (int32_t)sizeof(struct rv64_prediction);
+}
+
+// Compares the page of the access with the entry at rcx. What is misaligned may lie in two pages: *misaligned, if that can be.
+static uint8_t *page_differs(struct translator *t, const struct rv64_insn *insn, int base, enum rv64_access access, uint8_t **misaligned)
+{
+    unsigned size = size_of(insn);
+    if (insn->imm == 0)
+        x_rr(&t->x, X_MOV, true, RDX, base);
+    else
+        x_rm(&t->x, X_LEA, true, RDX, base, insn->imm);
+    *misaligned = NULL;
+    if (size > 1) {
+        x_byte(&t->x, 0xf6); // test dl, size - 1
+        x_byte(&t->x, 0xc0 | RDX);
+        x_byte(&t->x, size - 1);
+        *misaligned = x_jcc(&t->x, CC_NE);
+    }
+    x_ri(&t->x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(&t->x, X_CMP, true, RDX, R15, RCX, 0, TAG(access));
+    return x_jcc(&t->x, CC_NE);
+}
+
+static void predicted_access(struct translator *t, const struct rv64_insn *insn)
+{
+    enum rv64_access access = properties_of(insn) & RV64_P_STORE ? RV64_WRITE : RV64_READ;
+    int base = translate_source(t, insn->rs1, RAX);
+    int32_t prediction = prediction_of(t, insn);
+    x_rm(&t->x, X_MOVZX16, false, RCX, RSP, prediction + (int32_t)offsetof(struct rv64_prediction, entry));
+    uint8_t *misaligned, *differs = page_differs(t, insn, base, access, &misaligned);
+    struct cold *c = translate_cold(t, COLD_PREDICT, differs, insn);
+    c->misaligned = misaligned;
+    c->target = (uint32_t)prediction;
+    x_rx(&t->x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
+    c->resume = t->x.at;
+    access_at(t, insn, base);
+    c->back = t->x.at;
+    t->held = SPAN_NONE;
+}
+
+void translate_search(struct translator *t, const struct cold *c)
+{
+    struct x86 *x = &t->x;
+    const struct rv64_insn *insn = c->insn;
+    enum rv64_access access = properties_of(insn) & RV64_P_STORE ? RV64_WRITE : RV64_READ;
+    int base = translate_home(insn->rs1) >= 0 ? translate_home(insn->rs1) : RAX;
+    int32_t entry = (int32_t)c->target + (int32_t)offsetof(struct rv64_prediction, entry);
+    int32_t changes = (int32_t)c->target + (int32_t)offsetof(struct rv64_prediction, changes);
+    x_rm(x, X_LEA, false, RCX, base, insn->imm);
+    x_shift(x, SH_SHR, false, RCX, 8);
+    x_ri(x, G_AND, false, RCX, TLB_INDEX_MASK);
+    uint8_t *misaligned, *unknown = page_differs(t, insn, base, access, &misaligned);
+    x_byte(x, 0x66);
+    x_mi(x, G_SUB, false, RSP, changes, 1);
+    uint8_t *given_up = x_jcc8(x, CC_B);
+    x_byte(x, 0x66);
+    x_rm(x, X_MOV_TO, false, RCX, RSP, entry);
+    uint8_t *known = x_jmp8(x);
+    x_patch8(x, given_up);
+    x_byte(x, 0x66);
+    x_mi(x, G_ADD, false, RSP, changes, 1);
+    x_patch8(x, known);
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
+    uint8_t *site = x_jmp(x);
+    x_patch(site, c->resume);
+    x_patch(unknown, x->at);
+    if (misaligned) {
+        x_patch(misaligned, x->at);
+        x_patch(c->misaligned, x->at);
+    }
+    translate_slow_access(t, c);
 }
 
 // The first of a span.
@@ -423,7 +502,10 @@ bool translate_memory(struct translator *t, const struct rv64_insn *insn)
     if (is_float(insn))
         translate_fp_need(t, insn);
     if (!s || s->n_accesses == 1) {
-        single_access(t, insn);
+        if (s && t->base_loaded[i])
+            predicted_access(t, insn);
+        else
+            single_access(t, insn);
         return true;
     }
     if (s->looked_up)

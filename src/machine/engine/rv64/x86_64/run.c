@@ -301,8 +301,22 @@ enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
     return next_after(v, waits);
 }
 
+// Places that gave up get another chance, as what they do may have changed.
+#define PREDICTIONS_AGE 64
+#define PREDICTIONS_CHANGES 512
+
+static void renew_predictions(struct rv64_vcpu *v)
+{
+    if (v->predictions_age-- > 0)
+        return;
+    v->predictions_age = PREDICTIONS_AGE;
+    for (unsigned i = 0; i < RV64_PREDICTIONS; i++)
+        v->predictions[i].changes = PREDICTIONS_CHANGES;
+}
+
 bool rv64_run_translated(struct rv64_vcpu *v)
 {
+    renew_predictions(v);
     struct rv64_code *c = v->engine->code;
     uint64_t epoch = atomic_load(&c->epoch);
     if (v->code_epoch != epoch)

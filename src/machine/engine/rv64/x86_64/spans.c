@@ -8,6 +8,7 @@
 struct value { // of a register: what it was derived from, and how far it is from that
     unsigned root;
     int64_t offset;
+    bool loaded; // computed from something that this block loaded
 };
 
 struct finder {
@@ -17,9 +18,9 @@ struct finder {
     unsigned first_span; // of this stretch of the block
 };
 
-static void new_value(struct finder *f, unsigned x)
+static void new_value(struct finder *f, unsigned x, bool loaded)
 {
-    f->values[x] = (struct value){.root = f->n_roots++};
+    f->values[x] = (struct value){.root = f->n_roots++, .loaded = loaded};
 }
 
 static void new_stretch(struct finder *f)
@@ -63,6 +64,7 @@ static void add_access(struct finder *f, unsigned i)
     s->n_accesses++;
     t->span_of[i] = (uint8_t)n;
     t->base_offset[i] = base->offset;
+    t->base_loaded[i] = base->loaded;
 }
 
 static bool writes_x(const struct rv64_insn *insn)
@@ -74,7 +76,7 @@ void translate_find_spans(struct translator *t)
 {
     struct finder f = {.t = t};
     for (unsigned x = 0; x < 32; x++)
-        new_value(&f, x);
+        new_value(&f, x, false);
     for (unsigned i = 0; i < t->n_insns; i++) {
         const struct rv64_insn *insn = &t->insns[i];
         t->span_of[i] = SPAN_NONE;
@@ -91,7 +93,8 @@ void translate_find_spans(struct translator *t)
         } else if (insn->op == RV64_OP_add && (insn->rs1 == 0 || insn->rs2 == 0)) {
             f.values[insn->rd] = f.values[insn->rs1 == 0 ? insn->rs2 : insn->rs1];
         } else {
-            new_value(&f, insn->rd);
+            bool loaded = properties_of(insn) & RV64_P_LOAD || from.loaded || (insn->rs2 < 32 && f.values[insn->rs2].loaded);
+            new_value(&f, insn->rd, loaded);
         }
     }
     // Where the addend is kept until the span's next access.

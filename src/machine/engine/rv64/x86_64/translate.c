@@ -402,6 +402,10 @@ static void emit_cold(struct translator *t, const struct cold *c)
         translate_slow_access(t, c);
         go_back(t, c);
         break;
+    case COLD_PREDICT:
+        translate_search(t, c);
+        go_back(t, c);
+        break;
     case COLD_SPAN:
         translate_slow_span(t, c);
         cold_plain(t, c);

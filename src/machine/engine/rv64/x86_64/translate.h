@@ -44,7 +44,8 @@ enum cold_kind {
     COLD_POLL,  // attention is set before an instruction
     COLD_POLL_BEHIND, // or behind one
     COLD_ACCESS, // the translation cache does not know the page
-    COLD_SPAN,   // nor all of a span's
+    COLD_PREDICT, // the page is not in the entry where it was last time
+    COLD_SPAN,   // the translation cache does not know all of a span's
     COLD_STEP,  // the interpreter carries out this one instruction
     COLD_FP,    // the floating-point registers are not loaded
     COLD_NAN,   // a result is NaN: the canonical one
@@ -54,6 +55,7 @@ struct cold {
     enum cold_kind kind;
     uint8_t *site; // the jump that comes here
     uint8_t *back; // where to go on
+    uint8_t *resume, *misaligned; // PREDICT: where the addend is in rcx; another jump that comes to the slow access
     const struct rv64_insn *insn;
     unsigned pending; // instructions before it that are not counted
     uint32_t target;  // LINK: offset in the page; NAN: whether a single
@@ -91,6 +93,7 @@ struct translator {
     unsigned n_spans;
     uint8_t span_of[TRANSLATE_INSNS_MAX];     // by instruction
     int64_t base_offset[TRANSLATE_INSNS_MAX]; // of an access's base register from the span's value
+    bool base_loaded[TRANSLATE_INSNS_MAX];    // an access's base register was computed from something that the block loaded
     unsigned held;                            // the span whose addend is in rcx, or SPAN_NONE
     struct cold cold[TRANSLATE_COLD_MAX];
     unsigned n_cold;
@@ -119,6 +122,7 @@ void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thu
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jcc_to(struct x86 *x, const struct rv64_code *c, unsigned cc, const uint8_t *thunk);
 void translate_slow_access(struct translator *t, const struct cold *c); // memory.c
+void translate_search(struct translator *t, const struct cold *c);
 void translate_slow_span(struct translator *t, const struct cold *c);
 bool translate_is_access(const struct rv64_insn *insn); // a load or store, of integers or floating point, not atomic
 void translate_find_spans(struct translator *t);        // spans.c

@@ -172,8 +172,16 @@ void rv64_code_fence(struct rv64_vcpu *v)
     rv64_mmu_flush_jumps(v);
 }
 
+void rv64_code_measure(struct rv64_code *c, struct engine_code *out)
+{
+    pthread_mutex_lock(&c->lock);
+    *out = (struct engine_code){.room_bytes = c->bytes, .used_bytes = c->used, .thrown_away = atomic_load(&c->epoch)};
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void throw_away(struct rv64_code *c)
 {
+    pthread_mutex_lock(&c->lock);
     memset(c->blocks, 0, sizeof(c->blocks));
     memset(c->pages, 0, sizeof(c->pages));
     c->used = c->thunk_bytes;
@@ -181,6 +189,7 @@ static void throw_away(struct rv64_code *c)
     c->notes_used = 0;
     atomic_store(&c->full, false);
     atomic_fetch_add(&c->epoch, 1);
+    pthread_mutex_unlock(&c->lock);
 }
 
 void rv64_code_begin(struct rv64_code *c)

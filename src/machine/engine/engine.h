@@ -35,6 +35,8 @@ struct engine_host {
     size_t (*console_read)(void *arg, uint8_t *buf, size_t len_bytes);
 };
 
+struct perf; // perf.h
+
 struct engine_config {
     const struct guest_memory *mem; // borrowed; its regions do not change while a vcpu runs
     unsigned n_vcpus;
@@ -42,6 +44,7 @@ struct engine_config {
     struct engine_host host;
     bool interpret;    // no translator (rv64)
     size_t code_bytes; // room for translated code; 0: by the size of memory
+    struct perf *perf; // borrowed: is told of translated code; NULL: nobody asks
 };
 
 // Why a vcpu left translated code.

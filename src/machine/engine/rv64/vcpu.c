@@ -376,7 +376,7 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->engine.ops = &engine_rv64;
     e->config = *config;
     e->outcome = -1;
-    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), err) != 0 || rv64_timers_init(err) != 0)) {
+    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
         rv64_code_destroy(e->code);
         free(e);
         return NULL;

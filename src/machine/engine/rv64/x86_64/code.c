@@ -2,6 +2,7 @@
 #include "machine/engine/rv64/x86_64/code.h"
 
 #include "base/clock.h"
+#include "machine/engine/perf.h"
 #include "machine/engine/rv64/mmu.h"
 #include "machine/engine/rv64/translator.h"
 #include "machine/engine/rv64/x86_64/translate.h"
@@ -32,7 +33,7 @@ static int map(struct rv64_code *c)
     return ret == 0 && !c->notes ? -ENOMEM : ret;
 }
 
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
+int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err)
 {
     struct rv64_code *c = calloc(1, sizeof(*c));
     if (!c)
@@ -40,6 +41,7 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
     c->bytes = bytes & RV64_PAGE_MASK;
     c->notes_bytes = c->bytes / NOTES_PER_CODE & RV64_PAGE_MASK;
     c->chain = true;
+    c->perf = perf;
     pthread_mutex_init(&c->lock, NULL);
     pthread_rwlockattr_t writers_first;
     pthread_rwlockattr_init(&writers_first);
@@ -53,6 +55,7 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
         return ret;
     }
     code_make_thunks(c);
+    code_name_thunks(c);
     *out = c;
     return 0;
 }
@@ -187,6 +190,8 @@ static void throw_away(struct rv64_code *c)
     c->used = c->thunk_bytes;
     memset(c->notes, 0, c->notes_used);
     c->notes_used = 0;
+    if (c->perf)
+        perf_forget(c->perf);
     atomic_store(&c->full, false);
     atomic_fetch_add(&c->epoch, 1);
     pthread_mutex_unlock(&c->lock);

@@ -36,12 +36,14 @@ static inline void take_back(const struct vector_registers *r)
     __asm__ volatile("fxrstor64 %0" : : "m"(*r));
 }
 
-static void count_block(struct rv64_vcpu *v, const struct code_block *b)
+// A new block, or NULL, at v->pc. Not light.
+static void tell_of_block(struct rv64_vcpu *v, const struct code_block *b)
 {
     if (!b)
         return;
     rv64_count(&v->counters.blocks_decoded, 1);
     rv64_count(&v->counters.insns_decoded, b->n_insns);
+    code_name_block(v->engine->code, b, v->pc);
 }
 
 // The block at `guest`, checked or made; NULL: no room. With the lock held.
@@ -57,8 +59,8 @@ static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, un
             struct vector_registers saved;
             put_away(&saved);
             b = translate(c, page, guest, v->priv | version);
+            tell_of_block(v, b);
             take_back(&saved);
-            count_block(v, b);
         }
     }
     if (!b)
@@ -97,8 +99,8 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
         struct vector_registers saved;
         put_away(&saved);
         b = translate_crossing(c, guest, raw, v->priv);
+        tell_of_block(v, b);
         take_back(&saved);
-        count_block(v, b);
     }
     pthread_mutex_unlock(&c->lock);
     if (!b) {

@@ -10,27 +10,25 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define NOTES_PER_CODE 3 // of code to one of notes
 
+// Shared anonymous memory, which can be mapped twice by mremap() (its old size 0), and for which perf(1) looks into /tmp/perf-PID.map.
 static int map(struct rv64_code *c)
 {
-    int fd = memfd_create("trivet-code", MFD_CLOEXEC);
-    if (fd < 0)
+    void *w = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (w == MAP_FAILED)
         return -errno;
-    int ret = ftruncate(fd, (off_t)c->bytes) ? -errno : 0;
-    if (ret == 0) {
-        void *w = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-        void *x = mmap(NULL, c->bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
-        c->write = w == MAP_FAILED ? NULL : w;
-        c->execute = x == MAP_FAILED ? NULL : x;
-        ret = c->write && c->execute ? 0 : -errno;
-    }
-    close(fd);
+    c->write = w;
+    void *x = mremap(w, 0, c->bytes, MREMAP_MAYMOVE);
+    if (x == MAP_FAILED)
+        return -errno;
+    c->execute = x;
+    if (mprotect(x, c->bytes, PROT_READ | PROT_EXEC) < 0)
+        return -errno;
     void *notes = mmap(NULL, c->notes_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     c->notes = notes == MAP_FAILED ? NULL : notes;
-    return ret == 0 && !c->notes ? -ENOMEM : ret;
+    return c->notes ? 0 : -ENOMEM;
 }
 
 int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err)

@@ -139,12 +139,13 @@ static int take_disks(int *argc, char **argv, struct run_options *o)
 int cmd_run(int argc, char **argv)
 {
     struct run_options o = {0};
-    const struct option_spec options[] = {
-        {"--engine", NULL, &o.engine},       {"--kernel", NULL, &o.kernel},    {"--initrd", NULL, &o.initrd},
-        {"--append", NULL, &o.append},       {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
-        {"--image", NULL, &o.image},         {"--name", NULL, &o.name},        {"--restore", NULL, &o.restore},
-        {"--on-reboot", NULL, &o.on_reboot}, {"--disk", NULL, &o.disks[0]},    {"--perf-map", &o.perf_map, NULL},
-        {"--jitdump", &o.jitdump, NULL},     {0}};
+    const struct option_spec options[] = {{"--engine", NULL, &o.engine},    {"--kernel", NULL, &o.kernel},
+                                          {"--initrd", NULL, &o.initrd},    {"--append", NULL, &o.append},
+                                          {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
+                                          {"--image", NULL, &o.image},      {"--name", NULL, &o.name},
+                                          {"--restore", NULL, &o.restore},  {"--on-reboot", NULL, &o.on_reboot},
+                                          {"--disk", NULL, &o.disks[0]},    {"--perf-map", &o.perf_map, NULL},
+                                          {"--jitdump", &o.jitdump, NULL},  {0}};
     if (take_disks(&argc, argv, &o))
         return EXIT_USAGE;
     int words = command_options(command_find("run"), argc, argv, options);

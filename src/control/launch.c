@@ -164,10 +164,9 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
         return config_fd;
     int fds[16 + SPEC_DISKS_MAX];
     size_t n = 0;
-    const int all[] = {config_fd,          launch->kernel_fd,  launch->initrd_fd,
-                       launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-                       launch->console_fd, launch->log_fd,     launch->status_fd,
-                       perf->map_fd,       perf->jitdump_fd};
+    const int all[] = {
+        config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
+        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] >= 0)
             fds[n++] = all[i];

@@ -9,16 +9,25 @@ struct figure {
     size_t offset;
 };
 
-#define VCPU_FIGURE(member)                                                                                                        \
-    {                                                                                                                              \
-#member, offsetof(struct engine_counters, member)                                                                          \
-    }
+#define AT(member) offsetof(struct engine_counters, member)
 static const struct figure vcpu_figures[] = {
-    VCPU_FIGURE(instructions),   VCPU_FIGURE(mmio_exits),    VCPU_FIGURE(hypercalls),    VCPU_FIGURE(traps),
-    VCPU_FIGURE(interrupts),     VCPU_FIGURE(wfi),           VCPU_FIGURE(tlb_misses),    VCPU_FIGURE(page_walks),
-    VCPU_FIGURE(blocks_decoded), VCPU_FIGURE(insns_decoded), VCPU_FIGURE(links),         VCPU_FIGURE(jump_misses),
-    VCPU_FIGURE(steps),          VCPU_FIGURE(code_fences),   VCPU_FIGURE(memory_fences),
+    {"instructions", AT(instructions)},
+    {"mmio_exits", AT(mmio_exits)},
+    {"hypercalls", AT(hypercalls)},
+    {"traps", AT(traps)},
+    {"interrupts", AT(interrupts)},
+    {"wfi", AT(wfi)},
+    {"tlb_misses", AT(tlb_misses)},
+    {"page_walks", AT(page_walks)},
+    {"blocks_decoded", AT(blocks_decoded)},
+    {"insns_decoded", AT(insns_decoded)},
+    {"links", AT(links)},
+    {"jump_misses", AT(jump_misses)},
+    {"steps", AT(steps)},
+    {"code_fences", AT(code_fences)},
+    {"memory_fences", AT(memory_fences)},
 };
+#undef AT
 
 static const char *const left_names[ENGINE_LEFT_CAUSES] = {
     [ENGINE_LEFT_WFI] = "wfi",     [ENGINE_LEFT_INTERRUPT] = "interrupt", [ENGINE_LEFT_FENCE] = "fence",

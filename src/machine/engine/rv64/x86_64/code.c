@@ -13,7 +13,7 @@
 
 #define NOTES_PER_CODE 3 // of code to one of notes
 
-// Shared anonymous memory, which can be mapped twice by mremap() (its old size 0), and for which perf(1) looks into /tmp/perf-PID.map.
+// Shared anonymous memory: mremap() maps it once more (its old size 0), and perf(1) looks into /tmp/perf-PID.map for it.
 static int map(struct rv64_code *c)
 {
     void *w = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

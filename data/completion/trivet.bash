@@ -6,7 +6,7 @@ _trivet_machines() {
 
 _trivet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local commands="image run up down config ps console logs start stop kill pause resume save restore top help"
+    local commands="image run up down config ps console logs start stop kill pause resume save restore top machine help"
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$word")
@@ -21,11 +21,12 @@ _trivet() {
     local words=
     case $command in
     image) words="build show busybox --suite --mirror --rebuild --quiet --json" ;;
-    run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore" ;;
+    run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore --perf-map --jitdump" ;;
     up) mapfile -t COMPREPLY < <(compgen -f -W "--json" -- "$word") && return ;;
     down) mapfile -t COMPREPLY < <(compgen -f -W "--timeout --json" -- "$word") && return ;;
     config) [ "$COMP_CWORD" = 2 ] && words=check || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; } ;;
     ps) words="--json" ;;
+    machine) [ "$COMP_CWORD" = 2 ] && words=stats || words="$(_trivet_machines) --json" ;;
     top) words="--once --interval --count --json" ;;
     start | kill) words="$(_trivet_machines) --all --json" ;;
     stop) words="$(_trivet_machines) --all --timeout --json" ;;

@@ -15,6 +15,7 @@ struct run_options {
     const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot;
     const char *disks[SPEC_DISKS_MAX];
     int n_disks;
+    bool perf_map, jitdump;
 };
 
 static int absolute_path(const char *path, char out[static PATH_MAX], struct tv_error *err)
@@ -98,6 +99,8 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     json_object_set_new(json, "cpus", json_integer((json_int_t)cpus));
     json_object_set_new(json, "engine", json_string(o->engine ? o->engine : "auto"));
     json_object_set_new(json, "on_reboot", json_string(o->on_reboot ? o->on_reboot : "reset"));
+    json_object_set_new(json, "perf_map", json_boolean(o->perf_map));
+    json_object_set_new(json, "jitdump", json_boolean(o->jitdump));
     if (o->append)
         json_object_set_new(json, "append", json_string(o->append));
     json_t *disks = json_array();
@@ -136,11 +139,13 @@ static int take_disks(int *argc, char **argv, struct run_options *o)
 int cmd_run(int argc, char **argv)
 {
     struct run_options o = {0};
-    const struct option_spec options[] = {
-        {"--engine", NULL, &o.engine},       {"--kernel", NULL, &o.kernel},    {"--initrd", NULL, &o.initrd},
-        {"--append", NULL, &o.append},       {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
-        {"--image", NULL, &o.image},         {"--name", NULL, &o.name},        {"--restore", NULL, &o.restore},
-        {"--on-reboot", NULL, &o.on_reboot}, {"--disk", NULL, &o.disks[0]},    {0}};
+    const struct option_spec options[] = {{"--engine", NULL, &o.engine},    {"--kernel", NULL, &o.kernel},
+                                          {"--initrd", NULL, &o.initrd},    {"--append", NULL, &o.append},
+                                          {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
+                                          {"--image", NULL, &o.image},      {"--name", NULL, &o.name},
+                                          {"--restore", NULL, &o.restore},  {"--on-reboot", NULL, &o.on_reboot},
+                                          {"--disk", NULL, &o.disks[0]},    {"--perf-map", &o.perf_map, NULL},
+                                          {"--jitdump", &o.jitdump, NULL},  {0}};
     if (take_disks(&argc, argv, &o))
         return EXIT_USAGE;
     int words = command_options(command_find("run"), argc, argv, options);

@@ -64,3 +64,4 @@ int cmd_restore(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
 int cmd_top(int argc, char **argv);
+int cmd_machine(int argc, char **argv);

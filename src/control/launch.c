@@ -5,6 +5,7 @@
 #include "control/disk_image.h"
 #include "control/files.h"
 #include "control/image.h"
+#include "control/perf_files.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,7 +111,7 @@ static void put_fd(json_t *json, const char *key, int fd)
         json_object_set_new(json, key, json_integer(fd));
 }
 
-static json_t *build_config(const struct launch *launch, const struct machine_spec *spec)
+static json_t *build_config(const struct launch *launch, const struct machine_spec *spec, const struct perf_files *perf)
 {
     json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s}", "name", spec->name, "tenant", spec->tenant, "engine",
                              spec->engine, "memory_bytes", (json_int_t)spec->memory_bytes, "cpus", (int)spec->cpus, "append",
@@ -123,6 +124,8 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
     put_fd(json, "control_fd", launch->control_fd);
     put_fd(json, "log_fd", launch->log_fd);
     put_fd(json, "status_fd", launch->status_fd);
+    put_fd(json, "perf_map_fd", perf->map_fd);
+    put_fd(json, "jitdump_fd", perf->jitdump_fd);
     json_t *console = json_object();
     put_fd(console, "listen_fd", launch->console_listen_fd);
     put_fd(console, "fd", launch->console_fd);
@@ -135,9 +138,10 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
     return json;
 }
 
-static int write_config(const struct launch *launch, const struct machine_spec *spec, struct tv_error *err)
+static int write_config(const struct launch *launch, const struct machine_spec *spec, const struct perf_files *perf,
+                        struct tv_error *err)
 {
-    cleanup_json json_t *json = build_config(launch, spec);
+    cleanup_json json_t *json = build_config(launch, spec, perf);
     cleanup_free char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     if (!text)
         return tv_error_set(err, -ENOMEM, "no memory");
@@ -152,16 +156,17 @@ static int write_config(const struct launch *launch, const struct machine_spec *
     return fd;
 }
 
-int launch_start(const struct launch *launch, const struct machine_spec *spec, struct worker *worker, struct tv_error *err)
+static int start_worker(const struct launch *launch, const struct machine_spec *spec, struct perf_files *perf,
+                        struct worker *worker, struct tv_error *err)
 {
-    cleanup_close int config_fd = write_config(launch, spec, err);
+    cleanup_close int config_fd = write_config(launch, spec, perf, err);
     if (config_fd < 0)
         return config_fd;
     int fds[16 + SPEC_DISKS_MAX];
     size_t n = 0;
-    const int all[] = {config_fd,          launch->kernel_fd,  launch->initrd_fd,
-                       launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-                       launch->console_fd, launch->log_fd,     launch->status_fd};
+    const int all[] = {
+        config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
+        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] >= 0)
             fds[n++] = all[i];
@@ -175,7 +180,18 @@ int launch_start(const struct launch *launch, const struct machine_spec *spec, s
                                        .fds = fds,
                                        .n_fds = n,
                                        .stderr_fd = launch->stderr_fd,
-                                       .dies_with_parent = launch->dies_with_parent};
-    int rc = worker_start(worker, &start, err);
+                                       .dies_with_parent = launch->dies_with_parent,
+                                       .prepare = perf_files_name,
+                                       .prepare_arg = perf};
+    return worker_start(worker, &start, err);
+}
+
+int launch_start(const struct launch *launch, const struct machine_spec *spec, struct worker *worker, struct tv_error *err)
+{
+    struct perf_files perf;
+    int rc = perf_files_open(&perf, spec->perf_map, spec->jitdump, err);
+    if (!rc)
+        rc = start_worker(launch, spec, &perf, worker, err);
+    perf_files_close(&perf, !rc);
     return rc ? tv_error_prefix(err, "machine '%s'", spec->name) : 0;
 }

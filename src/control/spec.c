@@ -212,6 +212,10 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     if (!rc && restart && spec_parse_restart(restart, &spec->restart))
         rc = tv_error_set(err, -EINVAL, "'restart' should be 'no', 'on-failure' or 'always'");
     if (!rc)
+        rc = take_bool(json, "perf_map", &spec->perf_map, err);
+    if (!rc)
+        rc = take_bool(json, "jitdump", &spec->jitdump, err);
+    if (!rc)
         rc = decode_disks(json_object_get(json, "disks"), spec, err);
     if (!rc)
         rc = check(spec, err);
@@ -261,6 +265,8 @@ json_t *spec_encode(const struct machine_spec *spec)
     put_string(json, "restore", spec->restore);
     put_string(json, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
     put_string(json, "restart", spec_restart_name(spec->restart));
+    json_object_set_new(json, "perf_map", json_boolean(spec->perf_map));
+    json_object_set_new(json, "jitdump", json_boolean(spec->jitdump));
     put_number(json, "memory_bytes", spec->memory_bytes);
     put_number(json, "cpus", spec->cpus);
     for (unsigned i = 0; i < spec->n_disks; i++)

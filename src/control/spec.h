@@ -33,6 +33,7 @@ struct machine_spec {
     uint64_t memory_bytes;
     unsigned cpus;
     bool exit_on_reboot;
+    bool perf_map, jitdump; // files in /tmp for perf(1)
     enum spec_restart restart;
     struct disk_spec disks[SPEC_DISKS_MAX];
     unsigned n_disks;

@@ -33,6 +33,7 @@ struct machine {
     uint32_t *cpus;
     enum spec_restart restart;
     int exit_on_reboot;
+    bool perf_map, jitdump;
     char **disks, **networks;
     uint32_t n_disks, n_networks;
 };
@@ -77,6 +78,8 @@ static const cyaml_schema_field_t machine_fields[] = {
     NUMBER(machine, cpus),
     CYAML_FIELD_ENUM("restart", CYAML_FLAG_OPTIONAL, struct machine, restart, restarts, CYAML_ARRAY_LEN(restarts)),
     CYAML_FIELD_ENUM("on_reboot", CYAML_FLAG_OPTIONAL, struct machine, exit_on_reboot, reboots, CYAML_ARRAY_LEN(reboots)),
+    CYAML_FIELD_BOOL("perf_map", CYAML_FLAG_OPTIONAL, struct machine, perf_map),
+    CYAML_FIELD_BOOL("jitdump", CYAML_FLAG_OPTIONAL, struct machine, jitdump),
     LIST(machine, disks, word, SPEC_DISKS_MAX),
     LIST(machine, networks, word, CYAML_UNLIMITED),
     CYAML_FIELD_END,
@@ -265,8 +268,9 @@ static int check_words(const struct reader *r, const struct machine *machine)
 
 static int read_machine(struct reader *r, const struct machine *machine)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s}", "name", machine->name, "restart", spec_restart_name(machine->restart), "on_reboot",
-                             reboots[machine->exit_on_reboot].str);
+    json_t *json = json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", machine->name, "restart", spec_restart_name(machine->restart),
+                             "on_reboot", reboots[machine->exit_on_reboot].str, "perf_map", machine->perf_map, "jitdump",
+                             machine->jitdump);
     json_array_append_new(r->file->machines, json);
     put_text(json, "tenant", machine->tenant);
     put_text(json, "image", machine->image);

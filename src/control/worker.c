@@ -52,8 +52,11 @@ static void child_run(const struct worker_start *start, const char *path, pid_t 
         fcntl(start->fds[i], F_SETFD, 0);
     if (null > 2)
         close(null);
-    execv(path, (char *const *)start->argv);
-    int code = errno;
+    int code = start->prepare ? -start->prepare(start->prepare_arg) : 0;
+    if (code == 0) {
+        execv(path, (char *const *)start->argv);
+        code = errno;
+    }
     if (write(report_fd, &code, sizeof(code)) < 0)
         _exit(1);
     _exit(1);

@@ -24,6 +24,9 @@ struct worker_start {
     size_t n_fds;
     int stderr_fd;         // -1: ours
     bool dies_with_parent; // else it is put into a session of its own and outlives us
+    // Called in the new process before it becomes the worker; its -errno ends the start. NULL: nothing.
+    int (*prepare)(void *arg);
+    void *prepare_arg;
 };
 
 int worker_start(struct worker *worker, const struct worker_start *start, struct tv_error *err);

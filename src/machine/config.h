@@ -33,6 +33,7 @@ struct config {
     int control_fd; // a listening Unix socket
     int console_listen_fd, console_fd;
     int log_fd, status_fd;
+    int perf_map_fd, jitdump_fd; // for perf(1)
     bool exit_on_reboot;
     unsigned n_disks;
     struct config_disk disks[CONFIG_DISKS_MAX];

@@ -35,26 +35,10 @@ static void method_status(void *arg, struct rpc_request *req, const json_t *para
                              number(clock_now_ns() - m->created_ns), "guest_time_ns", number(machine_guest_ns(m))));
 }
 
-static json_t *vcpu_stats(const struct machine *m, unsigned vcpu)
-{
-    struct engine_counters c = {0};
-    m->engine->ops->counters(m->engine, vcpu, &c);
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "instructions", number(c.instructions), "mmio_exits",
-                     number(c.mmio_exits), "hypercalls", number(c.hypercalls), "traps", number(c.traps), "interrupts",
-                     number(c.interrupts), "wfi", number(c.wfi), "tlb_misses", number(c.tlb_misses), "blocks_decoded",
-                     number(c.blocks_decoded), "cpu_ns", number(vcpus_cpu_ns(m->vcpus, vcpu)));
-}
-
 static void method_stats(void *arg, struct rpc_request *req, const json_t *params)
 {
-    const struct machine *m = ((struct control *)arg)->m;
-    json_t *vcpus = json_array(), *disks = json_array();
     (void)params;
-    for (unsigned i = 0; i < m->config.cpus; i++)
-        json_array_append_new(vcpus, vcpu_stats(m, i));
-    for (unsigned i = 0; i < m->config.n_disks; i++)
-        json_array_append_new(disks, json_pack("{s:s}", "name", m->config.disks[i].name));
-    rpc_reply(req, json_pack("{s:o, s:o}", "vcpus", vcpus, "disks", disks));
+    rpc_reply(req, machine_stats(((struct control *)arg)->m));
 }
 
 // --- stop and go

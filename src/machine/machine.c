@@ -2,6 +2,7 @@
 #include "machine/machine.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "machine/engine/perf.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -236,12 +237,20 @@ static int create_console(struct machine *m, struct tv_error *err)
     return m->console ? 0 : -EINVAL;
 }
 
+static int create_perf(struct machine *m, struct tv_error *err)
+{
+    int map_fd = m->config.perf_map_fd, jitdump_fd = m->config.jitdump_fd;
+    m->config.perf_map_fd = m->config.jitdump_fd = -1;
+    return map_fd < 0 && jitdump_fd < 0 ? 0 : perf_create(&m->perf, map_fd, jitdump_fd, err);
+}
+
 static int create_engine_and_board(struct machine *m, struct tv_error *err)
 {
     const struct engine_ops *ops = engine_find(m->config.engine, err);
     struct engine_config engine = {.mem = &m->mem,
                                    .n_vcpus = m->config.cpus,
                                    .imsic_base = MAP_IMSIC_BASE,
+                                   .perf = m->perf,
                                    .host = {.arg = m,
                                             .mmio_read = host_mmio_read,
                                             .mmio_write = host_mmio_write,
@@ -296,6 +305,8 @@ static int machine_init(struct machine *m, struct tv_error *err)
     name_of_fd(m->config.kernel_fd, "kernel", m->kernel_name, sizeof(m->kernel_name));
     name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
     int rc = create_memory(m, err);
+    if (rc == 0)
+        rc = create_perf(m, err);
     if (rc == 0)
         rc = create_engine_and_board(m, err);
     if (rc == 0)
@@ -360,6 +371,7 @@ void machine_destroy(struct machine *m)
         board_destroy(m->board);
     if (m->engine)
         m->engine->ops->destroy(m->engine);
+    perf_destroy(m->perf);
     free_tasks(m->active);
     free_tasks(m->tasks);
     guest_memory_fini(&m->mem);

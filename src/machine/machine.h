@@ -5,6 +5,7 @@
 // save.c      saving, step by step
 // devices.c   the devices in the slots of the PCIe host
 // control.c   the control protocol
+// stats.c     what the vcpus have counted
 // config.c, console.c, vcpus.c  see their headers
 //
 // Threads: the loop's thread owns all of this; vcpu threads come in through the engine's host calls only (machine.c).
@@ -51,6 +52,7 @@ struct machine {
     char kernel_name[300], initrd_name[300]; // for messages
     struct loop *loop;
     struct guest_memory mem; // one region: RAM
+    struct perf *perf; // NULL: nobody wants translated code named
     struct engine *engine;
     struct board *board;
     struct console *console;
@@ -112,6 +114,9 @@ void machine_state(struct machine *m, struct state *s);                         
 typedef void machine_saved_fn(void *arg, uint64_t size_bytes, const struct tv_error *err); // err->code 0: it is saved
 // Takes fd. Calls saved() on the loop's thread when all is done; the machine must stay parked until then.
 void machine_save(struct machine *m, int fd, machine_saved_fn *saved, void *arg);
+
+// stats.c
+struct json_t *machine_stats(const struct machine *m); // the caller's
 
 // control.c
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err); // takes listen_fd

@@ -35,16 +35,49 @@ struct engine_host {
     size_t (*console_read)(void *arg, uint8_t *buf, size_t len_bytes);
 };
 
+struct perf; // perf.h
+
 struct engine_config {
     const struct guest_memory *mem; // borrowed; its regions do not change while a vcpu runs
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
-    bool interpret; // no translator (rv64)
+    bool interpret;    // no translator (rv64)
+    size_t code_bytes; // room for translated code; 0: by the size of memory
+    struct perf *perf; // borrowed: is told of translated code; NULL: nobody asks
 };
 
-struct engine_counters { // of one vcpu, since its creation
-    uint64_t instructions, mmio_exits, hypercalls, traps, interrupts, wfi, tlb_misses, blocks_decoded;
+// Why a vcpu left translated code.
+enum engine_left {
+    ENGINE_LEFT_WFI,       // the guest waits for an interrupt
+    ENGINE_LEFT_INTERRUPT, // something may be pending for it
+    ENGINE_LEFT_FENCE,     // another vcpu fences
+    ENGINE_LEFT_KICK,      // the machine asks
+    ENGINE_LEFT_STOPPED,   // the hart was stopped or suspended
+    ENGINE_LEFT_FULL,      // there is no room for more code
+    ENGINE_LEFT_FLOAT,     // floating point that the interpreter carries out: off, or not rounded to nearest
+    ENGINE_LEFT_CAUSES,
+};
+
+#define ENGINE_TRAP_CAUSES 16
+
+// Of one vcpu, since its creation. Nothing is counted where translated code runs without help.
+struct engine_counters {
+    uint64_t instructions, mmio_exits, hypercalls, traps, interrupts, wfi;
+    uint64_t tlb_misses;                      // accesses whose page was in no translation cache
+    uint64_t page_walks;                      // those of them that read page tables
+    uint64_t blocks_decoded, insns_decoded;   // for translated code or for the interpreter
+    uint64_t links;                           // direct jumps that were made to lead from block to block
+    uint64_t jump_misses;                     // jumps whose target was not in the jump table
+    uint64_t steps;                           // single instructions that the interpreter carried out for translated code
+    uint64_t code_fences, memory_fences;      // asked for by the guest on this vcpu or on another
+    uint64_t left[ENGINE_LEFT_CAUSES];        // translated code, by enum engine_left
+    uint64_t trap_causes[ENGINE_TRAP_CAUSES]; // traps by their cause, as engine_ops.trap_names has them
+};
+
+struct engine_code {                 // translated code, of all vcpus together
+    uint64_t room_bytes, used_bytes; // 0: nothing is translated
+    uint64_t thrown_away;            // how often all of it was, since there was no room for more
 };
 
 struct engine; // the implementation embeds it as its first member
@@ -71,6 +104,8 @@ struct engine_ops {
     // that libfdt can write (fdt_add_subnode() and fdt_setprop(), not the sequential calls); -ENOSPC when it does not fit.
     int (*describe)(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
     void (*counters)(const struct engine *e, unsigned vcpu, struct engine_counters *out);
+    void (*code)(const struct engine *e, struct engine_code *out);
+    const char *const *trap_names; // of ENGINE_TRAP_CAUSES causes; NULL: there is none of that number
     // What the vcpu was doing when it failed: one line, for the report. Borrowed.
     const char *(*failure)(const struct engine *e);
     // General registers x0..x31 and pc, for the debugger and for tests. -EBUSY while the vcpu runs.

@@ -77,8 +77,8 @@ def memory_cost(m):
     with open(f"/proc/{m.process.pid}/smaps") as f:
         for line in f:
             if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
-                twin = "memfd:trivet-code" in line and " rw" in line
-                if "memfd:" in line and "memfd:trivet-code" not in line:
+                twin = "/dev/zero" in line and " rw" in line
+                if "memfd:" in line:
                     ram.append(int(line.split()[4]))
             elif line.startswith("Rss:") and not twin:
                 rss += int(line.split()[1]) << 10

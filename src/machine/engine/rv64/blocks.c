@@ -157,6 +157,7 @@ static struct rv64_block *add(struct rv64_vcpu *v, const uint8_t *code, uint32_t
     b->next = c->hash[hash_of(code)];
     c->hash[hash_of(code)] = b;
     rv64_count(&v->counters.blocks_decoded, 1);
+    rv64_count(&v->counters.insns_decoded, b->n_insns);
     return b;
 }
 

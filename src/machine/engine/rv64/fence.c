@@ -18,9 +18,11 @@ static void fence_code(struct rv64_vcpu *v)
 void rv64_fence_local(struct rv64_vcpu *v, const struct rv64_fence *fence)
 {
     if (fence->kind == RV64_FENCE_I) {
+        rv64_count(&v->counters.code_fences, 1);
         fence_code(v);
         return;
     }
+    rv64_count(&v->counters.memory_fences, 1);
     bool all = (fence->start == 0 && fence->size == 0) || fence->size == ~0ull || fence->size > PAGES_MAX * RV64_PAGE_BYTES;
     if (all && fence->kind == RV64_FENCE_VMA_ASID) {
         rv64_mmu_flush_asid(v, fence->asid);
@@ -38,6 +40,8 @@ static void serve(struct rv64_vcpu *v)
 {
     struct rv64_fence_queue *q = &v->fences;
     if (q->overflow) {
+        rv64_count(&v->counters.code_fences, 1);
+        rv64_count(&v->counters.memory_fences, 1);
         fence_code(v);
         rv64_mmu_flush(v);
     } else {

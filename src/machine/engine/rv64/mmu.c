@@ -115,6 +115,7 @@ static bool walk(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, stru
 {
     unsigned levels = (unsigned)SATP_MODE(v->satp) - 8 + 3; // modes 8, 9 and 10: Sv39, Sv48, Sv57
     unsigned va_bits = 12 + 9 * levels;
+    rv64_count(&v->counters.page_walks, 1);
     if ((uint64_t)((int64_t)(va << (64 - va_bits)) >> (64 - va_bits)) != va)
         return fault(v, va, access, true);
 

@@ -1,9 +1,9 @@
 // Where there is no translator: hosts other than x86-64, and sanitizers, which want to see each access.
 #include "machine/engine/rv64/translator.h"
 
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
+int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err)
 {
-    (void)bytes, (void)err;
+    (void)bytes, (void)perf, (void)err;
     *out = NULL;
     return 0;
 }
@@ -11,6 +11,11 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
 void rv64_code_destroy(struct rv64_code *c)
 {
     (void)c;
+}
+
+void rv64_code_measure(struct rv64_code *c, struct engine_code *out)
+{
+    (void)c, (void)out;
 }
 
 void rv64_code_fence(struct rv64_vcpu *v)

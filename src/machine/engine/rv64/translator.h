@@ -5,9 +5,10 @@
 
 struct rv64_code;
 
-// *out: NULL where there is no translator, so that the interpreter runs everything.
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err);
+// *out: NULL where there is no translator, so that the interpreter runs everything. perf: borrowed, or NULL.
+int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err);
 void rv64_code_destroy(struct rv64_code *c);
+void rv64_code_measure(struct rv64_code *c, struct engine_code *out); // any thread
 // fence.i on this hart.
 void rv64_code_fence(struct rv64_vcpu *v);
 // Throws all code away if there was no room for more. Not between begin and end: waits for the other vcpus to be there.

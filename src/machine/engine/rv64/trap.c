@@ -21,6 +21,7 @@ static void enter_supervisor(struct rv64_vcpu *v, uint64_t cause, uint64_t value
 void rv64_trap(struct rv64_vcpu *v, uint64_t cause, uint64_t value)
 {
     rv64_count(&v->counters.traps, 1);
+    rv64_count(&v->counters.trap_causes[cause % ENGINE_TRAP_CAUSES], 1);
     enter_supervisor(v, cause, value, v->stvec & ~3ull);
 }
 

@@ -354,6 +354,8 @@ static void destroy(struct engine *engine)
 
 static size_t code_bytes(const struct engine_config *config)
 {
+    if (config->code_bytes)
+        return config->code_bytes;
     uint64_t ram = 0;
     for (unsigned i = 0; i < config->mem->n_regions; i++)
         ram += config->mem->regions[i].size_bytes;
@@ -375,7 +377,7 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->engine.ops = &engine_rv64;
     e->config = *config;
     e->outcome = -1;
-    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), err) != 0 || rv64_timers_init(err) != 0)) {
+    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
         rv64_code_destroy(e->code);
         free(e);
         return NULL;
@@ -417,6 +419,27 @@ static void counters(const struct engine *e, unsigned vcpu, struct engine_counte
         to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
     out->instructions = __atomic_load_n(&v->instret, __ATOMIC_RELAXED);
 }
+
+static void code(const struct engine *e, struct engine_code *out)
+{
+    *out = (struct engine_code){0};
+    if (engine_of_const(e)->code)
+        rv64_code_measure(engine_of_const(e)->code, out);
+}
+
+static const char *const trap_names[ENGINE_TRAP_CAUSES] = {
+    [RV64_CAUSE_FETCH_ACCESS] = "fetch_access",
+    [RV64_CAUSE_ILLEGAL] = "illegal_instruction",
+    [RV64_CAUSE_BREAKPOINT] = "breakpoint",
+    [RV64_CAUSE_LOAD_MISALIGNED] = "load_misaligned",
+    [RV64_CAUSE_LOAD_ACCESS] = "load_access",
+    [RV64_CAUSE_STORE_MISALIGNED] = "store_misaligned",
+    [RV64_CAUSE_STORE_ACCESS] = "store_access",
+    [RV64_CAUSE_ECALL_U] = "system_call",
+    [RV64_CAUSE_FETCH_PAGE] = "fetch_page",
+    [RV64_CAUSE_LOAD_PAGE] = "load_page",
+    [RV64_CAUSE_STORE_PAGE] = "store_page",
+};
 
 static const char *failure(const struct engine *e)
 {
@@ -485,6 +508,8 @@ const struct engine_ops engine_rv64 = {
     .state = state,
     .describe = rv64_describe,
     .counters = counters,
+    .code = code,
+    .trap_names = trap_names,
     .failure = failure,
     .get_registers = get_registers,
     .dirty_log = dirty_log,

@@ -2,6 +2,7 @@
 #include "machine/engine/rv64/x86_64/code.h"
 
 #include "base/clock.h"
+#include "machine/engine/perf.h"
 #include "machine/engine/rv64/mmu.h"
 #include "machine/engine/rv64/translator.h"
 #include "machine/engine/rv64/x86_64/translate.h"
@@ -9,30 +10,28 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define NOTES_PER_CODE 3 // of code to one of notes
 
+// Shared anonymous memory: mremap() maps it once more (its old size 0), and perf(1) looks into /tmp/perf-PID.map for it.
 static int map(struct rv64_code *c)
 {
-    int fd = memfd_create("trivet-code", MFD_CLOEXEC);
-    if (fd < 0)
+    void *w = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (w == MAP_FAILED)
         return -errno;
-    int ret = ftruncate(fd, (off_t)c->bytes) ? -errno : 0;
-    if (ret == 0) {
-        void *w = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-        void *x = mmap(NULL, c->bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
-        c->write = w == MAP_FAILED ? NULL : w;
-        c->execute = x == MAP_FAILED ? NULL : x;
-        ret = c->write && c->execute ? 0 : -errno;
-    }
-    close(fd);
+    c->write = w;
+    void *x = mremap(w, 0, c->bytes, MREMAP_MAYMOVE);
+    if (x == MAP_FAILED)
+        return -errno;
+    c->execute = x;
+    if (mprotect(x, c->bytes, PROT_READ | PROT_EXEC) < 0)
+        return -errno;
     void *notes = mmap(NULL, c->notes_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     c->notes = notes == MAP_FAILED ? NULL : notes;
-    return ret == 0 && !c->notes ? -ENOMEM : ret;
+    return c->notes ? 0 : -ENOMEM;
 }
 
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
+int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err)
 {
     struct rv64_code *c = calloc(1, sizeof(*c));
     if (!c)
@@ -40,6 +39,7 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
     c->bytes = bytes & RV64_PAGE_MASK;
     c->notes_bytes = c->bytes / NOTES_PER_CODE & RV64_PAGE_MASK;
     c->chain = true;
+    c->perf = perf;
     pthread_mutex_init(&c->lock, NULL);
     pthread_rwlockattr_t writers_first;
     pthread_rwlockattr_init(&writers_first);
@@ -53,6 +53,7 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, struct tv_error *err)
         return ret;
     }
     code_make_thunks(c);
+    code_name_thunks(c);
     *out = c;
     return 0;
 }
@@ -172,15 +173,26 @@ void rv64_code_fence(struct rv64_vcpu *v)
     rv64_mmu_flush_jumps(v);
 }
 
+void rv64_code_measure(struct rv64_code *c, struct engine_code *out)
+{
+    pthread_mutex_lock(&c->lock);
+    *out = (struct engine_code){.room_bytes = c->bytes, .used_bytes = c->used, .thrown_away = atomic_load(&c->epoch)};
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void throw_away(struct rv64_code *c)
 {
+    pthread_mutex_lock(&c->lock);
     memset(c->blocks, 0, sizeof(c->blocks));
     memset(c->pages, 0, sizeof(c->pages));
     c->used = c->thunk_bytes;
     memset(c->notes, 0, c->notes_used);
     c->notes_used = 0;
+    if (c->perf)
+        perf_forget(c->perf);
     atomic_store(&c->full, false);
     atomic_fetch_add(&c->epoch, 1);
+    pthread_mutex_unlock(&c->lock);
 }
 
 void rv64_code_begin(struct rv64_code *c)

@@ -62,6 +62,7 @@ struct rv64_code {
     _Atomic bool full;
     bool chain; // blocks may jump to each other; false for an audit
     struct code_thunks thunks;
+    struct perf *perf; // borrowed; NULL: nobody wants names
     uint64_t translated, translated_insns; // blocks and instructions, ever
 };
 
@@ -85,3 +86,7 @@ void code_verify(struct rv64_code *c, struct code_page *page, uint64_t fence);
 void *code_note(struct rv64_code *c, size_t bytes);
 void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b); // page: NULL for one that crosses its end
 void code_forget(struct rv64_code *c, const struct code_block *b);
+
+// --- names.c
+void code_name_thunks(const struct rv64_code *c);
+void code_name_block(const struct rv64_code *c, const struct code_block *b, uint64_t pc); // reached at the virtual address pc

@@ -36,6 +36,16 @@ static inline void take_back(const struct vector_registers *r)
     __asm__ volatile("fxrstor64 %0" : : "m"(*r));
 }
 
+// A new block, or NULL, at v->pc. Not light.
+static void tell_of_block(struct rv64_vcpu *v, const struct code_block *b)
+{
+    if (!b)
+        return;
+    rv64_count(&v->counters.blocks_decoded, 1);
+    rv64_count(&v->counters.insns_decoded, b->n_insns);
+    code_name_block(v->engine->code, b, v->pc);
+}
+
 // The block at `guest`, checked or made; NULL: no room. With the lock held.
 static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, unsigned version)
 {
@@ -49,8 +59,8 @@ static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, un
             struct vector_registers saved;
             put_away(&saved);
             b = translate(c, page, guest, v->priv | version);
+            tell_of_block(v, b);
             take_back(&saved);
-            rv64_count(&v->counters.blocks_decoded, 1);
         }
     }
     if (!b)
@@ -89,6 +99,7 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
         struct vector_registers saved;
         put_away(&saved);
         b = translate_crossing(c, guest, raw, v->priv);
+        tell_of_block(v, b);
         take_back(&saved);
     }
     pthread_mutex_unlock(&c->lock);
@@ -104,6 +115,7 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
 const void *run_jump(struct rv64_vcpu *v)
 {
     struct rv64_code *c = v->engine->code;
+    rv64_count(&v->counters.jump_misses, 1);
     const uint8_t *guest;
     while ((guest = fetch(v)) && crosses(v->pc, guest)) {
         const void *entry = crossing(v, guest);
@@ -139,6 +151,7 @@ static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
         uint8_t *at = c->write + site;
         int32_t distance = (int32_t)(code_written(c, b->body) - (at + 4));
         __atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELAXED);
+        rv64_count(&v->counters.links, 1);
         entry = b->entry;
     }
     pthread_mutex_unlock(&c->lock);
@@ -293,6 +306,7 @@ static enum run_next next_after(struct rv64_vcpu *v, bool waits)
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
 {
     uint64_t serial = v->context->serial, next = v->pc + rv64_length(insn->raw);
+    rv64_count(&v->counters.steps, 1);
     bool waits = rv64_interpret_one(v, insn);
     if (v->pc == next && serial == v->context->serial && !waits &&
         !atomic_load_explicit(&v->attention, memory_order_relaxed) &&
@@ -314,6 +328,23 @@ static void renew_predictions(struct rv64_vcpu *v)
         v->predictions[i].changes = PREDICTIONS_CHANGES;
 }
 
+// Code that is full is seen first: who makes room for more asks the others out as if for an interrupt.
+static enum engine_left why_left(struct rv64_vcpu *v)
+{
+    uint32_t bits = atomic_load_explicit(&v->attention, memory_order_relaxed);
+    if (v->waits)
+        return ENGINE_LEFT_WFI;
+    if (v->interpret_blocks)
+        return ENGINE_LEFT_FLOAT;
+    if (atomic_load_explicit(&v->engine->code->full, memory_order_relaxed))
+        return ENGINE_LEFT_FULL;
+    if (bits & (RV64_ATTN_KICK | RV64_ATTN_STOP))
+        return ENGINE_LEFT_KICK;
+    if (bits & RV64_ATTN_FENCE)
+        return ENGINE_LEFT_FENCE;
+    return bits & RV64_ATTN_INTERRUPT ? ENGINE_LEFT_INTERRUPT : ENGINE_LEFT_STOPPED;
+}
+
 bool rv64_run_translated(struct rv64_vcpu *v)
 {
     renew_predictions(v);
@@ -325,5 +356,6 @@ bool rv64_run_translated(struct rv64_vcpu *v)
     v->waits = false;
     void (*enter)(struct rv64_vcpu *) = (void (*)(struct rv64_vcpu *))(uintptr_t)c->thunks.enter;
     enter(v);
+    rv64_count(&v->counters.left[why_left(v)], 1);
     return v->waits;
 }

@@ -10,6 +10,7 @@
 // system.c     CSRs, traps, sret, sfence.vma
 // thunks.c     what all blocks use: the way in and out, calls of C
 // run.c        what translated code calls
+// names.c      what code is called in a profile
 //
 // Registers while translated code runs:
 //   rsp        the vcpu. Below it there is a stack (vcpu.c), so that C can be called and signals taken as ever.

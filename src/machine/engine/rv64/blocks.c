@@ -7,14 +7,16 @@
 #include <sys/mman.h>
 
 // An engine's arenas together; memory comes with use. A small machine is to cost little beyond its guest's memory, however many
-// vcpus it has; one vcpu's arena holds a kernel's working set, and an eighth of it still most of it.
+// vcpus it has; one vcpu's arena holds a kernel's working set, and an eighth of it still most of it. Beside translated code, the
+// interpreter runs little, and little twice.
 #define ARENAS_BYTES (3u << 20)
 #define ARENA_BYTES_MAX (1536u * 1024)
 #define ARENA_BYTES_MIN (128u * 1024)
+#define ARENA_BYTES_BESIDE_CODE (256u * 1024)
 #define HASH_SLOTS 8192u
 #define BLOCK_BYTES_MAX (sizeof(struct rv64_block) + (RV64_BLOCK_INSNS_MAX + 1) * sizeof(struct rv64_insn))
 
-struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus)
+struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, bool beside_code)
 {
     struct rv64_block_cache *c = calloc(1, sizeof(*c));
     if (!c)
@@ -24,6 +26,8 @@ struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus)
         c->arena_bytes = ARENA_BYTES_MAX;
     else if (c->arena_bytes < ARENA_BYTES_MIN)
         c->arena_bytes = ARENA_BYTES_MIN;
+    if (beside_code && c->arena_bytes > ARENA_BYTES_BESIDE_CODE)
+        c->arena_bytes = ARENA_BYTES_BESIDE_CODE;
     c->arena = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->arena == MAP_FAILED)
         c->arena = NULL;
@@ -156,8 +160,10 @@ static struct rv64_block *add(struct rv64_vcpu *v, const uint8_t *code, uint32_t
     c->used_bytes += (size + 15) & ~15ull;
     b->next = c->hash[hash_of(code)];
     c->hash[hash_of(code)] = b;
-    rv64_count(&v->counters.blocks_decoded, 1);
-    rv64_count(&v->counters.insns_decoded, b->n_insns);
+    if (!v->engine->code) { // else what is translated counts
+        rv64_count(&v->counters.blocks_decoded, 1);
+        rv64_count(&v->counters.insns_decoded, b->n_insns);
+    }
     return b;
 }
 

@@ -236,7 +236,7 @@ int rv64_vcpu_state(struct rv64_vcpu *v, struct state *s);
 int rv64_describe(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
 
 // --- blocks.c
-struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus);
+struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, bool beside_code);
 void rv64_blocks_destroy(struct rv64_block_cache *c);
 void rv64_blocks_fence(struct rv64_block_cache *c); // fence.i: code is compared with memory before it is used again
 void rv64_blocks_flush(struct rv64_block_cache *c);

@@ -325,7 +325,7 @@ static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&v->fences.done, NULL);
     v->mmu = rv64_mmu_create();
-    v->blocks = rv64_blocks_create(e->config.n_vcpus);
+    v->blocks = rv64_blocks_create(e->config.n_vcpus, e->code != NULL);
     if (!v->mmu || !v->blocks || rv64_sbi_init(v) != 0) {
         vcpu_destroy(v);
         return NULL;

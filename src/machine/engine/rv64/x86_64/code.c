@@ -126,12 +126,20 @@ void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b)
     c->translated_insns += b->n_insns;
 }
 
+static void set_distance(uint8_t *site, const uint8_t *target)
+{
+    // Others may execute the jump meanwhile: they see the old distance or the new one (translate.c keeps it in one cache line).
+    __atomic_store_n((int32_t *)(void *)site, (int32_t)(target - (site + 4)), __ATOMIC_RELAXED);
+}
+
 void code_forget(struct rv64_code *c, const struct code_block *b)
 {
     struct code_block **at = &c->blocks[hash_of(b->guest) % CODE_BLOCK_SLOTS];
     while (*at != b)
         at = &(*at)->next;
     *at = b->next;
+    for (const struct code_link *link = b->links; link; link = link->next)
+        set_distance(link->site, link->stub);
 }
 
 // What other harts write meanwhile is theirs to fence.
@@ -154,15 +162,28 @@ void code_verify(struct rv64_code *c, struct code_page *page, uint64_t fence)
     if (page->verified >= fence)
         return;
     page->verified = atomic_load(&c->fences);
-    struct code_block *b = page->blocks;
-    while (b && agrees(b))
-        b = b->next_in_page;
-    if (!b)
-        return;
-    // Direct jumps lead from any of the page's blocks to any other, so all go.
-    for (b = page->blocks; b; b = b->next_in_page)
-        code_forget(c, b);
-    page->blocks = NULL;
+    for (struct code_block **at = &page->blocks; *at;) {
+        if (agrees(*at)) {
+            at = &(*at)->next_in_page;
+        } else {
+            code_forget(c, *at);
+            *at = (*at)->next_in_page;
+        }
+    }
+}
+
+bool code_link(struct rv64_code *c, struct code_block *b, uint8_t *site)
+{
+    const uint8_t *body = code_written(c, b->body), *now = site + 4 + *(const int32_t *)(const void *)site;
+    if (now == body)
+        return true; // another hart was first
+    struct code_link *link = code_note(c, sizeof(*link));
+    if (!link)
+        return false;
+    *link = (struct code_link){.next = b->links, .site = site, .stub = now};
+    b->links = link;
+    set_distance(site, body);
+    return true;
 }
 
 // --- What the vcpus see of it (translator.h)

@@ -46,6 +46,21 @@ static void tell_of_block(struct rv64_vcpu *v, const struct code_block *b)
     code_name_block(v->engine->code, b, v->pc);
 }
 
+// Code that runs only once or twice, as much of a boot does, is not worth translating: whether what is at `guest` still counts as
+// that. Counts are by a hash, and what races for them loses nothing.
+#define COLD_RUNS 4
+
+static bool is_cold(struct rv64_code *c, const uint8_t *guest)
+{
+    uint8_t *runs = &c->runs[(uintptr_t)guest / 2 * 0x9e3779b97f4a7c15ull >> (64 - CODE_RUNS_BITS)];
+    if ((unsigned)*runs + 1 > COLD_RUNS)
+        return false;
+    ++*runs;
+    return true;
+}
+
+static struct code_block cold_block; // stands for what is to be interpreted
+
 // The block at `guest`, checked or made; NULL: no room. With the lock held.
 static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, unsigned version)
 {
@@ -55,6 +70,8 @@ static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, un
     if (page) {
         code_verify(c, page, v->code_fence);
         b = code_find(c, guest, v->priv | version);
+        if (!b && is_cold(c, guest))
+            return &cold_block;
         if (!b) {
             struct vector_registers saved;
             put_away(&saved);
@@ -130,6 +147,8 @@ const void *run_jump(struct rv64_vcpu *v)
     pthread_mutex_unlock(&c->lock);
     if (!b)
         return NULL;
+    if (b == &cold_block)
+        return c->thunks.cold;
     rv64_mmu_add_jump(v->context, v->pc, b->entry);
     return b->entry;
 }
@@ -147,10 +166,11 @@ static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
         return run_jump(v);
     pthread_mutex_lock(&c->lock);
     struct code_block *b = block_at(v, guest, version);
-    if (b) {
-        uint8_t *at = c->write + site;
-        int32_t distance = (int32_t)(code_written(c, b->body) - (at + 4));
-        __atomic_store_n((int32_t *)(void *)at, distance, __ATOMIC_RELAXED);
+    if (b == &cold_block) {
+        entry = c->thunks.cold;
+    } else if (b) {
+        if (!code_link(c, b, c->write + site))
+            atomic_store(&c->full, true);
         rv64_count(&v->counters.links, 1);
         entry = b->entry;
     }
@@ -343,6 +363,11 @@ static enum engine_left why_left(struct rv64_vcpu *v)
     if (bits & RV64_ATTN_FENCE)
         return ENGINE_LEFT_FENCE;
     return bits & RV64_ATTN_INTERRUPT ? ENGINE_LEFT_INTERRUPT : ENGINE_LEFT_STOPPED;
+}
+
+enum run_next run_cold(struct rv64_vcpu *v)
+{
+    return next_after(v, rv64_interpret(v, 1));
 }
 
 bool rv64_run_translated(struct rv64_vcpu *v)

@@ -238,6 +238,17 @@ static const uint8_t *make_step(struct maker *m)
     return at;
 }
 
+// Jumped to with v->pc set.
+static const uint8_t *make_cold(struct maker *m)
+{
+    const uint8_t *at = here(m);
+    save_all(m);
+    x_mov_mi(&m->x, false, RSP, VCPU(fp_loaded), 0);
+    call_c(m, (const void *)run_cold);
+    after_step(m); // never RUN_NEXT
+    return at;
+}
+
 // Calls a light C function: its address in rax, its second argument in rcx.
 static const uint8_t *make_light(struct maker *m)
 {
@@ -379,6 +390,7 @@ void code_make_thunks(struct rv64_code *c)
     t->link = make_link(&m, (const void *)run_link);
     t->link_plain = make_link(&m, (const void *)run_link_plain);
     t->step = make_step(&m);
+    t->cold = make_cold(&m);
     t->light = make_light(&m);
     t->fp_load = make_fp_load(&m);
     for (unsigned i = 0; i < 4; i++) {

@@ -101,7 +101,13 @@ void translate_poll_behind(struct translator *t, const struct rv64_insn *insn)
 
 static void call_step(struct translator *t, const struct rv64_insn *insn)
 {
-    x_mov_ri(&t->x, RDX, (int64_t)(uintptr_t)insn);
+    struct rv64_insn *note = code_note(t->code, sizeof(*note));
+    if (!note) {
+        t->no_room = true;
+        return;
+    }
+    *note = *insn;
+    x_mov_ri(&t->x, RDX, (int64_t)(uintptr_t)note);
     x_mov_ri(&t->x, RAX, insn->offset);
     translate_call(&t->x, t->code, t->code->thunks.step);
 }
@@ -490,15 +496,13 @@ static void emit(struct translator *t, uint32_t end)
         emit_cold(t, &t->cold[i]);
 }
 
-static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *decoded,
+static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *insns,
                                unsigned n, unsigned bytes, unsigned priv)
 {
     struct code_block *b = code_note(c, sizeof(*b) + bytes);
-    struct rv64_insn *insns = code_note(c, n * sizeof(*insns));
-    if (!b || !insns || c->used + TRANSLATE_BYTES_MAX > c->bytes)
+    if (!b || c->used + TRANSLATE_BYTES_MAX > c->bytes)
         return NULL;
-    memcpy(insns, decoded, n * sizeof(*insns));
-    copy_insns(b->copy, decoded, n);
+    copy_insns(b->copy, insns, n);
 
     // Too large to be cleared each time: the arrays are only as good as their counts.
     struct translator t;
@@ -509,7 +513,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     t.start = insns[0].offset;
     t.pending = t.n_spans = t.n_cold = 0;
     t.boxed = 0;
-    t.ended = t.fp_ready = false;
+    t.ended = t.fp_ready = t.no_room = false;
     t.held = SPAN_NONE;
     if (priv & (CODE_PLAIN | CODE_CROSSING) || !c->chain)
         memset(t.span_of, SPAN_NONE, sizeof(t.span_of));
@@ -518,6 +522,8 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     t.x.at = c->write + c->used;
     uint8_t *start = t.x.at;
     emit(&t, t.start + bytes);
+    if (t.no_room)
+        return NULL;
     b->guest = guest;
     b->guest_bytes = (uint16_t)bytes;
     b->n_insns = (uint16_t)n;

@@ -81,12 +81,13 @@ struct span {
 struct translator {
     struct x86 x;
     struct rv64_code *code;
-    const struct rv64_insn *insns; // in the notes; their `offset` counts from the page's beginning
+    const struct rv64_insn *insns; // their `offset` counts from the page's beginning
     unsigned n_insns;
     unsigned pending; // instructions done and not yet counted
     unsigned priv;
     uint32_t start; // offset in the page of the first
     uint8_t *body;
+    bool no_room;  // for a note: the block is not to be used
     bool ended;    // control does not go on behind the last instruction
     bool fp_ready; // known to be loaded here
     uint32_t boxed; // floating-point registers known to hold a single
@@ -153,6 +154,7 @@ void run_fence_all(struct rv64_vcpu *v);
 void run_fence_asid(struct rv64_vcpu *v); // of access_value
 void run_fence_page(struct rv64_vcpu *v); // of access_va
 void run_fence_page_asid(struct rv64_vcpu *v);
+enum run_next run_cold(struct rv64_vcpu *v); // the code at v->pc, up to the block's end, by the interpreter
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
 
 struct run_loaded {

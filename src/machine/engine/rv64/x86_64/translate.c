@@ -252,14 +252,9 @@ static unsigned compare(struct translator *t, unsigned rs1, unsigned rs2, unsign
     return cc;
 }
 
-static void translate_branch(struct translator *t, const struct rv64_insn *insn, unsigned cc)
+// Where to when the condition holds; what stands behind it here is for when it does not.
+static void branch_to(struct translator *t, unsigned cc, int64_t target)
 {
-    int64_t target = (int64_t)insn->offset + insn->imm;
-    if (target <= insn->offset || !in_page(target))
-        poll(t, insn);
-    t->pending++;
-    translate_count(t);
-    cc = compare(t, insn->rs1, insn->rs2, cc);
     if (may_link(t, target)) {
         align_site(t, 2);
         uint8_t *site = x_jcc(&t->x, cc);
@@ -272,6 +267,24 @@ static void translate_branch(struct translator *t, const struct rv64_insn *insn,
         jump_out(t, target);
         x_patch8(&t->x, over);
     }
+}
+
+static void translate_branch(struct translator *t, const struct rv64_insn *insn, unsigned cc)
+{
+    int64_t target = (int64_t)insn->offset + insn->imm;
+    if (translate_goes_round(t, insn)) { // the loop's next round stands behind it
+        t->pending++;
+        translate_count(t);
+        cc = compare(t, insn->rs1, insn->rs2, cc);
+        branch_to(t, cc ^ 1, insn->offset + length_of(insn));
+        return;
+    }
+    if (target <= insn->offset || !in_page(target))
+        poll(t, insn);
+    t->pending++;
+    translate_count(t);
+    cc = compare(t, insn->rs1, insn->rs2, cc);
+    branch_to(t, cc, target);
 }
 
 static bool translate_control(struct translator *t, const struct rv64_insn *insn)
@@ -471,6 +484,35 @@ static unsigned decode(const uint8_t *guest, struct rv64_insn *insns, unsigned *
     return n;
 }
 
+// A small loop stands in its block several times over, so that accesses of several rounds can share a look at the translation
+// cache. insns has room for TRANSLATE_INSNS_MAX; returns how many there are then, *n_round: how many a round has, 0: no loop.
+#define ROUNDS_MAX 4
+
+static unsigned unroll(struct rv64_insn *insns, unsigned n, unsigned *n_round)
+{
+    unsigned length = 0;
+    for (unsigned i = 0; i < n && length == 0; i++)
+        if (insns[i].op < RV64_OPS && rv64_insn_table[insns[i].op].properties & RV64_P_BRANCH &&
+            (int64_t)insns[i].offset + insns[i].imm == insns[0].offset)
+            length = i + 1;
+    *n_round = 0;
+    unsigned rounds = length ? TRANSLATE_INSNS_MAX / length : 0;
+    if (rounds < 2)
+        return n;
+    if (rounds > ROUNDS_MAX)
+        rounds = ROUNDS_MAX;
+    for (unsigned i = 1; i < rounds; i++)
+        memcpy(&insns[i * length], insns, length * sizeof(*insns));
+    *n_round = length;
+    return rounds * length;
+}
+
+bool translate_goes_round(const struct translator *t, const struct rv64_insn *insn)
+{
+    unsigned i = (unsigned)(insn - t->insns) + 1;
+    return t->n_round && i % t->n_round == 0 && i < t->n_insns;
+}
+
 static void copy_insns(uint8_t *to, const struct rv64_insn *insns, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
@@ -497,18 +539,19 @@ static void emit(struct translator *t, uint32_t end)
 }
 
 static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *insns,
-                               unsigned n, unsigned bytes, unsigned priv)
+                               unsigned n, unsigned n_round, unsigned bytes, unsigned priv)
 {
     struct code_block *b = code_note(c, sizeof(*b) + bytes);
     if (!b || c->used + TRANSLATE_BYTES_MAX > c->bytes)
         return NULL;
-    copy_insns(b->copy, insns, n);
+    copy_insns(b->copy, insns, n_round ? n_round : n);
 
     // Too large to be cleared each time: the arrays are only as good as their counts.
     struct translator t;
     t.code = c;
     t.insns = insns;
     t.n_insns = n;
+    t.n_round = n_round;
     t.priv = priv;
     t.start = insns[0].offset;
     t.pending = t.n_spans = t.n_cold = 0;
@@ -539,8 +582,12 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
 struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv)
 {
     struct rv64_insn decoded[TRANSLATE_INSNS_MAX];
-    unsigned bytes, n = decode(guest, decoded, &bytes);
-    return make(c, page, guest, decoded, n, bytes, priv);
+    unsigned bytes, n = decode(guest, decoded, &bytes), n_round = 0;
+    if (!(priv & CODE_PLAIN) && c->chain)
+        n = unroll(decoded, n, &n_round);
+    if (n_round)
+        bytes = decoded[n_round - 1].offset + length_of(&decoded[n_round - 1]) - decoded[0].offset;
+    return make(c, page, guest, decoded, n, n_round, bytes, priv);
 }
 
 struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest, uint32_t raw, unsigned priv)
@@ -548,5 +595,5 @@ struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest,
     struct rv64_insn insn;
     rv64_decode(raw, &insn);
     insn.offset = RV64_PAGE_BYTES - 2;
-    return make(c, NULL, guest, &insn, 1, 4, priv | CODE_CROSSING);
+    return make(c, NULL, guest, &insn, 1, 0, 4, priv | CODE_CROSSING);
 }

@@ -83,6 +83,7 @@ struct translator {
     struct rv64_code *code;
     const struct rv64_insn *insns; // their `offset` counts from the page's beginning
     unsigned n_insns;
+    unsigned n_round; // a loop that stands here several times over: how many instructions a round has; 0: none
     unsigned pending; // instructions done and not yet counted
     unsigned priv;
     uint32_t start; // offset in the page of the first
@@ -117,6 +118,7 @@ int translate_home(unsigned x);                                  // the host reg
 int translate_source(struct translator *t, unsigned x, int scratch); // a host register that holds it
 int translate_target(unsigned x);                                // its home, or RAX
 void translate_put(struct translator *t, unsigned x, int host);  // into x, wherever it is
+bool translate_goes_round(const struct translator *t, const struct rv64_insn *insn); // a branch behind which the next round stands
 void translate_count(struct translator *t);                      // the pending instructions
 void translate_poll_behind(struct translator *t, const struct rv64_insn *insn); // leaves behind it when attention is set
 void translate_step(struct translator *t, const struct rv64_insn *insn);

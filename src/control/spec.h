@@ -34,6 +34,7 @@ struct machine_spec {
     unsigned cpus;
     bool exit_on_reboot;
     bool perf_map, jitdump; // files in /tmp for perf(1)
+    uint64_t audit_instructions; // 0: no audit
     enum spec_restart restart;
     struct disk_spec disks[SPEC_DISKS_MAX];
     unsigned n_disks;

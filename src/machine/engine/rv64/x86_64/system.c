@@ -119,11 +119,11 @@ static void csr(struct translator *t, const struct rv64_insn *insn)
     }
 }
 
-// --- Traps and the way back. None of them falls through.
+// --- Traps and the way back. None of them falls through; an ecall does not retire (Privileged ISA 3.3.1).
 
-static void leave_by(struct translator *t, const struct rv64_insn *insn, const void *function)
+static void leave_by(struct translator *t, const struct rv64_insn *insn, bool retires, const void *function)
 {
-    t->pending++;
+    t->pending += retires;
     translate_count(t);
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page));
     x_ri(&t->x, G_ADD, true, RAX, insn->offset);
@@ -189,10 +189,10 @@ bool translate_system(struct translator *t, const struct rv64_insn *insn)
         return false;
     switch (insn->op) {
     case RV64_OP_ecall:
-        leave_by(t, insn, (const void *)run_user_call);
+        leave_by(t, insn, false, (const void *)run_user_call);
         break;
     case RV64_OP_sret:
-        leave_by(t, insn, (const void *)run_sret);
+        leave_by(t, insn, true, (const void *)run_sret);
         break;
     case RV64_OP_sfence_vma:
     case RV64_OP_sinval_vma:

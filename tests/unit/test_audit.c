@@ -20,20 +20,22 @@
 #define STORED_AT 0x5c8u
 
 static const uint32_t program[] = {
-    0x10000437,                         // lui s0, 0x10000: the device
-    0x803004b7, 0x02049493, 0x0204d493, // s1 = 0x80300000
-    0x00042283,                         // again: lw t0, 0(s0), where the fault is put in
-    0x0040006f,                         // j .+4: a block of its own
-    ADDED << 20 | 0x00050513,           // addi a0, a0, 0x5a3
-    0x5ca4b423,                         // sd a0, 0x5c8(s1)
-    0x5c84b583,                         // ld a1, 0x5c8(s1)
-    0xfedff06f,                         // j again
+    0x10000437, // lui s0, 0x10000: the device
+    0x803004b7,
+    0x02049493,
+    0x0204d493,               // s1 = 0x80300000
+    0x00042283,               // again: lw t0, 0(s0), where the fault is put in
+    0x0040006f,               // j .+4: a block of its own
+    ADDED << 20 | 0x00050513, // addi a0, a0, 0x5a3
+    0x5ca4b423,               // sd a0, 0x5c8(s1)
+    0x5c84b583,               // ld a1, 0x5c8(s1)
+    0xfedff06f,               // j again
 };
 
 struct rig {
     struct guest_memory mem;
     struct engine *engine;
-    unsigned rounds, fault_in_round;     // 0: never
+    unsigned rounds, fault_in_round; // 0: never
     void (*fault)(struct rv64_engine *e);
 };
 
@@ -171,21 +173,24 @@ static void test_wrong_result(void **state)
 {
     (void)state;
     // What was added four times, once more, and by the translator 1 more than that.
-    assert_reported(add_otherwise, (const char *const[]){"x10 (a0)           000000000000168c   0000000000001c2f   0000000000001c30\n",
-                                                         "addi a0,a0,1443", "a4 05 00 00", NULL});
+    assert_reported(add_otherwise,
+                    (const char *const[]){"x10 (a0)           000000000000168c   0000000000001c2f   0000000000001c30\n",
+                                          "addi a0,a0,1443", "a4 05 00 00", NULL});
 }
 
 static void test_wrong_address(void **state)
 {
     (void)state;
-    assert_reported(store_elsewhere, (const char *const[]){"803005c8:8         000000000000168c   0000000000001c2f   000000000000168c\n",
-                                                           "sd a0,1480(s1)", "c0 05 00 00", NULL});
+    assert_reported(store_elsewhere,
+                    (const char *const[]){"803005c8:8         000000000000168c   0000000000001c2f   000000000000168c\n",
+                                          "sd a0,1480(s1)", "c0 05 00 00", NULL});
 }
 
 static void test_wrong_count(void **state)
 {
     (void)state;
-    assert_reported(count_otherwise, (const char *const[]){"the translator did 5 instructions, the interpreter 4", "instret", NULL});
+    assert_reported(count_otherwise,
+                    (const char *const[]){"the translator did 5 instructions, the interpreter 4", "instret", NULL});
 }
 
 static void test_one_vcpu(void **state)

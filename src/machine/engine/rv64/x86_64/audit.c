@@ -14,7 +14,8 @@
 int rv64_audit_create(struct rv64_audit **out, struct rv64_code *c, uint64_t instructions, struct tv_error *err)
 {
     if (!c)
-        return tv_error_set(err, -EINVAL, "an audit compares the translator with the interpreter, and this engine has no translator");
+        return tv_error_set(err, -EINVAL,
+                            "an audit compares the translator with the interpreter, and this engine has no translator");
     struct rv64_audit *a = calloc(1, sizeof(*a));
     void *copies = mmap(NULL, COPIES_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!a || copies == MAP_FAILED) {
@@ -273,7 +274,8 @@ static void interpret_stretch(struct rv64_audit *a, struct rv64_vcpu *v, uint64_
         reserve_copy(a, v, i);
     const struct rv64_block *block;
     uint64_t page = v->pc & RV64_PAGE_MASK;
-    while (limit > 0 && (v->pc & RV64_PAGE_MASK) == page && (block = rv64_block_find(v, v->pc)) && interpret_block(a, v, block, limit))
+    while (limit > 0 && (v->pc & RV64_PAGE_MASK) == page && (block = rv64_block_find(v, v->pc)) &&
+           interpret_block(a, v, block, limit))
         ;
     v->sie = sie;
     reserve_original(a, v);

@@ -3,17 +3,17 @@
 // Translated code is left at each jump (code.h, `chain`). Before it is entered the interpreter runs the same stretch of guest code
 // from the same state: up to a jump that is taken, a trap, an access to a device or an instruction that must not happen twice. It
 // reads memory and writes to copies of pages, so that nobody sees what it does; the translation cache's entries are put back.
-// Then the translated code runs for good, and at the stretch's end registers and what was stored are compared. Where translated code
-// stops earlier (at a block's end, when attention is set), the interpreter repeats the stretch so far.
+// Then the translated code runs for good, and at the stretch's end registers and what was stored are compared. Where translated
+// code stops earlier (at a block's end, when attention is set), the interpreter repeats the stretch so far.
 //
 // Devices write to memory while the vcpu runs. A difference counts for nothing when something the interpreter has loaded is
 // another value by now.
 //
-// What translated code does of system instructions itself is compared as well. The interpreter's `time` is the translated code's, and
-// of a fence it does nothing but go on.
+// What translated code does of system instructions itself is compared as well. The interpreter's `time` is the translated code's,
+// and of a fence it does nothing but go on.
 //
-// Not compared: other system instructions and cache management, device accesses and what follows them in their block, what translated
-// code leaves to the interpreter as a whole (interpret_blocks), and whether sstatus.FS says Initial, Clean or Dirty.
+// Not compared: other system instructions and cache management, device accesses and what follows them in their block, what
+// translated code leaves to the interpreter as a whole (interpret_blocks), and whether sstatus.FS says Initial, Clean or Dirty.
 #pragma once
 
 #include "machine/engine/rv64/decode.h"
@@ -32,8 +32,8 @@ struct audit_state { // what an instruction may change, before and after
 
 struct audit_access {
     uint64_t va;
-    uint8_t *host; // in RAM
-    uint8_t *copy; // of what was stored; NULL: a load
+    uint8_t *host;  // in RAM
+    uint8_t *copy;  // of what was stored; NULL: a load
     uint64_t value; // that was there before
     unsigned size;
 };
@@ -50,7 +50,7 @@ struct audit_entry { // of a translation cache, as it was
 struct rv64_audit {
     const void *entry; // where translated code is to be entered; NULL: it is to be left
     const void *entered;
-    bool active; // a stretch is to be compared
+    bool active;           // a stretch is to be compared
     uint64_t instructions; // to be compared, at least
     uint64_t compared, stretches, repeated, excused;
     struct audit_state start, expected, found;

@@ -14,7 +14,10 @@ struct field {
     const char *name;
     size_t offset;
 };
-#define FIELD(name) {#name, offsetof(struct audit_state, name)}
+#define FIELD(name)                                                                                                                \
+    {                                                                                                                              \
+#name, offsetof(struct audit_state, name)                                                                                  \
+    }
 static const struct field fields[] = {
     FIELD(pc), FIELD(instret), FIELD(sstatus), FIELD(sscratch), FIELD(sepc), FIELD(scause), FIELD(stval), FIELD(reserved_addr),
 };
@@ -177,13 +180,14 @@ void audit_report_difference(struct rv64_vcpu *v, uint64_t n)
     struct rv64_audit *a = v->audit;
     size_t size;
     char reason[160];
-    snprintf(reason, sizeof(reason), "translator and interpreter differ behind pc %" PRIx64 ", after %" PRIu64 " instructions compared",
-             a->start.pc, a->compared);
+    snprintf(reason, sizeof(reason),
+             "translator and interpreter differ behind pc %" PRIx64 ", after %" PRIu64 " instructions compared", a->start.pc,
+             a->compared);
     FILE *out = open_memstream(&a->difference, &size);
     if (out) {
         fprintf(out, "audit: %s\n", reason);
-        fprintf(out, "the translator did %" PRIu64 " instructions, the interpreter %" PRIu64 "%s; from pc %016" PRIx64 ":\n", n, a->n,
-                a->trapped ? " and then a trap" : "", a->start.pc);
+        fprintf(out, "the translator did %" PRIu64 " instructions, the interpreter %" PRIu64 "%s; from pc %016" PRIx64 ":\n", n,
+                a->n, a->trapped ? " and then a trap" : "", a->start.pc);
         fprintf(out, "  %-18s %-16s   %-16s   %-16s\n", "", "before", "interpreter", "translator");
         print_registers(out, a);
         print_stores(out, a);
@@ -193,7 +197,7 @@ void audit_report_difference(struct rv64_vcpu *v, uint64_t n)
     rv64_end(v->engine, ENGINE_EXIT_FAILURE, reason);
 }
 
-const char *rv64_audit_report(struct rv64_audit *a, uint64_t instret)
+const char *rv64_audit_report(struct rv64_audit *a, uint64_t instructions)
 {
     size_t size;
     free(a->text);
@@ -201,9 +205,10 @@ const char *rv64_audit_report(struct rv64_audit *a, uint64_t instret)
     FILE *out = open_memstream(&a->text, &size);
     if (!out)
         return a->difference;
-    fprintf(out, "%saudit: %" PRIu64 " instructions compared in %" PRIu64 " stretches, %" PRIu64 " not (%" PRIu64
-                 " stretches read what devices wrote meanwhile)\n",
-            a->difference ? a->difference : "", a->compared, a->stretches, instret - a->compared, a->excused);
+    fprintf(out,
+            "%saudit: %" PRIu64 " instructions compared in %" PRIu64 " stretches, %" PRIu64 " not (%" PRIu64
+            " stretches read what devices wrote meanwhile)\n",
+            a->difference ? a->difference : "", a->compared, a->stretches, instructions - a->compared, a->excused);
     fclose(out);
     return a->text;
 }

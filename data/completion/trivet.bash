@@ -21,7 +21,7 @@ _trivet() {
     local words=
     case $command in
     image) words="build show busybox --suite --mirror --rebuild --quiet --json" ;;
-    run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore --perf-map --jitdump" ;;
+    run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore --perf-map --jitdump --audit --audit-instructions" ;;
     up) mapfile -t COMPREPLY < <(compgen -f -W "--json" -- "$word") && return ;;
     down) mapfile -t COMPREPLY < <(compgen -f -W "--timeout --json" -- "$word") && return ;;
     config) [ "$COMP_CWORD" = 2 ] && words=check || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; } ;;

@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 
 struct run_options {
-    const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot;
+    const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot, *audit_instructions;
+    bool audit;
     const char *disks[SPEC_DISKS_MAX];
     int n_disks;
     bool perf_map, jitdump;
@@ -84,6 +85,18 @@ static int put_kernel(json_t *json, const struct run_options *o, struct tv_error
     return put_path(json, "kernel", o->kernel, err);
 }
 
+// --audit alone: for as long as the machine runs.
+static int put_audit(json_t *json, const struct run_options *o, struct tv_error *err)
+{
+    const char *words = o->audit_instructions;
+    char *end = NULL;
+    errno = 0;
+    long long n = words ? strtoll(words, &end, 10) : INT64_MAX;
+    if (words && (*end || end == words || errno || n <= 0))
+        return tv_error_set(err, -EINVAL, "--audit-instructions '%s' should be a number above 0", words);
+    return o->audit || words ? json_object_set_new(json, "audit_instructions", json_integer(n)) : 0;
+}
+
 static int to_json(const struct run_options *o, json_t *json, struct tv_error *err)
 {
     uint64_t memory = 512ull << 20;
@@ -101,6 +114,9 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     json_object_set_new(json, "on_reboot", json_string(o->on_reboot ? o->on_reboot : "reset"));
     json_object_set_new(json, "perf_map", json_boolean(o->perf_map));
     json_object_set_new(json, "jitdump", json_boolean(o->jitdump));
+    rc = put_audit(json, o, err);
+    if (rc)
+        return rc;
     if (o->append)
         json_object_set_new(json, "append", json_string(o->append));
     json_t *disks = json_array();
@@ -139,13 +155,22 @@ static int take_disks(int *argc, char **argv, struct run_options *o)
 int cmd_run(int argc, char **argv)
 {
     struct run_options o = {0};
-    const struct option_spec options[] = {{"--engine", NULL, &o.engine},    {"--kernel", NULL, &o.kernel},
-                                          {"--initrd", NULL, &o.initrd},    {"--append", NULL, &o.append},
-                                          {"--memory|-m", NULL, &o.memory}, {"--cpus", NULL, &o.cpus},
-                                          {"--image", NULL, &o.image},      {"--name", NULL, &o.name},
-                                          {"--restore", NULL, &o.restore},  {"--on-reboot", NULL, &o.on_reboot},
-                                          {"--disk", NULL, &o.disks[0]},    {"--perf-map", &o.perf_map, NULL},
-                                          {"--jitdump", &o.jitdump, NULL},  {0}};
+    const struct option_spec options[] = {{"--engine", NULL, &o.engine},
+                                          {"--kernel", NULL, &o.kernel},
+                                          {"--initrd", NULL, &o.initrd},
+                                          {"--append", NULL, &o.append},
+                                          {"--memory|-m", NULL, &o.memory},
+                                          {"--cpus", NULL, &o.cpus},
+                                          {"--image", NULL, &o.image},
+                                          {"--name", NULL, &o.name},
+                                          {"--restore", NULL, &o.restore},
+                                          {"--on-reboot", NULL, &o.on_reboot},
+                                          {"--disk", NULL, &o.disks[0]},
+                                          {"--perf-map", &o.perf_map, NULL},
+                                          {"--jitdump", &o.jitdump, NULL},
+                                          {"--audit", &o.audit, NULL},
+                                          {"--audit-instructions", NULL, &o.audit_instructions},
+                                          {0}};
     if (take_disks(&argc, argv, &o))
         return EXIT_USAGE;
     int words = command_options(command_find("run"), argc, argv, options);

@@ -118,6 +118,8 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
                              launch->append, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
     if (!json)
         return NULL;
+    if (spec->audit_instructions)
+        json_object_set_new(json, "audit_instructions", json_integer((json_int_t)spec->audit_instructions));
     put_fd(json, "kernel_fd", launch->kernel_fd);
     put_fd(json, "initrd_fd", launch->initrd_fd);
     put_fd(json, "restore_fd", launch->restore_fd);

@@ -169,6 +169,8 @@ static int check(const struct machine_spec *spec, struct tv_error *err)
         return tv_error_set(err, -EINVAL, "there is no kernel: give 'kernel' or 'image'");
     if (spec->kernel && spec->image)
         return tv_error_set(err, -EINVAL, "'kernel' and 'image' exclude each other");
+    if (spec->audit_instructions && spec->cpus != 1)
+        return tv_error_set(err, -EINVAL, "an audit is of one vcpu, not %u: give '--cpus 1'", spec->cpus);
     if (spec->memory_bytes < SPEC_MEMORY_MIN)
         return tv_error_set(err, -EINVAL, "memory of %llu bytes is too little for a kernel: give at least %lluM",
                             (unsigned long long)spec->memory_bytes, (unsigned long long)(SPEC_MEMORY_MIN >> 20));
@@ -205,6 +207,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
         rc = take_number(json, "memory_bytes", 0, INT64_MAX, &spec->memory_bytes, err);
     if (!rc)
         rc = take_number(json, "cpus", 1, SPEC_CPUS_MAX, &cpus, err);
+    if (!rc)
+        rc = take_number(json, "audit_instructions", 0, INT64_MAX, &spec->audit_instructions, err);
     spec->cpus = (unsigned)cpus;
     if (!rc && on_reboot && strcmp(on_reboot, "reset") != 0 && strcmp(on_reboot, "exit") != 0)
         rc = tv_error_set(err, -EINVAL, "'on_reboot' should be 'reset' or 'exit'");
@@ -269,6 +273,7 @@ json_t *spec_encode(const struct machine_spec *spec)
     json_object_set_new(json, "jitdump", json_boolean(spec->jitdump));
     put_number(json, "memory_bytes", spec->memory_bytes);
     put_number(json, "cpus", spec->cpus);
+    put_number(json, "audit_instructions", spec->audit_instructions);
     for (unsigned i = 0; i < spec->n_disks; i++)
         json_array_append_new(disks, encode_disk(&spec->disks[i]));
     json_object_set_new(json, "disks", disks);

@@ -33,7 +33,8 @@ struct machine_spec {
     uint64_t memory_bytes;
     unsigned cpus;
     bool exit_on_reboot;
-    bool perf_map, jitdump; // files in /tmp for perf(1)
+    bool perf_map, jitdump;      // files in /tmp for perf(1)
+    uint64_t audit_instructions; // 0: no audit
     enum spec_restart restart;
     struct disk_spec disks[SPEC_DISKS_MAX];
     unsigned n_disks;

@@ -11,7 +11,7 @@ const struct command commands[] = {
     {"run", cmd_run,
      "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--cpus N] "
      "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--name NAME] [--engine rv64|auto] [--on-reboot reset|exit] "
-     "[--restore FILE] [--perf-map] [--jitdump]",
+     "[--restore FILE] [--perf-map] [--jitdump] [--audit] [--audit-instructions N]",
      "Run one machine in the foreground, its console on the terminal (^A x leaves)."},
     {"up", cmd_up, "FILE [--json]", "Bring up the machines of a YAML file; what is up and unchanged stays untouched."},
     {"down", cmd_down, "[FILE] [--timeout SECONDS] [--json]", "Stop and remove the machines of a file, or all."},

@@ -31,6 +31,7 @@ static const struct member machine_members[] = {
     {"engine", KIND_NAME, AT(engine), 0, 0, false},
     {"memory_bytes", KIND_U64, AT(memory_bytes), CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, true},
     {"cpus", KIND_U32, AT(cpus), 1, ENGINE_VCPUS_MAX, true},
+    {"audit_instructions", KIND_U64, AT(audit_instructions), 0, INT64_MAX, false},
     {"append", KIND_TEXT, AT(append), 0, CONFIG_APPEND_MAX, false},
     {"kernel_fd", KIND_FD, AT(kernel_fd), 0, 0, false},
     {"initrd_fd", KIND_FD, AT(initrd_fd), 0, 0, false},

@@ -35,6 +35,7 @@ struct config {
     int log_fd, status_fd;
     int perf_map_fd, jitdump_fd; // for perf(1)
     bool exit_on_reboot;
+    uint64_t audit_instructions; // 0: no audit
     unsigned n_disks;
     struct config_disk disks[CONFIG_DISKS_MAX];
 };

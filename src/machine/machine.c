@@ -251,6 +251,7 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
                                    .n_vcpus = m->config.cpus,
                                    .imsic_base = MAP_IMSIC_BASE,
                                    .perf = m->perf,
+                                   .audit_instructions = m->config.audit_instructions,
                                    .host = {.arg = m,
                                             .mmio_read = host_mmio_read,
                                             .mmio_write = host_mmio_write,

@@ -60,6 +60,9 @@ static int run(int config_fd)
     int exit_status = rc < 0 ? 3 : m->exit_status;
     char reason[sizeof(m->reason)];
     memcpy(reason, m->reason, sizeof(reason));
+    const char *more = m->engine->ops->report ? m->engine->ops->report(m->engine) : NULL;
+    if (more)
+        fputs(more, stderr);
     if (exit_status != 0)
         fprintf(stderr, "trivet-machine: machine '%s': %s\n", m->config.name, reason);
     machine_destroy(m);

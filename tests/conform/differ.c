@@ -1,8 +1,9 @@
 // The differential test: makes images, runs each on our engine and on QEMU, and compares what they print.
 //
 // differ --runtime FILE --shim FILE --engine PROGRAM [--machine PROGRAM] [--seed N] [--images N] [--runs N]
-//        [--instructions N] [--forever]
-//   --engine runs an image given as its only argument; --machine is the trivet command, run as a user would.
+//        [--instructions N] [--audit] [--forever]
+//   --engine runs an image given as its last argument, with --audit before it where that is wanted; --machine is the trivet
+//   command, run as a user would.
 //   --instructions is how many at least the blocks must have executed; more images are made until it is reached.
 //   Exit status 0: no difference, 1: differences (the first is narrowed down and printed), 2: wrong call, 3: the oracle failed.
 #include "generate.h"
@@ -29,7 +30,7 @@ struct options {
     uint64_t seed;
     unsigned images, runs;
     unsigned long long instructions;
-    bool forever;
+    bool forever, audit;
 };
 
 // A program that runs, and what it has printed so far.
@@ -191,7 +192,7 @@ static void drop_images(struct images *images)
 static bool run_both(const struct options *o, const struct images *images, uint64_t seed, struct child c[static 2])
 {
     char *image = (char *)images->path[0], *oracle_image = (char *)images->path[1];
-    char *engine[] = {(char *)o->engine, image, NULL};
+    char *engine[] = {(char *)o->engine, o->audit ? "--audit" : image, o->audit ? image : NULL, NULL};
     char *machine[] = {(char *)o->machine, "run", "--engine", "rv64", "--memory", "64M", "--kernel", image, NULL};
     char *oracle[] = {"qemu-system-riscv64",
                       "-M",
@@ -397,11 +398,17 @@ static int compare_all(const struct options *o)
 static bool parse(struct options *o, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"runtime", required_argument, NULL, 'r'},      {"shim", required_argument, NULL, 's'},
-        {"engine", required_argument, NULL, 'e'},       {"machine", required_argument, NULL, 'm'},
-        {"seed", required_argument, NULL, 'n'},         {"images", required_argument, NULL, 'i'},
-        {"runs", required_argument, NULL, 'u'},         {"forever", no_argument, NULL, 'f'},
-        {"instructions", required_argument, NULL, 'c'}, {NULL, 0, NULL, 0},
+        {"runtime", required_argument, NULL, 'r'},
+        {"shim", required_argument, NULL, 's'},
+        {"engine", required_argument, NULL, 'e'},
+        {"machine", required_argument, NULL, 'm'},
+        {"seed", required_argument, NULL, 'n'},
+        {"images", required_argument, NULL, 'i'},
+        {"runs", required_argument, NULL, 'u'},
+        {"forever", no_argument, NULL, 'f'},
+        {"instructions", required_argument, NULL, 'c'},
+        {"audit", no_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -434,6 +441,9 @@ static bool parse(struct options *o, int argc, char **argv)
         case 'f':
             o->forever = true;
             break;
+        case 'a':
+            o->audit = true;
+            break;
         default:
             return false;
         }
@@ -448,7 +458,7 @@ int main(int argc, char **argv)
 
     if (!parse(&o, argc, argv)) {
         fprintf(stderr, "usage: differ --runtime FILE --shim FILE --engine PROGRAM | --machine PROGRAM\n"
-                        "              [--seed N] [--images N] [--runs N] [--instructions N] [--forever]\n");
+                        "              [--seed N] [--images N] [--runs N] [--instructions N] [--audit] [--forever]\n");
         return 2;
     }
     if (!mkdtemp(directory)) {

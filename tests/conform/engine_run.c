@@ -1,7 +1,7 @@
 // Runs an image on the engine alone: one vcpu, RAM at 0x80000000, the SBI console on standard output. For the differential test,
 // which thereby needs no more of the machine than what it tests.
 //
-// engine_run IMAGE: exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
+// engine_run [--audit] IMAGE: exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
 #include "machine/board/map.h"
 #include "machine/engine/engine.h"
 
@@ -52,13 +52,14 @@ static int load(const struct guest_memory *mem, const char *path, struct tv_erro
     return n > 0 ? 0 : tv_error_set(err, -EINVAL, "%s: empty", path);
 }
 
-static int run(const char *path, struct tv_error *err)
+static int run(const char *path, bool audit, struct tv_error *err)
 {
     struct guest_memory mem;
     struct engine_config config = {
         .mem = &mem,
         .n_vcpus = 1,
         .imsic_base = MAP_IMSIC_BASE,
+        .audit_instructions = audit ? UINT64_MAX : 0,
         .host = {
             .mmio_read = no_mmio_read, .mmio_write = no_mmio_write, .console_write = console_write, .console_read = console_read}};
     struct engine *e;
@@ -84,6 +85,8 @@ static int run(const char *path, struct tv_error *err)
     while (exit == ENGINE_EXIT_KICK);
     if (exit != ENGINE_EXIT_SHUTDOWN)
         fprintf(stderr, "engine_run: %s\n", engine_rv64.failure(e));
+    if (audit)
+        fputs(engine_rv64.report(e), stderr);
     engine_rv64.destroy(e);
     guest_memory_fini(&mem);
     return exit != ENGINE_EXIT_SHUTDOWN;
@@ -94,11 +97,12 @@ int main(int argc, char **argv)
     struct tv_error err = {0};
     int r;
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: engine_run IMAGE\n");
+    bool audit = argc == 3 && strcmp(argv[1], "--audit") == 0;
+    if (argc != 2 && !audit) {
+        fprintf(stderr, "usage: engine_run [--audit] IMAGE\n");
         return 2;
     }
-    r = run(argv[1], &err);
+    r = run(argv[argc - 1], audit, &err);
     if (r < 0)
         fprintf(stderr, "engine_run: %s\n", err.text);
     return r < 0 ? 2 : r;

@@ -42,9 +42,10 @@ struct engine_config {
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
-    bool interpret;    // no translator (rv64)
-    size_t code_bytes; // room for translated code; 0: by the size of memory
-    struct perf *perf; // borrowed: is told of translated code; NULL: nobody asks
+    bool interpret;              // no translator (rv64)
+    size_t code_bytes;           // room for translated code; 0: by the size of memory
+    struct perf *perf;           // borrowed: is told of translated code; NULL: nobody asks
+    uint64_t audit_instructions; // so many are carried out twice and compared, then the machine ends (rv64); 0: no audit
 };
 
 // Why a vcpu left translated code.
@@ -108,6 +109,8 @@ struct engine_ops {
     const char *const *trap_names; // of ENGINE_TRAP_CAUSES causes; NULL: there is none of that number
     // What the vcpu was doing when it failed: one line, for the report. Borrowed.
     const char *(*failure)(const struct engine *e);
+    // What else there is to say at the end, lines; NULL: nothing. With no vcpu running. Borrowed. May be a NULL function.
+    const char *(*report)(struct engine *e);
     // General registers x0..x31 and pc, for the debugger and for tests. -EBUSY while the vcpu runs.
     int (*get_registers)(const struct engine *e, unsigned vcpu, uint64_t x[static 32], uint64_t *pc);
     // Pages written since the last call, one bit a 4 KiB page of region `region` of the memory; the log starts at the first call.

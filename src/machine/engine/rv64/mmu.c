@@ -328,6 +328,13 @@ bool rv64_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
     return !rv64_tlb_hit(v->context, access, va) && resolve(v, va, access, &host, &v->device_pa) && host;
 }
 
+uint8_t *rv64_locate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, bool *device)
+{
+    uint8_t *host = rv64_tlb_hit(v->context, access, va);
+    *device = !host && resolve(v, va, access, &host, &v->device_pa) && !host;
+    return host;
+}
+
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access)
 {
     if (va & (size - 1)) {

@@ -125,6 +125,8 @@ bool rv64_load_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t 
 bool rv64_store_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value);
 // The page at va into the translation cache; false: it may not be accessed so, or is no RAM. No trap.
 bool rv64_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access);
+// The host's address of where an access that does not cross a page's end goes, in the cache then. NULL: *device, or the trap is set.
+uint8_t *rv64_locate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, bool *device);
 // RAM for an atomic access of `size` bytes; va must be aligned.
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access);
 // RAM that holds the code at va.

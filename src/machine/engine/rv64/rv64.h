@@ -96,6 +96,7 @@ enum { RV64_IRQ_SOFTWARE = 1, RV64_IRQ_TIMER = 5, RV64_IRQ_EXTERNAL = 9 };
 struct rv64_engine;
 struct rv64_block_cache; // blocks.c
 struct rv64_code;        // x86_64/code.h
+struct rv64_audit;       // x86_64/audit.h
 struct rv64_mmu;         // mmu.h
 struct rv64_context;
 
@@ -172,6 +173,7 @@ struct rv64_vcpu {
     struct rv64_mmu *mmu;
     struct rv64_context *context; // of mmu: the one in use
     struct rv64_block_cache *blocks;
+    struct rv64_audit *audit; // NULL: translated code runs unwatched
 
     // Waiting (wfi, stopped, suspended): `lock` and `wake` guard what follows but where it is atomic.
     pthread_mutex_t lock;

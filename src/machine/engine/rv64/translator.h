@@ -17,3 +17,11 @@ void rv64_code_begin(struct rv64_code *c);
 void rv64_code_end(struct rv64_code *c);
 // Like rv64_interpret(), by translated code.
 bool rv64_run_translated(struct rv64_vcpu *v);
+
+// --- An audit: each piece of translated code is compared with the interpreter.
+
+// Makes the code one that can be audited; before any of it runs. `instructions`: how many are compared until the machine ends.
+int rv64_audit_create(struct rv64_audit **out, struct rv64_code *c, uint64_t instructions, struct tv_error *err);
+void rv64_audit_destroy(struct rv64_audit *a);
+// How it went, lines; borrowed. `instructions`: how many there were.
+const char *rv64_audit_report(struct rv64_audit *a, uint64_t instructions);

@@ -268,6 +268,7 @@ static void vcpu_destroy(struct rv64_vcpu *v)
     rv64_sbi_fini(v);
     rv64_blocks_destroy(v->blocks);
     rv64_mmu_destroy(v->mmu);
+    rv64_audit_destroy(v->audit);
     pthread_cond_destroy(&v->fences.done);
     pthread_cond_destroy(&v->wake);
     pthread_mutex_destroy(&v->lock);
@@ -347,6 +348,19 @@ static void destroy(struct engine *engine)
     free(e);
 }
 
+// The vcpus are there already.
+static int start_audit(struct rv64_engine *e, struct tv_error *err)
+{
+    const struct engine_config *config = &e->config;
+    int rc = 0;
+    if (config->audit_instructions && config->n_vcpus != 1)
+        rc = tv_error_set(err, -EINVAL, "an audit needs a machine that does nothing meanwhile: give it one vcpu, not %u",
+                          config->n_vcpus);
+    else if (config->audit_instructions)
+        rc = rv64_audit_create(&e->vcpus[0]->audit, e->code, config->audit_instructions, err);
+    return rc ? tv_error_prefix(err, "rv64") : 0;
+}
+
 // A small machine is to cost little beyond its guest's memory.
 #define CODE_BYTES_MIN (4u << 20)
 #define CODE_BYTES_MAX (64u << 20)
@@ -389,6 +403,10 @@ static struct engine *create(const struct engine_config *config, struct tv_error
             destroy(&e->engine);
             return NULL;
         }
+    }
+    if (start_audit(e, err) != 0) {
+        destroy(&e->engine);
+        return NULL;
     }
     return &e->engine;
 }
@@ -444,6 +462,12 @@ static const char *const trap_names[ENGINE_TRAP_CAUSES] = {
 static const char *failure(const struct engine *e)
 {
     return engine_of_const(e)->failure;
+}
+
+static const char *report(struct engine *engine)
+{
+    const struct rv64_vcpu *v = engine_of(engine)->vcpus[0];
+    return v->audit ? rv64_audit_report(v->audit, v->instret) : NULL;
 }
 
 static int get_registers(const struct engine *e, unsigned vcpu, uint64_t x[static 32], uint64_t *pc)
@@ -511,6 +535,7 @@ const struct engine_ops engine_rv64 = {
     .code = code,
     .trap_names = trap_names,
     .failure = failure,
+    .report = report,
     .get_registers = get_registers,
     .dirty_log = dirty_log,
 };

@@ -37,6 +37,7 @@ struct code_block {
     const uint8_t *entry;            // by the jump table, with the virtual address in rax; as executed
     const uint8_t *body;             // from within the page; as executed
     const uint8_t *end;
+    const uint16_t *starts; // of each instruction's code, from `entry` on, and of what is out of line; only without `chain`
     uint16_t guest_bytes, n_insns;
     uint8_t priv; // enum rv64_priv, CODE_CROSSING, CODE_PLAIN
     uint8_t copy[]; // of the guest's instructions as they were
@@ -70,7 +71,9 @@ struct rv64_code {
     _Atomic uint64_t fences; // fence.i executed by any hart
     _Atomic uint64_t epoch;  // how often everything was thrown away
     _Atomic bool full;
-    bool chain; // blocks may jump to each other; false for an audit
+    // False for an audit: control leaves a block only by run_jump() and run_link(), which lead back to C. Nothing enters the jump
+    // tables, and no jump of a block is made to go to another, nor to its own beginning.
+    bool chain;
     struct code_thunks thunks;
     struct perf *perf; // borrowed; NULL: nobody wants names
     uint64_t translated, translated_insns; // blocks and instructions, ever

@@ -4,6 +4,7 @@
 // what it calls there are compiled without), nor look at x or f.
 #include "machine/engine/rv64/blocks.h"
 #include "machine/engine/rv64/translator.h"
+#include "machine/engine/rv64/x86_64/audit.h"
 #include "machine/engine/rv64/x86_64/translate.h"
 
 static uint16_t read_half(const uint8_t *guest)
@@ -70,7 +71,7 @@ static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, un
     if (page) {
         code_verify(c, page, v->code_fence);
         b = code_find(c, guest, v->priv | version);
-        if (!b && is_cold(c, guest))
+        if (!b && c->chain && is_cold(c, guest)) // an audit is of translated code
             return &cold_block;
         if (!b) {
             struct vector_registers saved;
@@ -124,12 +125,14 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
         atomic_store(&c->full, true);
         return NULL;
     }
-    rv64_mmu_add_jump(v->context, v->pc, b->entry);
-    rv64_mmu_add_jump_page(v->context, v->pc + 2);
+    if (c->chain) {
+        rv64_mmu_add_jump(v->context, v->pc, b->entry);
+        rv64_mmu_add_jump_page(v->context, v->pc + 2);
+    }
     return b->entry;
 }
 
-const void *run_jump(struct rv64_vcpu *v)
+const void *run_find(struct rv64_vcpu *v)
 {
     struct rv64_code *c = v->engine->code;
     rv64_count(&v->counters.jump_misses, 1);
@@ -149,8 +152,14 @@ const void *run_jump(struct rv64_vcpu *v)
         return NULL;
     if (b == &cold_block)
         return c->thunks.cold;
-    rv64_mmu_add_jump(v->context, v->pc, b->entry);
+    if (c->chain)
+        rv64_mmu_add_jump(v->context, v->pc, b->entry);
     return b->entry;
+}
+
+const void *run_jump(struct rv64_vcpu *v)
+{
+    return v->audit ? audit_entry(v->audit) : run_find(v);
 }
 
 // v->pc lies in the page that runs, so that its code needs no look at the fetch side but for what a fence took away.
@@ -180,7 +189,7 @@ static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
 
 const void *run_link(struct rv64_vcpu *v, uint32_t site)
 {
-    return link_to(v, site, 0);
+    return v->audit ? NULL : link_to(v, site, 0);
 }
 
 const void *run_link_plain(struct rv64_vcpu *v, uint32_t site)
@@ -212,7 +221,7 @@ void run_sret(struct rv64_vcpu *v)
 
 uint64_t run_time(struct rv64_vcpu *v)
 {
-    return rv64_time(v->engine);
+    return v->audit ? audit_time(v) : rv64_time(v->engine);
 }
 
 uint64_t run_status_read(struct rv64_vcpu *v)
@@ -301,6 +310,8 @@ uint64_t run_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned si
 struct run_loaded run_device_load(struct rv64_vcpu *v, uint64_t va, unsigned size)
 {
     struct run_loaded r = {0, ACCESS_DONE};
+    if (v->audit)
+        audit_end_at_access(v);
     if (!rv64_load_device(v, va, size, &r.value))
         r.status = ACCESS_FAULT;
     return r;
@@ -308,6 +319,8 @@ struct run_loaded run_device_load(struct rv64_vcpu *v, uint64_t va, unsigned siz
 
 uint64_t run_device_store(struct rv64_vcpu *v, uint64_t va, uint64_t value, unsigned size)
 {
+    if (v->audit)
+        audit_end_at_access(v);
     return rv64_store_device(v, va, size, value) ? ACCESS_DONE : ACCESS_FAULT;
 }
 
@@ -325,13 +338,19 @@ static enum run_next next_after(struct rv64_vcpu *v, bool waits)
 
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
 {
+    bool apart = v->audit && audit_is_apart(insn, v->priv);
+    if (apart)
+        audit_end(v);
     uint64_t serial = v->context->serial, next = v->pc + rv64_length(insn->raw);
     rv64_count(&v->counters.steps, 1);
     bool waits = rv64_interpret_one(v, insn);
     if (v->pc == next && serial == v->context->serial && !waits &&
         !atomic_load_explicit(&v->attention, memory_order_relaxed) &&
-        atomic_load_explicit(&v->hart_state, memory_order_relaxed) == RV64_HART_STARTED)
+        atomic_load_explicit(&v->hart_state, memory_order_relaxed) == RV64_HART_STARTED) {
+        if (apart)
+            audit_begin(v);
         return RUN_NEXT;
+    }
     return next_after(v, waits);
 }
 
@@ -370,6 +389,12 @@ enum run_next run_cold(struct rv64_vcpu *v)
     return next_after(v, rv64_interpret(v, 1));
 }
 
+void run_enter(struct rv64_vcpu *v)
+{
+    void (*enter)(struct rv64_vcpu *) = (void (*)(struct rv64_vcpu *))(uintptr_t)v->engine->code->thunks.enter;
+    enter(v);
+}
+
 bool rv64_run_translated(struct rv64_vcpu *v)
 {
     renew_predictions(v);
@@ -379,8 +404,10 @@ bool rv64_run_translated(struct rv64_vcpu *v)
         rv64_mmu_flush_jumps(v);
     v->code_epoch = epoch;
     v->waits = false;
-    void (*enter)(struct rv64_vcpu *) = (void (*)(struct rv64_vcpu *))(uintptr_t)c->thunks.enter;
-    enter(v);
+    if (v->audit)
+        audit_run(v);
+    else
+        run_enter(v);
     rv64_count(&v->counters.left[why_left(v)], 1);
     return v->waits;
 }

@@ -105,31 +105,25 @@ static void status_access(struct translator *t, const struct rv64_insn *insn, co
         translate_poll_behind(t, insn); // what was just enabled may pend (Privileged ISA 3.1.9)
 }
 
-static bool csr(struct translator *t, const struct rv64_insn *insn)
+static void csr(struct translator *t, const struct rv64_insn *insn)
 {
     struct csr_access a;
-    if (!csr_access_of(insn, &a))
-        return false;
-    if (insn->imm == CSR_TIME && !a.writes && t->priv == RV64_S) {
+    csr_access_of(insn, &a);
+    if (insn->imm == CSR_SSTATUS) {
+        status_access(t, insn, &a);
+    } else if (insn->imm == CSR_TIME) {
         call_light(t, (const void *)run_time);
         translate_put(t, insn->rd, RAX);
-        return true;
+    } else {
+        plain_access(t, insn, &a, plain_csr(insn->imm));
     }
-    if (t->priv != RV64_S)
-        return false;
-    if (insn->imm == CSR_SSTATUS)
-        return status_access(t, insn, &a), true;
-    int32_t place = plain_csr(insn->imm);
-    if (place)
-        plain_access(t, insn, &a, place);
-    return place != 0;
 }
 
-// --- Traps and the way back. None of them falls through.
+// --- Traps and the way back. None of them falls through; an ecall does not retire (Privileged ISA 3.3.1).
 
-static void leave_by(struct translator *t, const struct rv64_insn *insn, const void *function)
+static void leave_by(struct translator *t, const struct rv64_insn *insn, bool retires, const void *function)
 {
-    t->pending++;
+    t->pending += retires;
     translate_count(t);
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page));
     x_ri(&t->x, G_ADD, true, RAX, insn->offset);
@@ -139,7 +133,7 @@ static void leave_by(struct translator *t, const struct rv64_insn *insn, const v
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(pc));
     x_mi(&t->x, G_CMP, false, RSP, VCPU(attention), 0);
     translate_jcc_to(&t->x, t->code, CC_NE, t->code->thunks.leave);
-    translate_jump_to(&t->x, t->code, t->code->chain ? t->code->thunks.jump : t->code->thunks.leave);
+    translate_jump_to(&t->x, t->code, t->code->thunks.jump);
     t->ended = true;
 }
 
@@ -163,33 +157,51 @@ static void fence(struct translator *t, const struct rv64_insn *insn)
     x_rm(&t->x, X_MOV, true, R15, RSP, VCPU(context));
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page)); // by the table, as the page may be another one now
     x_ri(&t->x, G_ADD, true, RAX, (int32_t)(insn->offset + rv64_length(insn->raw)));
-    translate_jump_to(&t->x, t->code, t->code->chain ? t->code->thunks.jump : t->code->thunks.leave_at);
+    translate_jump_to(&t->x, t->code, t->code->thunks.jump);
     t->ended = true;
+}
+
+bool translate_is_own_system(const struct rv64_insn *insn, unsigned priv)
+{
+    struct csr_access a;
+    switch (insn->op) {
+    case RV64_OP_ecall:
+        return priv == RV64_U;
+    case RV64_OP_sret:
+    case RV64_OP_sfence_vma:
+    case RV64_OP_sinval_vma:
+        return priv == RV64_S;
+    default:
+        return priv == RV64_S && csr_access_of(insn, &a) &&
+               (insn->imm == CSR_SSTATUS || plain_csr(insn->imm) || (insn->imm == CSR_TIME && !a.writes));
+    }
+}
+
+bool translate_is_time(const struct rv64_insn *insn)
+{
+    struct csr_access a;
+    return csr_access_of(insn, &a) && insn->imm == CSR_TIME;
 }
 
 bool translate_system(struct translator *t, const struct rv64_insn *insn)
 {
+    if (!translate_is_own_system(insn, t->priv & RV64_S))
+        return false;
     switch (insn->op) {
     case RV64_OP_ecall:
-        if (t->priv != RV64_U)
-            return false;
-        leave_by(t, insn, (const void *)run_user_call);
-        return true;
+        leave_by(t, insn, false, (const void *)run_user_call);
+        break;
     case RV64_OP_sret:
-        if (t->priv != RV64_S)
-            return false;
-        leave_by(t, insn, (const void *)run_sret);
-        return true;
+        leave_by(t, insn, true, (const void *)run_sret);
+        break;
     case RV64_OP_sfence_vma:
     case RV64_OP_sinval_vma:
-        if (t->priv != RV64_S)
-            return false;
         fence(t, insn);
-        return true;
+        break;
     default:
-        if (!csr(t, insn))
-            return false;
+        csr(t, insn);
         t->pending++;
-        return true;
+        break;
     }
+    return true;
 }

@@ -139,10 +139,7 @@ static void jump_out(struct translator *t, int64_t offset)
         x_mov_ri(&t->x, RCX, offset);
         x_rr(&t->x, X_ADD, true, RAX, RCX);
     }
-    if (t->code->chain)
-        thunk_jump(&t->x, t->code->thunks.miss, t->code);
-    else
-        translate_jump_to(&t->x, t->code, t->code->thunks.leave_at);
+    thunk_jump(&t->x, t->code->thunks.miss, t->code);
 }
 
 // What may be jumped to directly. Not the last halfword: an instruction there may go on in the next page.
@@ -154,7 +151,12 @@ static bool in_page(int64_t offset)
 // A block that crosses the page's end is not thrown away with the page's, so it may not rely on them.
 static bool may_link(const struct translator *t, int64_t offset)
 {
-    return in_page(offset) && t->code->chain && !(t->priv & CODE_CROSSING);
+    return in_page(offset) && !(t->priv & CODE_CROSSING);
+}
+
+static bool loops(const struct translator *t, int64_t offset)
+{
+    return offset == t->start && t->code->chain;
 }
 
 // All instructions are counted.
@@ -164,7 +166,7 @@ static void jump_direct(struct translator *t, int64_t offset)
         jump_out(t, offset);
         return;
     }
-    if (offset == t->start) {
+    if (loops(t, offset)) {
         uint8_t *site = x_jmp(&t->x);
         x_patch(site, t->body);
         return;
@@ -213,10 +215,7 @@ static void translate_jalr(struct translator *t, const struct rv64_insn *insn)
         x_rr(&t->x, X_MOV, true, RAX, s);
     x_ri(&t->x, G_AND, true, RAX, -2);
     link_register(t, insn);
-    if (t->code->chain)
-        thunk_jump(&t->x, t->code->thunks.miss, t->code);
-    else
-        translate_jump_to(&t->x, t->code, t->code->thunks.leave_at);
+    thunk_jump(&t->x, t->code->thunks.miss, t->code);
     t->ended = true;
 }
 
@@ -258,7 +257,7 @@ static void branch_to(struct translator *t, unsigned cc, int64_t target)
     if (may_link(t, target)) {
         align_site(t, 2);
         uint8_t *site = x_jcc(&t->x, cc);
-        if (target == t->start)
+        if (loops(t, target))
             x_patch(site, t->body);
         else
             translate_cold(t, COLD_LINK, site, NULL)->target = (uint32_t)target;
@@ -528,14 +527,25 @@ static void emit(struct translator *t, uint32_t end)
     x_ri(&t->x, G_AND, true, RAX, -(int32_t)RV64_PAGE_BYTES);
     x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU(page));
     t->body = t->x.at;
-    for (unsigned i = 0; i < t->n_insns; i++)
+    for (unsigned i = 0; i < t->n_insns; i++) {
+        t->starts[i] = t->x.at;
         translate_insn(t, &t->insns[i]);
+    }
     if (!t->ended) {
         translate_count(t);
         jump_direct(t, end);
     }
+    t->starts[t->n_insns] = t->x.at;
     for (unsigned i = 0; i < t->n_cold; i++)
         emit_cold(t, &t->cold[i]);
+}
+
+static const uint16_t *note_starts(const struct translator *t, const uint8_t *entry)
+{
+    uint16_t *starts = code_note(t->code, (t->n_insns + 1) * sizeof(*starts));
+    for (unsigned i = 0; starts && i <= t->n_insns; i++)
+        starts[i] = (uint16_t)(t->starts[i] - entry);
+    return starts;
 }
 
 static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *insns,
@@ -558,7 +568,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     t.boxed = 0;
     t.ended = t.fp_ready = t.no_room = false;
     t.held = SPAN_NONE;
-    if (priv & (CODE_PLAIN | CODE_CROSSING) || !c->chain)
+    if (priv & (CODE_PLAIN | CODE_CROSSING))
         memset(t.span_of, SPAN_NONE, sizeof(t.span_of));
     else
         translate_find_spans(&t);
@@ -574,6 +584,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     b->entry = code_executed(c, start);
     b->body = code_executed(c, t.body);
     b->end = code_executed(c, t.x.at);
+    b->starts = c->chain ? NULL : note_starts(&t, start);
     c->used = (size_t)(t.x.at - c->write + 15) & ~15ull;
     code_add(c, page, b);
     return b;

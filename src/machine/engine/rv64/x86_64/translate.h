@@ -11,6 +11,7 @@
 // thunks.c     what all blocks use: the way in and out, calls of C
 // run.c        what translated code calls
 // names.c      what code is called in a profile
+// audit.c      comparing it with the interpreter (audit.h), audit_report.c
 //
 // Registers while translated code runs:
 //   rsp        the vcpu. Below it there is a stack (vcpu.c), so that C can be called and signals taken as ever.
@@ -89,6 +90,7 @@ struct translator {
     uint32_t start; // offset in the page of the first
     uint8_t *body;
     bool no_room;  // for a note: the block is not to be used
+    const uint8_t *starts[TRANSLATE_INSNS_MAX + 1]; // of each instruction's code, and of what is out of line
     bool ended;    // control does not go on behind the last instruction
     bool fp_ready; // known to be loaded here
     uint32_t boxed; // floating-point registers known to hold a single
@@ -111,6 +113,9 @@ bool translate_integer(struct translator *t, const struct rv64_insn *insn);
 bool translate_memory(struct translator *t, const struct rv64_insn *insn);
 bool translate_float(struct translator *t, const struct rv64_insn *insn);
 bool translate_system(struct translator *t, const struct rv64_insn *insn); // and counts it
+// Which of them it emits; the others are steps of the interpreter's.
+bool translate_is_own_system(const struct rv64_insn *insn, unsigned priv);
+bool translate_is_time(const struct rv64_insn *insn); // reads `time`
 
 // --- translate.c: words for the others
 struct cold *translate_cold(struct translator *t, enum cold_kind kind, uint8_t *site, const struct rv64_insn *insn);
@@ -138,7 +143,12 @@ void translate_fp_need(struct translator *t, const struct rv64_insn *insn);
 void code_make_thunks(struct rv64_code *c);
 void thunk_jump(struct x86 *x, const uint8_t *miss_executed, const struct rv64_code *c); // with the pc in rax
 
-// --- run.c: called from translated code. "Light" ones may not use vector registers, nor look at x or f.
+// --- run.c
+// Where translated code is to go on at v->pc, made if need be, after whatever traps it takes. NULL: back to the vcpu's loop.
+const void *run_find(struct rv64_vcpu *v);
+void run_enter(struct rv64_vcpu *v); // translated code from v->pc on, until it comes back to C
+
+// Called from translated code. "Light" ones may not use vector registers, nor look at x or f.
 enum run_next { RUN_NEXT, RUN_JUMP, RUN_LEAVE };
 const void *run_jump(struct rv64_vcpu *v);                      // light: the code at v->pc; NULL: leave
 const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there

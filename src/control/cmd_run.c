@@ -77,7 +77,7 @@ static int add_disk(json_t *disks, const char *words, struct tv_error *err)
 static int put_kernel(json_t *json, const struct run_options *o, struct tv_error *err)
 {
     const char *image = o->image;
-    if (o->kernel && !image && strcmp(o->kernel, IMAGE_DEFAULT_NAME) == 0 && access(o->kernel, F_OK) < 0)
+    if (o->kernel && !image && image_is_known(o->kernel) && access(o->kernel, F_OK) < 0)
         image = o->kernel;
     if (image)
         return json_object_set_new(json, "image", json_string(image));

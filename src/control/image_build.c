@@ -158,13 +158,13 @@ static int make_parts(struct image_job *job, struct tv_error *err)
     int rc = image_apt_fetch(job, err);
     if (!rc)
         rc = path_format(tree, err, "%s/tree", job->work_dir);
+    image_step(job, "making the initrd, with the kernel's modules");
     if (!rc)
         rc = image_tree_make(job, tree, err);
     if (!rc)
         rc = put_kernel(job, err);
     if (rc)
         return rc;
-    image_step(job, "writing the initrd");
     rc = path_format(path, err, "%s/initrd", job->out_dir);
     if (!rc)
         rc = image_initrd_write(tree, path, err);

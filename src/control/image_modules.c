@@ -191,7 +191,6 @@ static int add_modules(struct image_job *job, struct closure *closure, const cha
 
 int image_modules_install(struct image_job *job, const char *const more[], const char *tree, struct tv_error *err)
 {
-    image_step(job, "taking the kernel's modules");
     cleanup_free struct closure *closure = calloc(1, sizeof(*closure));
     if (!closure)
         return tv_error_set(err, -ENOMEM, "no memory");

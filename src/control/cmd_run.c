@@ -76,8 +76,8 @@ static int add_disk(json_t *disks, const char *words, struct tv_error *err)
     return rc ? rc : json_array_append(disks, disk);
 }
 
-// The image of Debian lives on its disks: a copy of its root that goes when the machine ends, unless the first disk is one that stays,
-// and the packages after all others.
+// The image of Debian lives on its disks: a copy of its root that goes when the machine ends, unless the first disk is one that
+// stays, and the packages after all others.
 static int add_image_disks(json_t *disks, const char *image, struct tv_error *err)
 {
     struct image_paths paths;

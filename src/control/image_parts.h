@@ -29,13 +29,13 @@ int image_apt_mirror(char mirror[static PATH_MAX], struct tv_error *err); // the
 int image_apt_fetch(struct image_job *job, struct tv_error *err);         // into work_dir/root, unpacked
 void image_apt_forget(const struct image_job *job);                       // the private apt root, unless it holds packages
 
-// image_repository.c: `base`, `extra` (names and patterns of apt's, each list ends with NULL) and all that they need, as an archive in
-// `dir` that debootstrap and apt read. *names: of the packages that `base` comes to, separated by commas; the caller frees it.
+// image_repository.c: `base`, `extra` (names and patterns of apt's, each list ends with NULL) and all that they need, as an archive
+// in `dir` that debootstrap and apt read. *names: of the packages that `base` comes to, separated by commas; the caller frees it.
 int image_repository_make(struct image_job *job, const char *const base[], const char *const extra[], const char *dir, char **names,
                           struct tv_error *err);
 
-// image_modules.c: the kernel's modules that a machine needs, the `more` (ends with NULL) and those they need, unpacked from xz, with a
-// modules.dep, below tree/lib/modules.
+// image_modules.c: the kernel's modules that a machine needs, the `more` (ends with NULL) and those they need, unpacked from xz,
+// with a modules.dep, below tree/lib/modules.
 int image_modules_install(struct image_job *job, const char *const more[], const char *tree, struct tv_error *err);
 
 // image_tree.c: the guest's root: busybox, its configuration, modules.

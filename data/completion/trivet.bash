@@ -16,11 +16,11 @@ _trivet() {
     --kernel | --initrd | --disk | --restore) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W "auto rv64" -- "$word") && return ;;
     --on-reboot) mapfile -t COMPREPLY < <(compgen -W "reset exit" -- "$word") && return ;;
-    --image) mapfile -t COMPREPLY < <(compgen -W "busybox" -- "$word") && return ;;
+    --image) mapfile -t COMPREPLY < <(compgen -W "busybox debian" -- "$word") && return ;;
     esac
     local words=
     case $command in
-    image) words="build show busybox --suite --mirror --rebuild --quiet --json" ;;
+    image) words="build show busybox debian --suite --mirror --rebuild --quiet --json" ;;
     run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore --perf-map --jitdump --audit --audit-instructions" ;;
     up) mapfile -t COMPREPLY < <(compgen -f -W "--json" -- "$word") && return ;;
     down) mapfile -t COMPREPLY < <(compgen -f -W "--timeout --json" -- "$word") && return ;;

@@ -1,6 +1,7 @@
 // trivet run: one machine in the foreground.
 #include "control/cleanup.h"
 #include "control/command.h"
+#include "control/files.h"
 #include "control/foreground.h"
 #include "control/image.h"
 #include "control/paths.h"
@@ -40,7 +41,7 @@ static int put_path(json_t *json, const char *key, const char *path, struct tv_e
     return rc;
 }
 
-// One setting behind the path: read-only, serial=S, size=N, queues=N.
+// One setting behind the path: read-only, serial=S, size=N, queues=N, image=NAME.
 static int disk_setting(json_t *disk, const char *setting, struct tv_error *err)
 {
     uint64_t size;
@@ -54,7 +55,9 @@ static int disk_setting(json_t *disk, const char *setting, struct tv_error *err)
     }
     if (strncmp(setting, "queues=", 7) == 0)
         return json_object_set_new(disk, "queues", json_integer(atoi(setting + 7)));
-    return tv_error_set(err, -EINVAL, "--disk: '%s' is none of read-only, serial=S, size=N, queues=N", setting);
+    if (strncmp(setting, "image=", 6) == 0)
+        return json_object_set_new(disk, "image", json_string(setting + 6));
+    return tv_error_set(err, -EINVAL, "--disk: '%s' is none of read-only, serial=S, size=N, queues=N, image=NAME", setting);
 }
 
 static int add_disk(json_t *disks, const char *words, struct tv_error *err)
@@ -74,11 +77,32 @@ static int add_disk(json_t *disks, const char *words, struct tv_error *err)
     return rc ? rc : json_array_append(disks, disk);
 }
 
+// The image of Debian lives on its disks: a copy of its root that goes when the machine ends, unless the first disk is one that
+// stays, and the packages after all others.
+static int add_image_disks(json_t *disks, const char *image, struct tv_error *err)
+{
+    struct image_paths paths;
+    char path[PATH_MAX], state[PATH_MAX];
+    int rc = image_find(&paths, image, err);
+    if (!rc)
+        rc = path_state_dir(state, err);
+    if (rc)
+        return rc;
+    if (!json_object_get(json_array_get(disks, 0), "image")) {
+        int fd = file_copy_unnamed(paths.disk, state, err);
+        if (fd < 0)
+            return fd;
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd); // ours until the end, opened anew for each store
+        json_array_insert_new(disks, 0, json_pack("{s:s, s:s, s:s}", "name", "root", "path", path, "image", image));
+    }
+    return json_array_append_new(disks, json_pack("{s:s, s:s, s:b}", "name", "packages", "path", paths.packages, "read_only", 1));
+}
+
 // --kernel takes a file; a bare word that is no file but an image's name means the image.
 static int put_kernel(json_t *json, const struct run_options *o, struct tv_error *err)
 {
     const char *image = o->image;
-    if (o->kernel && !image && strcmp(o->kernel, IMAGE_DEFAULT_NAME) == 0 && access(o->kernel, F_OK) < 0)
+    if (o->kernel && !image && image_is_known(o->kernel) && access(o->kernel, F_OK) < 0)
         image = o->kernel;
     if (image)
         return json_object_set_new(json, "image", json_string(image));
@@ -125,6 +149,9 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
         rc = add_disk(disks, o->disks[i], err);
     if (!rc)
         rc = put_kernel(json, o, err);
+    const char *image = json_string_value(json_object_get(json, "image"));
+    if (!rc && image && strcmp(image, IMAGE_DEBIAN) == 0)
+        rc = add_image_disks(disks, image, err);
     if (!rc)
         rc = put_path(json, "initrd", o->initrd, err);
     return rc ? rc : put_path(json, "restore", o->restore, err);

@@ -129,6 +129,27 @@ int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *er
     return 0;
 }
 
+int file_copy_unnamed(const char *from, const char *dir, struct tv_error *err)
+{
+    char path[PATH_MAX];
+    int rc = path_format(path, err, "%s/.unnamed-XXXXXX", dir);
+    if (rc)
+        return rc;
+    cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (in < 0 || fstat(in, &st) < 0)
+        return tv_error_set(err, -errno, "%s: %s", from, strerror(errno));
+    int out = mkostemp(path, O_CLOEXEC);
+    if (out < 0)
+        return tv_error_set(err, -errno, "%s: a file cannot be made: %s", dir, strerror(errno));
+    unlink(path);
+    rc = copy_data(in, out, st.st_size);
+    if (!rc)
+        return out;
+    close(out);
+    return tv_error_set(err, rc, "%s: copy of %s: %s", dir, from, strerror(-rc));
+}
+
 int dir_make(const char *path, mode_t mode, struct tv_error *err)
 {
     char part[PATH_MAX];

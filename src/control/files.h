@@ -13,6 +13,8 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
 
 // A private copy: a reflink where the file system can, else the data without the holes. The target must not exist.
 int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err);
+// The same into a new file without a name in `dir`, which goes with its last descriptor. Returns the descriptor.
+int file_copy_unnamed(const char *from, const char *dir, struct tv_error *err);
 
 int dir_make(const char *path, mode_t mode, struct tv_error *err); // with its parents
 // The same of a folder that is ours alone, and ours to write; VARIABLE of the environment can name another.

@@ -1,10 +1,10 @@
-// The files of guest/busybox, built into the program by tools/embed. Constant; any thread.
+// The files of guest/, built into the program by tools/embed. Constant; any thread.
 #pragma once
 
 #include <stddef.h>
 
 struct guest_file {
-    const char *name; // as in guest/busybox
+    const char *name; // of the file, without its folder
     const unsigned char *data;
     size_t len_bytes;
 };

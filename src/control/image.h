@@ -1,4 +1,5 @@
-// Images: bootable templates made from the distribution's archive, in STATE/images/NAME/{kernel,initrd,disk.raw,image.json}.
+// Images: bootable templates made from the distribution's archive, in STATE/images/NAME/{kernel,initrd,disk.raw,image.json},
+// and packages.raw for debian.
 //
 // Building needs no root. An image is made in a temporary folder beside its place and renamed into it, under a lock, so that there
 // is a whole image or none. For programs with one thread.
@@ -10,11 +11,13 @@
 #include <limits.h>
 #include <stdbool.h>
 
-#define IMAGE_DEFAULT_NAME "busybox"
+#define IMAGE_BUSYBOX "busybox" // Debian's kernel and busybox; at home in its initrd as well as on its disk
+#define IMAGE_DEBIAN "debian"   // a Debian root on its disk, and a disk of packages for it
+#define IMAGE_NAMES "'busybox', 'debian'"
 #define IMAGE_DEFAULT_SUITE "trixie"
 
 struct image_request {
-    const char *name;   // "busybox"
+    const char *name;   // IMAGE_BUSYBOX or IMAGE_DEBIAN
     const char *suite;  // NULL: IMAGE_DEFAULT_SUITE
     const char *mirror; // NULL: what the host's own apt uses
     bool rebuild;       // even if it is there and current
@@ -22,8 +25,10 @@ struct image_request {
 };
 
 struct image_paths {
-    char dir[PATH_MAX], kernel[PATH_MAX], initrd[PATH_MAX], disk[PATH_MAX], json[PATH_MAX];
+    char dir[PATH_MAX], kernel[PATH_MAX], initrd[PATH_MAX], disk[PATH_MAX], packages[PATH_MAX], json[PATH_MAX];
 };
+
+bool image_is_known(const char *name);
 
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err);
 

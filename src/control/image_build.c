@@ -20,6 +20,11 @@
 #define TEMP_PREFIX ".new-"  // a build in progress; found under the lock, it was left by one that was killed
 #define BUILD_SPACE "400 MB" // at its most, packages included (trixie, November 2026)
 
+bool image_is_known(const char *name)
+{
+    return strcmp(name, IMAGE_BUSYBOX) == 0 || strcmp(name, IMAGE_DEBIAN) == 0;
+}
+
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err)
 {
     char state[PATH_MAX];
@@ -33,14 +38,16 @@ int image_paths(struct image_paths *paths, const char *name, struct tv_error *er
     if (!rc)
         rc = path_format(paths->disk, err, "%s/disk.raw", paths->dir);
     if (!rc)
+        rc = path_format(paths->packages, err, "%s/packages.raw", paths->dir);
+    if (!rc)
         rc = path_format(paths->json, err, "%s/image.json", paths->dir);
     return rc;
 }
 
 int image_find(struct image_paths *paths, const char *name, struct tv_error *err)
 {
-    if (strcmp(name, IMAGE_DEFAULT_NAME) != 0)
-        return tv_error_set(err, -ENOENT, "image '%s' is not known; there is '%s'", name, IMAGE_DEFAULT_NAME);
+    if (!image_is_known(name))
+        return tv_error_set(err, -ENOENT, "image '%s' is not known; there are " IMAGE_NAMES, name);
     int rc = image_paths(paths, name, err);
     if (rc)
         return rc;
@@ -64,9 +71,9 @@ int image_describe(const char *name, json_t **json, struct tv_error *err)
     return 0;
 }
 
-static void recipe_text(char text[static 20])
+static void recipe_text(const char *name, char text[static 20])
 {
-    snprintf(text, 20, "%016" PRIx64, image_tree_recipe());
+    snprintf(text, 20, "%016" PRIx64, strcmp(name, IMAGE_DEBIAN) == 0 ? image_debian_recipe() : image_tree_recipe());
 }
 
 static bool is_current(const struct image_request *request, const char *suite)
@@ -75,7 +82,7 @@ static bool is_current(const struct image_request *request, const char *suite)
     if (image_describe(request->name, &json, NULL))
         return false;
     char recipe[20];
-    recipe_text(recipe);
+    recipe_text(request->name, recipe);
     const char *has_suite = json_string_value(json_object_get(json, "suite"));
     const char *has_recipe = json_string_value(json_object_get(json, "recipe"));
     return has_suite && has_recipe && strcmp(has_suite, suite) == 0 && strcmp(has_recipe, recipe) == 0;
@@ -120,7 +127,7 @@ static void remove_leftovers(const char *images)
 static int write_json(const struct image_job *job, struct tv_error *err)
 {
     char recipe[20], when[32], path[PATH_MAX];
-    recipe_text(recipe);
+    recipe_text(job->name, recipe);
     time_t now = time(NULL);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
     int rc = path_format(path, err, "%s/image.json", job->out_dir);
@@ -151,16 +158,21 @@ static int make_parts(struct image_job *job, struct tv_error *err)
     int rc = image_apt_fetch(job, err);
     if (!rc)
         rc = path_format(tree, err, "%s/tree", job->work_dir);
+    image_step(job, "making the initrd, with the kernel's modules");
     if (!rc)
         rc = image_tree_make(job, tree, err);
     if (!rc)
         rc = put_kernel(job, err);
     if (rc)
         return rc;
-    image_step(job, "writing the initrd and the disk");
     rc = path_format(path, err, "%s/initrd", job->out_dir);
     if (!rc)
         rc = image_initrd_write(tree, path, err);
+    if (!rc && strcmp(job->name, IMAGE_DEBIAN) == 0) {
+        rc = image_debian_write(job, err);
+        return rc ? rc : write_json(job, err);
+    }
+    image_step(job, "writing the disk");
     if (!rc)
         rc = path_format(path, err, "%s/disk.raw", job->out_dir);
     if (!rc)
@@ -218,8 +230,8 @@ static int build_locked(struct image_job *job, const struct image_request *reque
 
 static int check_words(const struct image_request *request, const char *suite, struct tv_error *err)
 {
-    if (strcmp(request->name, IMAGE_DEFAULT_NAME) != 0)
-        return tv_error_set(err, -EINVAL, "image '%s' is not known; there is '%s'", request->name, IMAGE_DEFAULT_NAME);
+    if (!image_is_known(request->name))
+        return tv_error_set(err, -EINVAL, "image '%s' is not known; there are " IMAGE_NAMES, request->name);
     if (!suite[0] || strspn(suite, "abcdefghijklmnopqrstuvwxyz0123456789-.") != strlen(suite))
         return tv_error_set(err, -EINVAL, "--suite '%s' is no name of a suite, such as %s", suite, IMAGE_DEFAULT_SUITE);
     if (request->mirror && (!strstr(request->mirror, ":/") || strpbrk(request->mirror, " \t\n[]")))

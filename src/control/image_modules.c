@@ -178,19 +178,28 @@ static void write_chain(FILE *f, const struct closure *closure, const struct mod
     }
 }
 
-int image_modules_install(struct image_job *job, const char *tree, struct tv_error *err)
+static int add_modules(struct image_job *job, struct closure *closure, const char *tree, const char *const names[],
+                       struct tv_error *err)
 {
-    image_step(job, "taking the kernel's modules");
-    cleanup_free struct closure *closure = calloc(1, sizeof(*closure));
-    if (!closure)
-        return tv_error_set(err, -ENOMEM, "no memory");
-    for (const char *const *name = wanted; *name; name++) {
+    for (const char *const *name = names; *name; name++) {
         int rc = add_module(job, closure, tree, *name, err);
         if (rc)
             return rc;
     }
+    return 0;
+}
+
+int image_modules_install(struct image_job *job, const char *const more[], const char *tree, struct tv_error *err)
+{
+    cleanup_free struct closure *closure = calloc(1, sizeof(*closure));
+    if (!closure)
+        return tv_error_set(err, -ENOMEM, "no memory");
     char path[PATH_MAX];
-    int rc = path_format(path, err, "%s/lib/modules/%s/modules.dep", tree, job->kernel_version);
+    int rc = add_modules(job, closure, tree, wanted, err);
+    if (!rc)
+        rc = add_modules(job, closure, tree, more, err);
+    if (!rc)
+        rc = path_format(path, err, "%s/lib/modules/%s/modules.dep", tree, job->kernel_version);
     if (rc)
         return rc;
     cleanup_fclose FILE *f = fopen(path, "we");

@@ -29,13 +29,25 @@ int image_apt_mirror(char mirror[static PATH_MAX], struct tv_error *err); // the
 int image_apt_fetch(struct image_job *job, struct tv_error *err);         // into work_dir/root, unpacked
 void image_apt_forget(const struct image_job *job);                       // the private apt root, unless it holds packages
 
-// image_modules.c: the kernel's modules that a machine needs, and those they need, unpacked from xz, with a modules.dep.
-int image_modules_install(struct image_job *job, const char *tree, struct tv_error *err);
+// image_repository.c: `base`, `extra` (names and patterns of apt's, each list ends with NULL) and all that they need, as an archive
+// in `dir` that debootstrap and apt read. *names: of the packages that `base` comes to, separated by commas; the caller frees it.
+int image_repository_make(struct image_job *job, const char *const base[], const char *const extra[], const char *dir, char **names,
+                          struct tv_error *err);
+
+// image_modules.c: the kernel's modules that a machine needs, the `more` (ends with NULL) and those they need, unpacked from xz,
+// with a modules.dep, below tree/lib/modules.
+int image_modules_install(struct image_job *job, const char *const more[], const char *tree, struct tv_error *err);
 
 // image_tree.c: the guest's root: busybox, its configuration, modules.
 int image_tree_make(struct image_job *job, const char *tree, struct tv_error *err);
 uint64_t image_tree_recipe(void); // changes whenever what goes into the tree changes
+uint64_t image_recipe_add(uint64_t recipe, const void *data, size_t len_bytes);
+const struct guest_file *image_guest_file(const char *name); // one of those built in
 
 // image_initrd.c, image_disk.c: the two forms of the tree. Both give all files to root whoever builds.
 int image_initrd_write(const char *tree, const char *path, struct tv_error *err);
 int image_disk_write(const char *tree, const char *path, struct tv_error *err);
+
+// image_debian.c: the disks of the debian image, root and packages; out_dir has kernel and initrd.
+int image_debian_write(struct image_job *job, struct tv_error *err);
+uint64_t image_debian_recipe(void);

@@ -32,7 +32,7 @@ static const struct {
     {NULL, NULL, 0},
 };
 
-static const struct guest_file *guest_file(const char *name)
+const struct guest_file *image_guest_file(const char *name)
 {
     for (const struct guest_file *f = guest_files; f->name; f++)
         if (strcmp(f->name, name) == 0)
@@ -73,7 +73,7 @@ int image_tree_make(struct image_job *job, const char *tree, struct tv_error *er
         rc = put_busybox(job, tree, err);
     char path[PATH_MAX];
     for (size_t i = 0; places[i].name && !rc; i++) {
-        const struct guest_file *file = guest_file(places[i].name);
+        const struct guest_file *file = image_guest_file(places[i].name);
         rc = path_format(path, err, "%s/%s", tree, places[i].path);
         if (!rc)
             rc = file_write_all(path, file->data, file->len_bytes, places[i].mode, err);
@@ -85,23 +85,24 @@ int image_tree_make(struct image_job *job, const char *tree, struct tv_error *er
         if (!rc && symlink("/bin/busybox", path) < 0)
             rc = tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
     }
-    return rc ? rc : image_modules_install(job, tree, err);
+    return rc ? rc : image_modules_install(job, (const char *const[]){NULL}, tree, err);
 }
 
-// FNV-1a over all that is built in.
-static uint64_t fnv(uint64_t hash, const void *data, size_t len)
+// FNV-1a.
+uint64_t image_recipe_add(uint64_t recipe, const void *data, size_t len_bytes)
 {
-    for (const unsigned char *p = data; len; len--)
-        hash = (hash ^ *p++) * 0x100000001b3ull;
-    return hash;
+    for (const unsigned char *p = data; len_bytes; len_bytes--)
+        recipe = (recipe ^ *p++) * 0x100000001b3ull;
+    return recipe;
 }
 
 uint64_t image_tree_recipe(void)
 {
     uint64_t hash = 0xcbf29ce484222325ull;
-    for (const struct guest_file *f = guest_files; f->name; f++)
-        hash = fnv(fnv(hash, f->name, strlen(f->name)), f->data, f->len_bytes);
-    for (size_t i = 0; places[i].name; i++)
-        hash = fnv(hash, places[i].path, strlen(places[i].path));
+    for (size_t i = 0; places[i].name; i++) {
+        const struct guest_file *file = image_guest_file(places[i].name);
+        hash = image_recipe_add(hash, places[i].path, strlen(places[i].path));
+        hash = image_recipe_add(hash, file->data, file->len_bytes);
+    }
     return hash;
 }

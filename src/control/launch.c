@@ -83,6 +83,9 @@ static int open_kernel(struct launch *launch, const struct machine_spec *spec, s
         int rc = image_find(&image, spec->image, err);
         if (rc)
             return rc;
+        if (strcmp(spec->image, IMAGE_DEBIAN) == 0 && !(spec->n_disks && spec->disks[0].image))
+            return tv_error_set(err, -EINVAL, "image '%s' needs a root: let the first disk be 'from: image %s'", spec->image,
+                                spec->image);
         kernel = image.kernel;
         initrd = initrd ? initrd : image.initrd;
     }

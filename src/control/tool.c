@@ -39,6 +39,7 @@ int tool_interrupted(void)
 static void child_run(const struct tool *tool, int stderr_fd, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    setpgid(0, 0); // so that what it starts ends with it
     if (getppid() != parent)
         _exit(EXIT_NOT_FOUND);
     int null = open("/dev/null", O_RDWR);
@@ -70,7 +71,7 @@ static int wait_child(const struct tool *tool, pid_t pid)
         if (got == pid)
             return status;
         if (caught_signal)
-            kill(pid, SIGTERM);
+            kill(-pid, SIGTERM);
         struct pollfd pfd = {.fd = pidfd, .events = POLLIN};
         poll(&pfd, 1, 200);
         if (tool->tick)

@@ -182,9 +182,8 @@ static int put_from(const struct reader *r, const struct disk *disk, json_t *jso
         return 0;
     if (strncmp(disk->from, "image ", 6) != 0)
         return FAULT(r, "disks", disk->name, "from", "'from' should be 'image NAME', not '%.60s'", disk->from);
-    if (strcmp(disk->from + 6, IMAGE_DEFAULT_NAME) != 0)
-        return FAULT(r, "disks", disk->name, "from", "image '%.60s' is not known; there is '%s'", disk->from + 6,
-                     IMAGE_DEFAULT_NAME);
+    if (!image_is_known(disk->from + 6))
+        return FAULT(r, "disks", disk->name, "from", "image '%.60s' is not known; there are " IMAGE_NAMES, disk->from + 6);
     return json_object_set_new(json, "image", json_string(disk->from + 6));
 }
 
@@ -256,9 +255,9 @@ static int put_paths(const struct reader *r, const struct machine *machine, json
 
 static int check_words(const struct reader *r, const struct machine *machine)
 {
-    if (machine->image && strcmp(machine->image, IMAGE_DEFAULT_NAME) != 0)
-        return FAULT(r, "machines", machine->name, "image", "machine '%s': image '%.60s' is not known; there is '%s'",
-                     machine->name, machine->image, IMAGE_DEFAULT_NAME);
+    if (machine->image && !image_is_known(machine->image))
+        return FAULT(r, "machines", machine->name, "image", "machine '%s': image '%.60s' is not known; there are " IMAGE_NAMES,
+                     machine->name, machine->image);
     if (machine->n_networks)
         return FAULT(r, "machines", machine->name, "networks",
                      "machine '%s' asks for a network, and this version of trivet has no router yet; leave 'networks' out",

@@ -52,7 +52,7 @@ struct machine {
     char kernel_name[300], initrd_name[300]; // for messages
     struct loop *loop;
     struct guest_memory mem; // one region: RAM
-    struct perf *perf; // NULL: nobody wants translated code named
+    struct perf *perf;       // NULL: nobody wants translated code named
     struct engine *engine;
     struct board *board;
     struct console *console;

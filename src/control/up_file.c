@@ -267,9 +267,9 @@ static int check_words(const struct reader *r, const struct machine *machine)
 
 static int read_machine(struct reader *r, const struct machine *machine)
 {
-    json_t *json = json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", machine->name, "restart", spec_restart_name(machine->restart),
-                             "on_reboot", reboots[machine->exit_on_reboot].str, "perf_map", machine->perf_map, "jitdump",
-                             machine->jitdump);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", machine->name, "restart", spec_restart_name(machine->restart), "on_reboot",
+                  reboots[machine->exit_on_reboot].str, "perf_map", machine->perf_map, "jitdump", machine->jitdump);
     json_array_append_new(r->file->machines, json);
     put_text(json, "tenant", machine->tenant);
     put_text(json, "image", machine->image);

@@ -34,6 +34,8 @@ static void terminal_opened(void *arg, unsigned port, bool is_open)
     struct machine *m = arg;
     if (port == VIRTIO_CONSOLE_PORT_TERMINAL && !is_open)
         m->terminal_in_use = false;
+    if (port == VIRTIO_CONSOLE_PORT_CONTROL && is_open && m->powerdown_waits)
+        machine_ask_powerdown(m);
 }
 
 static void guest_reported(void *arg, unsigned events)
@@ -99,9 +101,10 @@ int machine_add_devices(struct machine *m, struct tv_error *err)
 
 bool machine_ask_powerdown(struct machine *m)
 {
-    return virtio_console_is_open(m->terminal, VIRTIO_CONSOLE_PORT_CONTROL) &&
-           virtio_console_input(m->terminal, VIRTIO_CONSOLE_PORT_CONTROL, (const uint8_t *)POWERDOWN, strlen(POWERDOWN)) ==
-               strlen(POWERDOWN);
+    m->powerdown_waits = !virtio_console_is_open(m->terminal, VIRTIO_CONSOLE_PORT_CONTROL) ||
+                         virtio_console_input(m->terminal, VIRTIO_CONSOLE_PORT_CONTROL, (const uint8_t *)POWERDOWN,
+                                              strlen(POWERDOWN)) != strlen(POWERDOWN);
+    return !m->powerdown_waits;
 }
 
 bool machine_disk_is_attached(const struct machine *m, unsigned disk)

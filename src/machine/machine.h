@@ -52,12 +52,13 @@ struct machine {
     char kernel_name[300], initrd_name[300]; // for messages
     struct loop *loop;
     struct guest_memory mem; // one region: RAM
-    struct perf *perf; // NULL: nobody wants translated code named
+    struct perf *perf;       // NULL: nobody wants translated code named
     struct engine *engine;
     struct board *board;
     struct console *console;
     struct virtio_console *terminal; // the virtio one; what is typed goes there once the guest has written there
     bool terminal_in_use;
+    bool powerdown_waits; // the guest was asked to power off and had no agent yet
     struct pvpanic *pvpanic;
     struct machine_disk disks[CONFIG_DISKS_MAX];
     struct vcpus *vcpus;
@@ -97,7 +98,7 @@ uint8_t *machine_ram(const struct machine *m);
 // devices.c
 int machine_add_devices(struct machine *m, struct tv_error *err);
 size_t machine_type(struct machine *m, const uint8_t *buf, size_t len_bytes); // returns how many the guest took
-// Asks the guest by its agent to power off; false: no agent is there.
+// Asks the guest by its agent to power off; false: no agent is there yet. It is asked when it comes.
 bool machine_ask_powerdown(struct machine *m);
 bool machine_disk_is_attached(const struct machine *m, unsigned disk);
 int machine_attach_disk(struct machine *m, const char *name, int fd, struct tv_error *err); // takes fd

@@ -35,10 +35,15 @@ static int try_lock(int fd, bool read_only)
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
-static int lock_image(const struct image *image, const char *name, struct tv_error *err)
+// Looking for the holder takes a walk through /proc, so ever less often.
+#define LOCK_PAUSE_MIN_NS 1000000l
+#define LOCK_PAUSE_TELLS_NS (LOCK_PAUSE_MIN_NS * 64) // once, after an eighth of a second
+#define LOCK_PAUSE_MAX_NS (LOCK_PAUSE_MIN_NS * 128)
+
+static int lock_image(const struct image *image, const char *name, unsigned wait_ms, struct tv_error *err)
 {
-    uint64_t deadline_ns = clock_now_ns() + IMAGE_LOCK_WAIT_MS * NS_PER_MS;
-    for (;;) {
+    uint64_t deadline_ns = clock_now_ns() + (wait_ms ? wait_ms : IMAGE_LOCK_WAIT_MS) * NS_PER_MS;
+    for (long pause_ns = LOCK_PAUSE_MIN_NS;; pause_ns *= pause_ns < LOCK_PAUSE_MAX_NS ? 2 : 1) {
         int r = try_lock(image->fd, image->read_only);
         if (!r)
             return 0;
@@ -57,8 +62,10 @@ static int lock_image(const struct image *image, const char *name, struct tv_err
                 err, -EBUSY,
                 "%s: locked by a process that cannot be seen from here, or by the last writes of a dead one; try again later",
                 name);
-        // Nobody alive has it: I/O of a store that was killed is still landing.
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        // Nobody alive has it: I/O of a store that was killed is still landing, or the kernel has not got to closing its files yet.
+        nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);
+        if (pause_ns == LOCK_PAUSE_TELLS_NS)
+            log_event(LOG_INFO, "store", "image still in use by a dead process, waiting", LOG_STR("image", name));
     }
 }
 
@@ -177,7 +184,7 @@ int image_init(struct image *image, int fd, const char *name, const struct image
     if (!r && block && (block < 512 || block > BLOCK_SIZE_MAX || (block & (block - 1))))
         r = tv_error_set(err, -EINVAL, "%s: block size %u: must be 512, 1024, 2048 or 4096", name, block);
     if (!r)
-        r = lock_image(image, name, err);
+        r = lock_image(image, name, options->lock_wait_ms, err);
     if (r) {
         image_fini(image);
         return r;

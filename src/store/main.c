@@ -36,6 +36,9 @@ static void on_signal(void *arg, int signo)
     stop(arg);
 }
 
+// Nobody is served yet who could suffer, and on a busy host the last writes of a killed store take their time.
+#define START_LOCK_WAIT_MS 60000
+
 static int add_disk(struct program *p, const struct option_disk *option, struct tv_error *err)
 {
     int image_fd = image_open(option->path, option->disk.read_only, err);
@@ -47,7 +50,9 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
         return listen_fd;
     }
     p->n_sockets++;
-    return store_add_disk(p->store, &option->disk, image_fd, listen_fd, err);
+    struct disk_config config = option->disk;
+    config.lock_wait_ms = START_LOCK_WAIT_MS;
+    return store_add_disk(p->store, &config, image_fd, listen_fd, err);
 }
 
 static int check_control(int fd, struct tv_error *err)

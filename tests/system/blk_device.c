@@ -26,8 +26,8 @@
 #define DATA_STRIDE (BLK_DEVICE_DATA + 4096u) // room to shift
 #define QUEUE_DATA ((uint64_t)DATA_STRIDE * BLK_DEVICE_DEPTH)
 #define CONFIG_BYTES 60u
-#define SEGMENTS 6u // of data, at most
-#define WAIT_NS (30 * NS_PER_S)
+#define SEGMENTS 6u              // of data, at most
+#define WAIT_NS (200 * NS_PER_S) // a successor waits for what a killed store had with the kernel, on a busy host long
 
 void blk_fail(const char *format, ...)
 {
@@ -307,7 +307,7 @@ uint8_t blk_device_do(struct blk_device *dev, uint32_t type, uint64_t sector, vo
     blk_device_kick(dev, 0);
     for (uint64_t deadline = clock_now_ns() + WAIT_NS; io->in_flight;) {
         if (clock_now_ns() > deadline)
-            blk_fail("no answer to a request of type %" PRIu32 " in 30 s", type);
+            blk_fail("no answer to a request of type %" PRIu32 " in 200 s", type);
         loop_run_once(dev->loop, 1000);
     }
     if (len_bytes)

@@ -15,7 +15,7 @@
 
 #define SECTOR 512u
 #define ANY UINT64_MAX // discarded: any content will do
-#define SILENCE_NS (30 * NS_PER_S)
+#define SILENCE_NS (200 * NS_PER_S)
 
 struct stamp {
     uint64_t magic, sector, generation;
@@ -164,7 +164,7 @@ static void on_watch(void *arg)
 {
     struct verify *v = arg;
     if (v->seen_completed == v->dev.n_completed)
-        blk_fail("nothing was completed for 30 s; %" PRIu64 " requests are lost", v->dev.n_submitted - v->dev.n_completed);
+        blk_fail("nothing was completed for 200 s; %" PRIu64 " requests are lost", v->dev.n_submitted - v->dev.n_completed);
     v->seen_completed = v->dev.n_completed;
     fprintf(stderr, "%" PRIu64 " requests done\n", v->dev.n_completed);
 }

@@ -113,7 +113,10 @@ def check_panic():
 def check_shutdown(m):
     m.call("machine.shutdown")
     m.expect_end(0, "shutdown", timeout=BOOT_S)
-    print("ok: asked to shut down, the guest does")
+    m = boot()
+    m.call("machine.shutdown")  # nobody is there yet to hear it
+    m.expect_end(0, "shutdown", timeout=BOOT_S)
+    print("ok: asked to shut down, the guest does, also when it is asked while it boots")
 
 
 def check_wrong_configurations():

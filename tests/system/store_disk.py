@@ -56,7 +56,8 @@ def killed(rig, signo, times):
     store = rig.store(disk)
     driver = rig.driver("verify", "db", "--queues", 2, "--requests", 10**9, "--seed", 5)
     for n in range(times):
-        wait_for("the driver to connect", lambda: rig.log().count("front end connected") > n)
+        wait_for("the driver to connect", lambda: rig.log().count("front end connected") > n or store.poll() is not None)
+        assert store.poll() is None, "the store ended by itself"
         if n % 4:  # the others may die in the middle of their greeting
             before = os.stat(rig.path("a")).st_mtime_ns
             wait_for("a write", lambda: os.stat(rig.path("a")).st_mtime_ns != before or driver.poll() is not None)
@@ -178,8 +179,8 @@ def killed_on_a_slow_device(rig):
     store.wait()
     assert not try_lock(device), "the lock went with the process, before its writes"
     at_kill = sectors_written(device)
-    rig.store(("next", device, ""), log="second")
-    wait_for("the second store to serve", lambda: "serving" in rig.log("second"))
+    second = rig.store(("next", device, ""), log="second")
+    wait_for("the second store to serve", lambda: "serving" in rig.log("second") or second.poll() is not None)
     landed = sectors_written(device)
     assert landed >= at_kill + 4 * 512, (before, at_kill, landed)
     os.sync()

@@ -159,8 +159,10 @@ def main(tests):
         except Exception as error:  # the others shall still run
             failed += 1
             print(f"FAILED  {name}: {type(error).__name__}: {error}", flush=True)
-            if os.path.exists(rig.path("store.log")):
-                print(rig.log()[-3000:])
+            for left in ("store.log", "console"):
+                if os.path.exists(rig.path(left)):
+                    with open(rig.path(left), errors="replace") as f:
+                        print(f"--- {left}\n" + f.read()[-3000:])
         finally:
             rig.close()
     sys.exit(1 if failed else 0 if passed else 77)

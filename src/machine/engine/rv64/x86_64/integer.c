@@ -1,6 +1,8 @@
 // Integer instructions. An operand without a home is read from the vcpu where it is needed.
 #include "machine/engine/rv64/x86_64/translate.h"
 
+#include <cpuid.h>
+
 // op target, x[r]
 static void with_register(struct translator *t, unsigned op, bool w, int target, unsigned r)
 {
@@ -392,9 +394,22 @@ static void fence(struct translator *t, const struct rv64_insn *insn)
     }
 }
 
+// Some compilers cannot ask for lzcnt by name. Asked once, since cpuid takes long in a virtual machine.
+static bool has_lzcnt(void)
+{
+    static _Atomic int known = -1;
+    int has = atomic_load_explicit(&known, memory_order_relaxed);
+    if (has < 0) {
+        unsigned a, b, c, d;
+        has = __get_cpuid(0x80000001, &a, &b, &c, &d) && c & bit_LZCNT;
+        atomic_store_explicit(&known, has, memory_order_relaxed);
+    }
+    return has;
+}
+
 static bool has_bit_counts(void)
 {
-    return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("bmi");
+    return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && has_lzcnt();
 }
 
 static bool translate_bits(struct translator *t, const struct rv64_insn *insn)

@@ -238,7 +238,7 @@ static void leading_access(struct translator *t, const struct rv64_insn *insn, s
     c->back = again;
     c->first = first;
     c->last = last;
-    c->reg = s->access;
+    c->reg = (int)s->access;
     if (s->slot >= 0)
         x_rm(&t->x, X_MOV_TO, true, ADDEND_IN, RSP, VCPU(addends) + 8 * s->slot);
     access_at(t, insn, base);

@@ -23,6 +23,7 @@
 #include "machine/engine/perf.h"
 
 #define LITTLE_CODE (256u * 1024)
+#define MUCH_CODE (16u << 20)
 
 static struct engine_counters add_up(const struct machine *m)
 {
@@ -91,7 +92,7 @@ static void test_much_room(void **state)
 {
     struct machine m;
     struct engine_code code;
-    machine_init(&m);
+    machine_init_with(&m, &(struct engine_config){.code_bytes = MUCH_CODE});
     run_guest(&m, *state);
     m.engine->ops->code(m.engine, &code);
     assert_int_equal(code.thrown_away, 0);
@@ -240,7 +241,7 @@ static void run_named(const char *path, size_t code_bytes, bool all_stays)
 
 static void test_names(void **state)
 {
-    run_named(*state, 0, true);
+    run_named(*state, MUCH_CODE, true);
 }
 
 static void test_names_of_code_thrown_away(void **state)

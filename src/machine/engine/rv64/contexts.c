@@ -136,9 +136,10 @@ static bool may_have_superpage(const struct rv64_tlb *tlb, uint64_t va)
     return false;
 }
 
-static void flush_tlb_page(struct rv64_tlb *tlb, uint64_t va)
+static void flush_tlb_page(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
-    struct rv64_tlb_entry *e = &tlb->entries[va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES];
+    struct rv64_tlb *tlb = &c->tlb[access];
+    struct rv64_tlb_entry *e = rv64_tlb_entry(c, access, va);
     if (e->tag == (va | (RV64_PAGE_BYTES - 1)))
         e->tag = EMPTY;
     if (!tlb->has_superpages || !may_have_superpage(tlb, va))
@@ -157,7 +158,7 @@ void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va)
         const struct rv64_tlb *code = &c->tlb[RV64_EXECUTE];
         bool had_code = filter_test(c->jump_pages, va / RV64_PAGE_BYTES) || (code->has_superpages && may_have_superpage(code, va));
         for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
-            flush_tlb_page(&c->tlb[access], va);
+            flush_tlb_page(c, access, va);
         if (had_code)
             flush_jumps(v->mmu, c);
         else
@@ -195,7 +196,7 @@ void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
 void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global)
 {
     struct rv64_tlb *tlb = &c->tlb[access];
-    unsigned i = va / RV64_PAGE_BYTES % RV64_TLB_ENTRIES;
+    unsigned i = (unsigned)(rv64_tlb_entry(c, access, va) - tlb->entries);
     tlb->entries[i] = (struct rv64_tlb_entry){.tag = va | (RV64_PAGE_BYTES - 1), .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
     tlb->leaf_shift[i] = (uint8_t)leaf_shift;
     if (tlb->n_filled < RV64_TLB_FILLED_MAX)

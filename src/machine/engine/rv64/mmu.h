@@ -16,6 +16,7 @@
 #define RV64_PAGE_BYTES 4096ull
 #define RV64_PAGE_MASK (~(RV64_PAGE_BYTES - 1))
 #define RV64_TLB_ENTRIES 1024
+#define RV64_TLB_CODE_ENTRIES 128 // of the one for execution, which is asked only where the jump table does not know
 #define RV64_JUMPS 4096
 
 enum rv64_access { RV64_READ, RV64_WRITE, RV64_EXECUTE };
@@ -63,7 +64,7 @@ struct rv64_mmu {
 
 static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
-    return &c->tlb[access].entries[(va / RV64_PAGE_BYTES) % RV64_TLB_ENTRIES];
+    return &c->tlb[access].entries[(va / RV64_PAGE_BYTES) % (access == RV64_EXECUTE ? RV64_TLB_CODE_ENTRIES : RV64_TLB_ENTRIES)];
 }
 
 // The host's address of a guest virtual one whose page is in the cache, or NULL. Not for what crosses the page's end.

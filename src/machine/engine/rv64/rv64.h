@@ -135,12 +135,15 @@ struct rv64_prediction {
 
 struct rv64_vcpu {
     // Hot: what instructions touch.
-    _Alignas(64) uint64_t x[33]; // x[0] is always 0; x[32] swallows what instructions write to x0
+    // What translated code names most comes first, where a byte says how far it is.
+    _Alignas(64) _Atomic uint32_t attention;
+    uint32_t fp_loaded; // translated code's own, as `page`: x86_64/translate.h
+    uint64_t page;      // virtual address of the page whose code runs
+    uint64_t x[33];     // x[0] is always 0; x[32] swallows what instructions write to x0
     uint64_t f[32]; // NaN-boxed when single
     uint64_t pc;
     uint8_t fflags, frm;
     uint8_t priv; // enum rv64_priv
-    _Atomic uint32_t attention;
     _Atomic bool running;   // within engine_ops.run
     uint64_t reserved_addr; // host address of the reservation, its lowest bit set for a doubleword; or ~0
     uint64_t reserved_value;
@@ -148,9 +151,7 @@ struct rv64_vcpu {
     uint64_t trap_cause, trap_value; // of the exception that a failed access asks for
     uint64_t device_pa; // where the last access went that was not to RAM
     // Translated code's own: x86_64/translate.h.
-    uint64_t page;       // virtual address of the page whose code runs
     uint64_t host_stack; // C's, while translated code runs
-    uint32_t fp_loaded;
     uint32_t mxcsr, mxcsr_clear;
     uint32_t access_at;
     uint64_t access_va, access_value;

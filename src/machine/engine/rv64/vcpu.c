@@ -362,9 +362,9 @@ static int start_audit(struct rv64_engine *e, struct tv_error *err)
 }
 
 // A small machine is to cost little beyond its guest's memory.
-#define CODE_BYTES_MIN (4u << 20)
-#define CODE_BYTES_MAX (64u << 20)
-#define MEMORY_PER_CODE 64
+#define CODE_BYTES_MIN (2560u << 10)
+#define CODE_BYTES_MAX (24u << 20)
+#define MEMORY_PER_CODE 96
 
 static size_t code_bytes(const struct engine_config *config)
 {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define NOTES_PER_CODE 3 // of code to one of notes
+#define NOTES_PER_CODE 4 // of code to one of notes
 
 // Shared anonymous memory: mremap() maps it once more (its old size 0), and perf(1) looks into /tmp/perf-PID.map for it.
 static int map(struct rv64_code *c)

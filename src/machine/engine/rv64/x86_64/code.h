@@ -51,7 +51,7 @@ struct code_page {
 };
 
 struct code_thunks { // pieces of code that all blocks use, as executed; thunks.c
-    const uint8_t *enter, *leave, *leave_at, *jump, *miss, *link, *link_plain, *step, *cold, *light, *fp_load;
+    const uint8_t *enter, *leave, *leave_at, *leave_counting, *jump, *miss, *link, *link_plain, *step, *cold, *light, *fp_load;
     const uint8_t *load[4], *store[4]; // by log2 of the size
     const uint8_t *fill[2];          // by enum rv64_access
 };

@@ -49,7 +49,7 @@ static void tell_of_block(struct rv64_vcpu *v, const struct code_block *b)
 
 // Code that runs only once or twice, as much of a boot does, is not worth translating: whether what is at `guest` still counts as
 // that. Counts are by a hash, and what races for them loses nothing.
-#define COLD_RUNS 4
+#define COLD_RUNS 16
 
 static bool is_cold(struct rv64_code *c, const uint8_t *guest)
 {

@@ -140,6 +140,29 @@ static const uint8_t *make_leave_at(struct maker *m)
     return at;
 }
 
+// An offset in the page and a count of instructions, as blocks give them in edx, made v->pc (and rax) and counted.
+static void place_and_count(struct maker *m)
+{
+    struct x86 *x = &m->x;
+    x_rr(x, X_MOVZX16, false, RAX, RDX);
+    x_rm(x, X_ADD, true, RAX, RSP, VCPU(page));
+    x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(pc));
+    x_shift(x, SH_SHR, false, RDX, 16);
+    x_shift(x, SH_SHL, false, RDX, 4);
+    x_opcode(x, X_PADDQ, false, 15, RDX, RSP, false);
+    x_byte(x, 0xbc); // [rsp + rdx + disp32], xmm15
+    x_byte(x, 0x14);
+    x_dword(x, (uint32_t)VCPU(counts));
+}
+
+static const uint8_t *make_leave_counting(struct maker *m)
+{
+    const uint8_t *at = here(m);
+    place_and_count(m);
+    translate_jump_to(&m->x, m->code, m->code->thunks.leave);
+    return at;
+}
+
 // To where C says (rax), or out.
 static void jump_or_leave(struct maker *m)
 {
@@ -303,16 +326,8 @@ static void make_fault(struct maker *m)
 {
     struct x86 *x = &m->x;
     pop_return(m);
-    x_rm(x, X_MOV, false, RCX, RSP, VCPU(access_at));
-    x_rr(x, X_MOVZX16, false, RAX, RCX);
-    x_rm(x, X_ADD, true, RAX, RSP, VCPU(page));
-    x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(pc));
-    x_shift(x, SH_SHR, false, RCX, 16);
-    x_shift(x, SH_SHL, false, RCX, 4);
-    x_opcode(x, X_PADDQ, false, 15, RCX, RSP, false);
-    x_byte(x, 0xbc); // [rsp + rcx + disp32], xmm15
-    x_byte(x, 0x0c);
-    x_dword(x, (uint32_t)VCPU(counts));
+    x_rm(x, X_MOV, false, RDX, RSP, VCPU(access_at));
+    place_and_count(m);
     save_some(m);
     call_c(m, (const void *)run_trap);
     restore_some(m);
@@ -384,6 +399,7 @@ void code_make_thunks(struct rv64_code *c)
     struct code_thunks *t = &c->thunks;
     t->leave = make_leave(&m);
     t->leave_at = make_leave_at(&m);
+    t->leave_counting = make_leave_counting(&m);
     t->miss = make_miss(&m);
     t->jump = make_jump(&m);
     t->enter = make_enter(&m);

@@ -343,10 +343,9 @@ static void cold_link(struct translator *t, const struct cold *c)
 
 static void cold_poll(struct translator *t, const struct cold *c, bool behind)
 {
-    count(&t->x, c->pending + behind);
-    x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page));
-    x_ri(&t->x, G_ADD, true, RAX, (int32_t)(c->insn->offset + (behind ? length_of(c->insn) : 0)));
-    translate_jump_to(&t->x, t->code, t->code->thunks.leave_at);
+    unsigned offset = c->insn->offset + (behind ? length_of(c->insn) : 0);
+    x_mov_ri(&t->x, RDX, (int64_t)(offset | (c->pending + behind) << 16));
+    translate_jump_to(&t->x, t->code, t->code->thunks.leave_counting);
 }
 
 static void go_back(struct translator *t, const struct cold *c)

@@ -30,8 +30,8 @@ struct rv64_block_lookup { // by virtual address, valid while the context's seri
 };
 
 struct rv64_block_cache {
-    uint64_t generation;     // counts fence.i
-    uint64_t flushes;        // of the arena
+    uint64_t generation; // counts fence.i
+    uint64_t flushes;    // of the arena
     uint8_t *arena;
     size_t arena_bytes, used_bytes;
     struct rv64_block **hash;

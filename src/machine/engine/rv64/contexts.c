@@ -193,11 +193,13 @@ void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
         c->n_jumps++;
 }
 
-void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global)
+void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift,
+                       bool global)
 {
     struct rv64_tlb *tlb = &c->tlb[access];
     unsigned i = (unsigned)(rv64_tlb_entry(c, access, va) - tlb->entries);
-    tlb->entries[i] = (struct rv64_tlb_entry){.tag = va | (RV64_PAGE_BYTES - 1), .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
+    tlb->entries[i] =
+        (struct rv64_tlb_entry){.tag = va | (RV64_PAGE_BYTES - 1), .addend = (uint64_t)(uintptr_t)host - (va & RV64_PAGE_MASK)};
     tlb->leaf_shift[i] = (uint8_t)leaf_shift;
     if (tlb->n_filled < RV64_TLB_FILLED_MAX)
         tlb->filled[tlb->n_filled] = (uint16_t)i;

@@ -104,7 +104,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 #define LOAD(type, address)                                                                                                        \
     ({                                                                                                                             \
         uint64_t va_ = (address);                                                                                                  \
-        const struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_READ, va_);                                             \
+        const struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_READ, va_);                                      \
         type value_;                                                                                                               \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type)))) {                                                              \
             value_ = host_->value;                                                                                                 \
@@ -120,7 +120,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 #define STORE(type, address, data)                                                                                                 \
     do {                                                                                                                           \
         uint64_t va_ = (address);                                                                                                  \
-        struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_WRITE, va_);                                                  \
+        struct rv64_unaligned_##type *host_ = rv64_tlb_hit(v->context, RV64_WRITE, va_);                                           \
         if (likely(host_ && !rv64_crosses_page(va_, sizeof(type))))                                                                \
             host_->value = (type)(data);                                                                                           \
         else if (unlikely(!rv64_store(v, va_, sizeof(type), (type)(data))))                                                        \
@@ -129,7 +129,7 @@ uint64_t rv64_load_supervisor(struct rv64_vcpu *v, uint64_t addr)
 
 #define ATOMIC(type, access)                                                                                                       \
     ({                                                                                                                             \
-        type *host_ = (RS1 & (sizeof(type) - 1)) ? NULL : rv64_tlb_hit(v->context, access, RS1);                                          \
+        type *host_ = (RS1 & (sizeof(type) - 1)) ? NULL : rv64_tlb_hit(v->context, access, RS1);                                   \
         if (unlikely(!host_)) {                                                                                                    \
             host_ = rv64_atomic(v, RS1, sizeof(type), access);                                                                     \
             if (!host_)                                                                                                            \

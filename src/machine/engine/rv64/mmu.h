@@ -37,7 +37,7 @@ struct rv64_tlb { // one of the three
     uint8_t leaf_shift[RV64_TLB_ENTRIES]; // of the page-table leaf behind the entry: log2 of the bytes it maps
     uint16_t filled[RV64_TLB_FILLED_MAX]; // entries that are not empty, when there are no more than this
     unsigned n_filled;
-    uint64_t superpages[8]; // a bit for each leaf bigger than a page (by a hash of its address)
+    uint64_t superpages[8];         // a bit for each leaf bigger than a page (by a hash of its address)
     bool has_superpages, has_local; // some leaf is bigger than a page; is not global
 };
 
@@ -112,7 +112,8 @@ void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid);
 void rv64_mmu_flush_jumps(struct rv64_vcpu *v); // translated code was thrown away, or is to be compared with memory
 void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code);
 void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va); // some jump depends on this page besides its own
-void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift, bool global);
+void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift,
+                       bool global);
 // After satp, privilege, SUM or MXR changed: takes the context that fits.
 void rv64_mmu_context(struct rv64_vcpu *v);
 
@@ -126,7 +127,8 @@ bool rv64_load_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t 
 bool rv64_store_device(struct rv64_vcpu *v, uint64_t va, unsigned size, uint64_t value);
 // The page at va into the translation cache; false: it may not be accessed so, or is no RAM. No trap.
 bool rv64_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access);
-// The host's address of where an access that does not cross a page's end goes, in the cache then. NULL: *device, or the trap is set.
+// The host's address of where an access that does not cross a page's end goes, in the cache then. NULL: *device, or the trap is
+// set.
 uint8_t *rv64_locate(struct rv64_vcpu *v, uint64_t va, enum rv64_access access, bool *device);
 // RAM for an atomic access of `size` bytes; va must be aligned.
 void *rv64_atomic(struct rv64_vcpu *v, uint64_t va, unsigned size, enum rv64_access access);

@@ -7,7 +7,7 @@
 // mmu.c        Sv39, Sv48, Sv57 page walks; the vcpu's translation caches; guest memory access (mmu.h)
 // contexts.c   what is known of each address space
 // translator.h translated code, in x86_64/
-// timer.c      the host's timer behind stimecmp
+// timer.c      the guest's clock, the host's timer behind stimecmp
 // fence.c      fences on this hart and on others
 // csr.c        control and status registers
 // trap.c       exceptions, interrupts, sret
@@ -30,6 +30,7 @@
 #include <time.h>
 
 #define RV64_TIMEBASE_HZ 10000000u // one tick of `time` is 100 ns
+#define RV64_NS_PER_TICK 100u
 
 enum rv64_priv { RV64_U = 0, RV64_S = 1 };
 
@@ -140,16 +141,16 @@ struct rv64_vcpu {
     uint32_t fp_loaded; // translated code's own, as `page`: x86_64/translate.h
     uint64_t page;      // virtual address of the page whose code runs
     uint64_t x[33];     // x[0] is always 0; x[32] swallows what instructions write to x0
-    uint64_t f[32]; // NaN-boxed when single
+    uint64_t f[32];     // NaN-boxed when single
     uint64_t pc;
     uint8_t fflags, frm;
-    uint8_t priv; // enum rv64_priv
+    uint8_t priv;           // enum rv64_priv
     _Atomic bool running;   // within engine_ops.run
     uint64_t reserved_addr; // host address of the reservation, its lowest bit set for a doubleword; or ~0
     uint64_t reserved_value;
     uint64_t instret;                // instructions retired
     uint64_t trap_cause, trap_value; // of the exception that a failed access asks for
-    uint64_t device_pa; // where the last access went that was not to RAM
+    uint64_t device_pa;              // where the last access went that was not to RAM
     // Translated code's own: x86_64/translate.h.
     uint64_t host_stack; // C's, while translated code runs
     uint32_t mxcsr, mxcsr_clear;
@@ -162,7 +163,7 @@ struct rv64_vcpu {
     bool waits;
     uint64_t code_fence, code_epoch;
     uint8_t fflags_of_mxcsr[64];
-    _Alignas(16) uint64_t box[2]; // what makes a single a NaN box
+    _Alignas(16) uint64_t box[2];                         // what makes a single a NaN box
     _Alignas(16) uint64_t counts[RV64_COUNTS_MAX + 1][2]; // {n, 0}
     // Supervisor registers.
     uint64_t sstatus, stvec, sscratch, sepc, scause, stval, satp, sie, scounteren, senvcfg, stimecmp, siselect;
@@ -217,16 +218,15 @@ static inline void rv64_count(uint64_t *counter, uint64_t n)
 }
 
 // --- vcpu.c
-uint64_t rv64_time(const struct rv64_engine *e);         // the `time` CSR, in ticks
 void rv64_attention(struct rv64_vcpu *v, uint32_t bits); // sets bits and wakes the vcpu if it waits
 // Ends the machine: all vcpus leave run() with this exit. reason may be NULL.
 void rv64_end(struct rv64_engine *e, enum engine_exit exit, const char *reason);
 
-// When `time` will be `ticks`, on CLOCK_MONOTONIC; false: never, the clock stands or that is too far away.
-bool rv64_host_time(const struct rv64_engine *e, uint64_t ticks, uint64_t *ns);
 bool rv64_wait(struct rv64_vcpu *v); // until an interrupt pends that sie enables (true) or attention is set (false)
 
 // --- timer.c
+uint64_t rv64_time(const struct rv64_engine *e); // the `time` CSR, in ticks
+uint64_t rv64_time_ns(const struct rv64_engine *e);
 int rv64_timers_init(struct tv_error *err);
 void rv64_timer_begin(struct rv64_vcpu *v);
 void rv64_timer_update(struct rv64_vcpu *v); // stimecmp or sie changed, or the timer may have come
@@ -266,7 +266,7 @@ unsigned rv64_interrupt_top(const struct rv64_vcpu *v); // the enabled pending i
 void rv64_interrupts_changed(struct rv64_vcpu *v);      // sets attention when one is to be taken
 uint64_t rv64_sstatus_read(const struct rv64_vcpu *v);  // the CSR
 void rv64_sstatus_write(struct rv64_vcpu *v, uint64_t value);
-bool rv64_interrupt_take(struct rv64_vcpu *v);          // takes one if there is one and it is enabled
+bool rv64_interrupt_take(struct rv64_vcpu *v); // takes one if there is one and it is enabled
 
 // --- sbi.c
 // Serves an ecall from S mode: a7 extension, a6 function, a0..a5 arguments; leaves a0 (error) and a1 (value). pc is moved by the

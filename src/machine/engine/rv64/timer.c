@@ -1,5 +1,5 @@
-// The timer of a hart that runs translated code, which has no time to look at the clock: a timer of the host's interrupts the
-// vcpu's thread when stimecmp has come, and the handler sets attention. On the vcpu's thread.
+// The guest's clock; and the timer of a hart that runs translated code, which has no time to look at the clock: a timer of the
+// host's interrupts the vcpu's thread when stimecmp has come, and the handler sets attention. On the vcpu's thread.
 //
 // The host's timer is set only when it would come too late; when it comes early, the hart leaves its code, finds no interrupt and
 // sets the timer anew.
@@ -12,6 +12,28 @@
 #include <unistd.h>
 
 #define TIMER_SIGNAL (SIGRTMIN + 3)
+
+uint64_t rv64_time_ns(const struct rv64_engine *e)
+{
+    if (atomic_load_explicit(&e->time_running, memory_order_acquire))
+        return clock_now_ns() + e->time_offset_ns;
+    return e->time_stopped_ns;
+}
+
+uint64_t rv64_time(const struct rv64_engine *e)
+{
+    return rv64_time_ns(e) / RV64_NS_PER_TICK;
+}
+
+// When `time` will be `ticks`, on CLOCK_MONOTONIC; false: never, the clock stands or that is too far away.
+static bool host_time(const struct rv64_engine *e, uint64_t ticks, uint64_t *ns)
+{
+    if (ticks > UINT64_MAX / 2 / RV64_NS_PER_TICK || !atomic_load_explicit(&e->time_running, memory_order_acquire))
+        return false;
+    int64_t host_ns = (int64_t)(ticks * RV64_NS_PER_TICK - e->time_offset_ns);
+    *ns = host_ns > 0 ? (uint64_t)host_ns : 1; // before the host was started: long past
+    return true;
+}
 
 static void expired(int number, siginfo_t *info, void *context)
 {
@@ -63,7 +85,7 @@ void rv64_timer_begin(struct rv64_vcpu *v)
 void rv64_timer_update(struct rv64_vcpu *v)
 {
     uint64_t until_ns;
-    if (!(v->sie & 1ull << RV64_IRQ_TIMER) || !v->timer_thread || !rv64_host_time(v->engine, v->stimecmp, &until_ns))
+    if (!(v->sie & 1ull << RV64_IRQ_TIMER) || !v->timer_thread || !host_time(v->engine, v->stimecmp, &until_ns))
         return;
     if (until_ns <= clock_now_ns()) {
         // While interrupts are off nobody need look: whatever turns them on does.

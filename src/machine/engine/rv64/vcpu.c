@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define NS_PER_TICK (NS_PER_S / RV64_TIMEBASE_HZ)
 #define WAIT_MAX_NS (3600 * NS_PER_S)
 
 static struct rv64_engine *engine_of(struct engine *e)
@@ -26,27 +25,6 @@ static const struct rv64_engine *engine_of_const(const struct engine *e)
 }
 
 // --- The guest's clock
-
-static uint64_t guest_time_ns(const struct rv64_engine *e)
-{
-    if (atomic_load_explicit(&e->time_running, memory_order_acquire))
-        return clock_now_ns() + e->time_offset_ns;
-    return e->time_stopped_ns;
-}
-
-uint64_t rv64_time(const struct rv64_engine *e)
-{
-    return guest_time_ns(e) / NS_PER_TICK;
-}
-
-bool rv64_host_time(const struct rv64_engine *e, uint64_t ticks, uint64_t *ns)
-{
-    if (ticks > UINT64_MAX / 2 / NS_PER_TICK || !atomic_load_explicit(&e->time_running, memory_order_acquire))
-        return false;
-    int64_t host_ns = (int64_t)(ticks * NS_PER_TICK - e->time_offset_ns);
-    *ns = host_ns > 0 ? (uint64_t)host_ns : 1; // before the host was started: long past
-    return true;
-}
 
 static void clock_start(struct engine *engine)
 {
@@ -64,7 +42,7 @@ static void clock_stop(struct engine *engine)
     struct rv64_engine *e = engine_of(engine);
     if (!atomic_load(&e->time_running))
         return;
-    e->time_stopped_ns = guest_time_ns(e);
+    e->time_stopped_ns = rv64_time_ns(e);
     atomic_store_explicit(&e->time_running, false, memory_order_release);
 }
 
@@ -95,11 +73,11 @@ static struct timespec timer_deadline(const struct rv64_vcpu *v)
 {
     uint64_t wait_ns = WAIT_MAX_NS;
     if (v->sie & 1ull << RV64_IRQ_TIMER && atomic_load(&v->engine->time_running)) {
-        uint64_t now_ns = guest_time_ns(v->engine);
-        if (v->stimecmp <= now_ns / NS_PER_TICK)
+        uint64_t now_ns = rv64_time_ns(v->engine);
+        if (v->stimecmp <= now_ns / RV64_NS_PER_TICK)
             wait_ns = 0;
-        else if (v->stimecmp - now_ns / NS_PER_TICK < WAIT_MAX_NS / NS_PER_TICK)
-            wait_ns = v->stimecmp * NS_PER_TICK - now_ns;
+        else if (v->stimecmp - now_ns / RV64_NS_PER_TICK < WAIT_MAX_NS / RV64_NS_PER_TICK)
+            wait_ns = v->stimecmp * RV64_NS_PER_TICK - now_ns;
     }
     uint64_t until_ns = clock_now_ns() + wait_ns;
     return (struct timespec){.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
@@ -248,7 +226,8 @@ static int raise_msi(struct engine *engine, uint64_t addr, uint32_t data)
 
 static struct rv64_vcpu *vcpu_allocate(void)
 {
-    uint8_t *stack = mmap(NULL, STACK_BYTES + VCPU_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *stack =
+        mmap(NULL, STACK_BYTES + VCPU_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stack == MAP_FAILED)
         return NULL;
     mprotect(stack, RV64_PAGE_BYTES, PROT_NONE);
@@ -391,7 +370,8 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->engine.ops = &engine_rv64;
     e->config = *config;
     e->outcome = -1;
-    if (!config->interpret && (rv64_code_create(&e->code, code_bytes(config), config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
+    if (!config->interpret &&
+        (rv64_code_create(&e->code, code_bytes(config), config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
         rv64_code_destroy(e->code);
         free(e);
         return NULL;
@@ -446,16 +426,11 @@ static void code(const struct engine *e, struct engine_code *out)
 }
 
 static const char *const trap_names[ENGINE_TRAP_CAUSES] = {
-    [RV64_CAUSE_FETCH_ACCESS] = "fetch_access",
-    [RV64_CAUSE_ILLEGAL] = "illegal_instruction",
-    [RV64_CAUSE_BREAKPOINT] = "breakpoint",
-    [RV64_CAUSE_LOAD_MISALIGNED] = "load_misaligned",
-    [RV64_CAUSE_LOAD_ACCESS] = "load_access",
-    [RV64_CAUSE_STORE_MISALIGNED] = "store_misaligned",
-    [RV64_CAUSE_STORE_ACCESS] = "store_access",
-    [RV64_CAUSE_ECALL_U] = "system_call",
-    [RV64_CAUSE_FETCH_PAGE] = "fetch_page",
-    [RV64_CAUSE_LOAD_PAGE] = "load_page",
+    [RV64_CAUSE_FETCH_ACCESS] = "fetch_access", [RV64_CAUSE_ILLEGAL] = "illegal_instruction",
+    [RV64_CAUSE_BREAKPOINT] = "breakpoint",     [RV64_CAUSE_LOAD_MISALIGNED] = "load_misaligned",
+    [RV64_CAUSE_LOAD_ACCESS] = "load_access",   [RV64_CAUSE_STORE_MISALIGNED] = "store_misaligned",
+    [RV64_CAUSE_STORE_ACCESS] = "store_access", [RV64_CAUSE_ECALL_U] = "system_call",
+    [RV64_CAUSE_FETCH_PAGE] = "fetch_page",     [RV64_CAUSE_LOAD_PAGE] = "load_page",
     [RV64_CAUSE_STORE_PAGE] = "store_page",
 };
 
@@ -502,7 +477,7 @@ static int dirty_log(struct engine *engine, unsigned region, uint64_t *bitmap, s
 static int state(struct engine *engine, struct state *s)
 {
     struct rv64_engine *e = engine_of(engine);
-    uint64_t now_ns = guest_time_ns(e);
+    uint64_t now_ns = rv64_time_ns(e);
     uint32_t n_vcpus = e->config.n_vcpus;
     state_section_begin(s, "rv64", 1);
     state_u32(s, "n_vcpus", &n_vcpus);

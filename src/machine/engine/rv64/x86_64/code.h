@@ -33,13 +33,13 @@ struct code_block {
     struct code_block *next;         // of the same hash
     struct code_block *next_in_page; // of the same guest page
     struct code_link *links;
-    const uint8_t *guest;            // where its instructions lie in RAM
-    const uint8_t *entry;            // by the jump table, with the virtual address in rax; as executed
-    const uint8_t *body;             // from within the page; as executed
+    const uint8_t *guest; // where its instructions lie in RAM
+    const uint8_t *entry; // by the jump table, with the virtual address in rax; as executed
+    const uint8_t *body;  // from within the page; as executed
     const uint8_t *end;
     const uint16_t *starts; // of each instruction's code, from `entry` on, and of what is out of line; only without `chain`
     uint16_t guest_bytes, n_insns;
-    uint8_t priv; // enum rv64_priv, CODE_CROSSING, CODE_PLAIN
+    uint8_t priv;   // enum rv64_priv, CODE_CROSSING, CODE_PLAIN
     uint8_t copy[]; // of the guest's instructions as they were
 };
 
@@ -53,7 +53,7 @@ struct code_page {
 struct code_thunks { // pieces of code that all blocks use, as executed; thunks.c
     const uint8_t *enter, *leave, *leave_at, *leave_counting, *jump, *miss, *link, *link_plain, *step, *cold, *light, *fp_load;
     const uint8_t *load[4], *store[4]; // by log2 of the size
-    const uint8_t *fill[2];          // by enum rv64_access
+    const uint8_t *fill[2];            // by enum rv64_access
 };
 
 struct rv64_code {
@@ -75,7 +75,7 @@ struct rv64_code {
     // tables, and no jump of a block is made to go to another, nor to its own beginning.
     bool chain;
     struct code_thunks thunks;
-    struct perf *perf; // borrowed; NULL: nobody wants names
+    struct perf *perf;                     // borrowed; NULL: nobody wants names
     uint64_t translated, translated_insns; // blocks and instructions, ever
 };
 

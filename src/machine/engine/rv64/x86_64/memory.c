@@ -14,8 +14,8 @@ static unsigned log2_of(unsigned size)
 
 #define ADDEND_IN RCX
 
-// Looks up the page of what lies from x[base] + first to x[base] + last; the addend is in rcx then. The jump it returns is taken when
-// the page is not known, or there are two. Changes rdx, and rax when the base has no home.
+// Looks up the page of what lies from x[base] + first to x[base] + last; the addend is in rcx then. The jump it returns is taken
+// when the page is not known, or there are two. Changes rdx, and rax when the base has no home.
 static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int32_t last, enum rv64_access access, int *host_base)
 {
     struct x86 *x = &t->x;
@@ -158,7 +158,8 @@ static int32_t prediction_of(const struct translator *t, const struct rv64_insn 
 }
 
 // Compares the page of the access with the entry at rcx. What is misaligned may lie in two pages: *misaligned, if that can be.
-static uint8_t *page_differs(struct translator *t, const struct rv64_insn *insn, int base, enum rv64_access access, uint8_t **misaligned)
+static uint8_t *page_differs(struct translator *t, const struct rv64_insn *insn, int base, enum rv64_access access,
+                             uint8_t **misaligned)
 {
     unsigned size = size_of(insn);
     if (insn->imm == 0)

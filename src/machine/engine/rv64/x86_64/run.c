@@ -344,8 +344,7 @@ enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn)
     uint64_t serial = v->context->serial, next = v->pc + rv64_length(insn->raw);
     rv64_count(&v->counters.steps, 1);
     bool waits = rv64_interpret_one(v, insn);
-    if (v->pc == next && serial == v->context->serial && !waits &&
-        !atomic_load_explicit(&v->attention, memory_order_relaxed) &&
+    if (v->pc == next && serial == v->context->serial && !waits && !atomic_load_explicit(&v->attention, memory_order_relaxed) &&
         atomic_load_explicit(&v->hart_state, memory_order_relaxed) == RV64_HART_STARTED) {
         if (apart)
             audit_begin(v);

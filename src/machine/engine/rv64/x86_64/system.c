@@ -1,5 +1,5 @@
-// System instructions that kernels live on: the CSRs of traps, sstatus, time, ecall from U mode, sret, sfence.vma. The others are the
-// interpreter's. What calls C here calls "light" functions (translate.h), so that nothing is saved but what C may change.
+// System instructions that kernels live on: the CSRs of traps, sstatus, time, ecall from U mode, sret, sfence.vma. The others are
+// the interpreter's. What calls C here calls "light" functions (translate.h), so that nothing is saved but what C may change.
 #include "machine/engine/rv64/x86_64/translate.h"
 
 enum { CSR_SSTATUS = 0x100, CSR_SSCRATCH = 0x140, CSR_SEPC, CSR_SCAUSE, CSR_STVAL, CSR_TIME = 0xc01 };

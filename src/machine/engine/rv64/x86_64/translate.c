@@ -6,9 +6,9 @@
 
 // The homes of the registers that compilers use most. ra, gp, tp, t0..t6 and the later saved ones are in memory.
 static const int8_t homes[32] = {
-    [0] = -1,  [1] = -1,  [2] = RBX,  [3] = -1,   [4] = -1,   [5] = -1,   [6] = -1,  [7] = -1,  [8] = RBP, [9] = R12, [10] = R8,
+    [0] = -1,  [1] = -1,   [2] = RBX,  [3] = -1,   [4] = -1,   [5] = -1,   [6] = -1,   [7] = -1,  [8] = RBP, [9] = R12, [10] = R8,
     [11] = R9, [12] = R10, [13] = R11, [14] = RSI, [15] = RDI, [16] = R13, [17] = R14, [18] = -1, [19] = -1, [20] = -1, [21] = -1,
-    [22] = -1, [23] = -1, [24] = -1,  [25] = -1,  [26] = -1,  [27] = -1,  [28] = -1, [29] = -1, [30] = -1, [31] = -1,
+    [22] = -1, [23] = -1,  [24] = -1,  [25] = -1,  [26] = -1,  [27] = -1,  [28] = -1,  [29] = -1, [30] = -1, [31] = -1,
 };
 
 int translate_home(unsigned x)
@@ -221,8 +221,8 @@ static void translate_jalr(struct translator *t, const struct rv64_insn *insn)
 
 static unsigned swapped(unsigned cc) // the condition with the operands exchanged
 {
-    static const uint8_t swap[16] = {[CC_B] = CC_A, [CC_A] = CC_B, [CC_AE] = CC_BE, [CC_BE] = CC_AE, [CC_E] = CC_E, [CC_NE] = CC_NE,
-                                     [CC_L] = CC_G, [CC_G] = CC_L, [CC_GE] = CC_LE, [CC_LE] = CC_GE};
+    static const uint8_t swap[16] = {[CC_B] = CC_A,   [CC_A] = CC_B, [CC_AE] = CC_BE, [CC_BE] = CC_AE, [CC_E] = CC_E,
+                                     [CC_NE] = CC_NE, [CC_L] = CC_G, [CC_G] = CC_L,   [CC_GE] = CC_LE, [CC_LE] = CC_GE};
     return swap[cc];
 }
 

@@ -42,28 +42,28 @@
 
 // What goes on out of line, behind the block.
 enum cold_kind {
-    COLD_LINK,  // a direct jump whose target is not known yet
-    COLD_POLL,  // attention is set before an instruction
+    COLD_LINK,        // a direct jump whose target is not known yet
+    COLD_POLL,        // attention is set before an instruction
     COLD_POLL_BEHIND, // or behind one
-    COLD_ACCESS, // the translation cache does not know the page
-    COLD_PREDICT, // the page is not in the entry where it was last time
-    COLD_SPAN,   // the translation cache does not know all of a span's
-    COLD_STEP,  // the interpreter carries out this one instruction
-    COLD_FP,    // the floating-point registers are not loaded
-    COLD_NAN,   // a result is NaN: the canonical one
+    COLD_ACCESS,      // the translation cache does not know the page
+    COLD_PREDICT,     // the page is not in the entry where it was last time
+    COLD_SPAN,        // the translation cache does not know all of a span's
+    COLD_STEP,        // the interpreter carries out this one instruction
+    COLD_FP,          // the floating-point registers are not loaded
+    COLD_NAN,         // a result is NaN: the canonical one
 };
 
 struct cold {
     enum cold_kind kind;
-    uint8_t *site; // the jump that comes here
-    uint8_t *back; // where to go on
+    uint8_t *site;                // the jump that comes here
+    uint8_t *back;                // where to go on
     uint8_t *resume, *misaligned; // PREDICT: where the addend is in rcx; another jump that comes to the slow access
     const struct rv64_insn *insn;
     unsigned pending; // instructions before it that are not counted
     uint32_t target;  // LINK: offset in the page; NAN: whether a single
     int reg;
     int64_t first, last; // SPAN: of the base register
-    bool fp_ready; // what was known of floating point
+    bool fp_ready;       // what was known of floating point
 };
 
 // Accesses that one look at the translation cache serves (spans.c). When it fails, control goes on in another version of the
@@ -74,8 +74,8 @@ struct span {
     int64_t first, last; // distance from that value of the first and last byte
     enum rv64_access access;
     unsigned n_accesses;
-    bool apart;    // other instructions stand between two of them
-    int slot;      // where the addend is kept then, in v->addends; -1: nowhere
+    bool apart; // other instructions stand between two of them
+    int slot;   // where the addend is kept then, in v->addends; -1: nowhere
     bool looked_up;
 };
 
@@ -89,11 +89,11 @@ struct translator {
     unsigned priv;
     uint32_t start; // offset in the page of the first
     uint8_t *body;
-    bool no_room;  // for a note: the block is not to be used
+    bool no_room;                                   // for a note: the block is not to be used
     const uint8_t *starts[TRANSLATE_INSNS_MAX + 1]; // of each instruction's code, and of what is out of line
-    bool ended;    // control does not go on behind the last instruction
-    bool fp_ready; // known to be loaded here
-    uint32_t boxed; // floating-point registers known to hold a single
+    bool ended;                                     // control does not go on behind the last instruction
+    bool fp_ready;                                  // known to be loaded here
+    uint32_t boxed;                                 // floating-point registers known to hold a single
     struct span spans[TRANSLATE_INSNS_MAX];
     unsigned n_spans;
     uint8_t span_of[TRANSLATE_INSNS_MAX];     // by instruction
@@ -119,13 +119,13 @@ bool translate_is_time(const struct rv64_insn *insn); // reads `time`
 
 // --- translate.c: words for the others
 struct cold *translate_cold(struct translator *t, enum cold_kind kind, uint8_t *site, const struct rv64_insn *insn);
-int translate_home(unsigned x);                                  // the host register of an integer register, or -1
+int translate_home(unsigned x);                                      // the host register of an integer register, or -1
 int translate_source(struct translator *t, unsigned x, int scratch); // a host register that holds it
-int translate_target(unsigned x);                                // its home, or RAX
-void translate_put(struct translator *t, unsigned x, int host);  // into x, wherever it is
+int translate_target(unsigned x);                                    // its home, or RAX
+void translate_put(struct translator *t, unsigned x, int host);      // into x, wherever it is
 bool translate_goes_round(const struct translator *t, const struct rv64_insn *insn); // a branch behind which the next round stands
-void translate_count(struct translator *t);                      // the pending instructions
-void translate_poll_behind(struct translator *t, const struct rv64_insn *insn); // leaves behind it when attention is set
+void translate_count(struct translator *t);                                          // the pending instructions
+void translate_poll_behind(struct translator *t, const struct rv64_insn *insn);      // leaves behind it when attention is set
 void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
@@ -150,11 +150,11 @@ void run_enter(struct rv64_vcpu *v); // translated code from v->pc on, until it 
 
 // Called from translated code. "Light" ones may not use vector registers, nor look at x or f.
 enum run_next { RUN_NEXT, RUN_JUMP, RUN_LEAVE };
-const void *run_jump(struct rv64_vcpu *v);                      // light: the code at v->pc; NULL: leave
-const void *run_link(struct rv64_vcpu *v, uint32_t site);       // light: the same, and makes the jump at `site` go there
-const void *run_link_plain(struct rv64_vcpu *v, uint32_t site); // light: to the version of the block without spans
+const void *run_jump(struct rv64_vcpu *v);                                // light: the code at v->pc; NULL: leave
+const void *run_link(struct rv64_vcpu *v, uint32_t site);                 // light: the same, and makes the jump at `site` go there
+const void *run_link_plain(struct rv64_vcpu *v, uint32_t site);           // light: to the version of the block without spans
 bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access); // light: false: there is no RAM that may be accessed so
-void run_trap(struct rv64_vcpu *v);                             // light, as all of system.c's:
+void run_trap(struct rv64_vcpu *v);                                       // light, as all of system.c's:
 void run_user_call(struct rv64_vcpu *v);
 void run_sret(struct rv64_vcpu *v);
 uint64_t run_time(struct rv64_vcpu *v);

@@ -154,9 +154,10 @@ static bool may_link(const struct translator *t, int64_t offset)
     return in_page(offset) && !(t->priv & CODE_CROSSING);
 }
 
+// Back to its own beginning. The version without spans goes to the one with them, as by then they may lie in one page.
 static bool loops(const struct translator *t, int64_t offset)
 {
-    return offset == t->start && t->code->chain;
+    return offset == t->start && t->code->chain && !(t->priv & CODE_PLAIN);
 }
 
 // All instructions are counted.

@@ -253,6 +253,10 @@ uint32_t state_section_begin(struct state *s, const char *name, uint32_t version
         return version;
     const uint32_t found = get_u32(at);
     path_push(s, name);
+    if (found == 0) {
+        state_fail(s, "its version is 0, and they count from 1; the file is damaged");
+        return version;
+    }
     if (found > version) {
         state_fail(s, "its version is %u, this program knows up to %u; load it with the newer trivet that wrote it", found,
                    version);

@@ -26,8 +26,8 @@ void state_destroy(struct state *s);
 bool state_is_loading(const struct state *s);
 bool state_failed(const struct state *s);
 
-// Opens a nested section. `version` is what this program writes; what is returned is the version in the stream when loading (never
-// greater than `version`: a newer one is an error) and `version` when saving.
+// Opens a nested section. `version`, from 1 on, is what this program writes; what is returned is the version in the stream when
+// loading (never greater than `version`: a newer one is an error) and `version` when saving.
 uint32_t state_section_begin(struct state *s, const char *name, uint32_t version);
 void state_section_end(struct state *s);
 

@@ -140,6 +140,11 @@ static void test_newer_version_is_refused_older_is_told(void **unused)
     assert_non_null(strstr(err.text, "device: its version is 3, this program knows up to 2"));
     free(newer);
 
+    void *zero = save(&len, 0);
+    assert_int_equal(load(zero, len, &v, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "device: its version is 0"));
+    free(zero);
+
     void *older = save(&len, 1);
     struct state *s = state_create_load(older, len);
     uint32_t found;

@@ -59,7 +59,8 @@ class Guest:
         it took."""
         self.commands += 1
         n = self.commands
-        self.type(f"echo begin-{n}-$((40 + 2)); {command}\necho end-{n}-$?-$((40 + 2))\n")
+        # In braces, so that the shell has read all of it before the command starts, which may read the terminal itself (apt does).
+        self.type(f"{{ echo begin-{n}-$((40 + 2)); {command}\n}}; echo end-{n}-$?-$((40 + 2))\n")
         self.wait_for(f"begin-{n}-42\r\n".encode())
         started = time.monotonic()
         said = self.wait_for(b"-42\r\n")

@@ -60,6 +60,7 @@ static int run(const char *path, bool audit, struct tv_error *err)
         .n_vcpus = 1,
         .imsic_base = MAP_IMSIC_BASE,
         .audit_instructions = audit ? UINT64_MAX : 0,
+        .translate_at_once = true,
         .host = {
             .mmio_read = no_mmio_read, .mmio_write = no_mmio_write, .console_write = console_write, .console_read = console_read}};
     struct engine *e;

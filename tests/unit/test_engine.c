@@ -19,12 +19,16 @@
 
 // --- the guests
 
+// As a machine runs it, which interprets what runs a few times only; all of it translated; all of it interpreted.
 static void test_guest(void **state)
 {
-    struct machine m;
-    machine_init(&m);
-    run_guest(&m, *state);
-    machine_fini(&m);
+    const struct engine_config ways[] = {{0}, {.translate_at_once = true}, {.interpret = true}};
+    for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        struct machine m;
+        machine_init_with(&m, &ways[i]);
+        run_guest(&m, *state);
+        machine_fini(&m);
+    }
 }
 
 // --- what the machine asks

@@ -43,6 +43,7 @@ struct engine_config {
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
     bool interpret;              // no translator (rv64)
+    bool translate_at_once;      // and not only what has run a few times: for tests (rv64)
     size_t code_bytes;           // room for translated code; 0: by the size of memory
     struct perf *perf;           // borrowed: is told of translated code; NULL: nobody asks
     uint64_t audit_instructions; // so many are carried out twice and compared, then the machine ends (rv64); 0: no audit

@@ -38,6 +38,33 @@ again:
     addi s0, s0, -1
     bnez s0, 1b
     check 3, a0, 3 * 60000
+    // Blocks whose instructions take as much host code as any, hot and out of line: singles that are boxes and then are not.
+    li t0, SSTATUS_FS
+    csrs sstatus, t0
+    li s0, 2
+2:  li t1, 0x40000000 // 2.0
+    .irp r, 5, 6, 7, 8, 9, 18, 19, 20
+    fmv.w.x f\r, t1
+    .endr
+    bnez s1, 3f
+    .irp r, 5, 6, 7, 8, 9, 18, 19, 20
+    fmv.d.x f\r, t1
+    .endr
+3:  li s1, 0
+    .rept 24
+    fmadd.s f21, f5, f6, f7
+    clmul a1, a2, a3
+    fmsub.s f22, f8, f9, f18
+    csrrs a4, sstatus, zero
+    fmax.s f23, f19, f20
+    csrrsi a4, sstatus, 2
+    csrrci a4, sstatus, 2
+    .endr
+    fmv.x.w a0, f21
+    addi s0, s0, -1
+    bnez s0, 2b
+    li t1, 0x7fc00000
+    check_equal 4, a0, t1
     j guest_pass
 many:
     .rept 60000

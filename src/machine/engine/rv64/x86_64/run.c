@@ -71,7 +71,7 @@ static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, un
     if (page) {
         code_verify(c, page, v->code_fence);
         b = code_find(c, guest, v->priv | version);
-        if (!b && c->chain && is_cold(c, guest)) // an audit is of translated code
+        if (!b && !v->engine->config.translate_at_once && c->chain && is_cold(c, guest)) // an audit is of translated code
             return &cold_block;
         if (!b) {
             struct vector_registers saved;

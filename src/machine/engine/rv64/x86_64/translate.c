@@ -44,6 +44,7 @@ void translate_put(struct translator *t, unsigned x, int host)
 
 struct cold *translate_cold(struct translator *t, enum cold_kind kind, uint8_t *site, const struct rv64_insn *insn)
 {
+    assert(t->n_cold < TRANSLATE_COLD_MAX);
     struct cold *c = &t->cold[t->n_cold++];
     *c = (struct cold){.kind = kind, .site = site, .back = t->x.at, .insn = insn, .pending = t->pending, .fp_ready = t->fp_ready};
     return c;
@@ -575,6 +576,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     t.x.at = c->write + c->used;
     uint8_t *start = t.x.at;
     emit(&t, t.start + bytes);
+    assert(t.x.at <= c->write + c->used + TRANSLATE_BYTES_MAX);
     if (t.no_room)
         return NULL;
     b->guest = guest;

@@ -201,7 +201,7 @@ static int second_stage(const struct stages *s, struct tv_error *err)
                                 "--disk",
                                 packages,
                                 "--append",
-                                "console=ttyS0 quiet root=/dev/vda rw init=/" STAGE_TWO_PATH,
+                                ("console=ttyS0 quiet root=/dev/vda rw init=/" STAGE_TWO_PATH),
                                 NULL};
     image_step(s->job, "debootstrap, second stage, in a machine (a few minutes)");
     rc = tool_run(&(struct tool){.argv = argv, .package = "trivet", .stdout_fd = s->log_fd, .tick = show_log, .arg = (void *)s},

@@ -290,11 +290,9 @@ int image_repository_make(struct image_job *job, const char *const base[], const
     int rc = path_format(r.apt_config, err, "APT_CONFIG=%s/apt.conf", job->apt_dir);
     if (!rc)
         rc = path_format(r.archives, err, "%s/cache/archives", job->apt_dir);
-    cleanup_free struct set *sets = calloc(2, sizeof(*sets));
-    if (!rc && !sets)
-        rc = tv_error_set(err, -ENOMEM, "no memory");
-    if (rc)
-        return rc;
+    cleanup_free struct set *sets = rc ? NULL : calloc(2, sizeof(*sets));
+    if (!sets)
+        return rc ? rc : tv_error_set(err, -ENOMEM, "no memory");
     rc = make(&r, base, extra, sets, names, err);
     set_clear(&sets[0]);
     set_clear(&sets[1]);

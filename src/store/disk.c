@@ -151,8 +151,7 @@ struct disk *disk_create(struct store *store, const struct disk_config *config, 
     memcpy(disk->serial, serial, strnlen(serial, sizeof(disk->serial)));
     char label[STORE_NAME_MAX + 8];
     snprintf(label, sizeof(label), "disk '%s'", disk->name);
-    struct image_options options = {
-        .read_only = config->read_only, .block_size_bytes = config->block_size_bytes, .lock_wait_ms = config->lock_wait_ms};
+    struct image_options options = {.read_only = config->read_only, .block_size_bytes = config->block_size_bytes};
     int r = image_init(&disk->image, image_fd, label, &options, err);
     if (!r)
         r = init_disk(disk, config, err);

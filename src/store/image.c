@@ -40,11 +40,11 @@ static int try_lock(int fd, bool read_only)
 #define LOCK_PAUSE_TELLS_NS (LOCK_PAUSE_MIN_NS * 64) // once, after an eighth of a second
 #define LOCK_PAUSE_MAX_NS (LOCK_PAUSE_MIN_NS * 128)
 
-static int lock_image(const struct image *image, const char *name, unsigned wait_ms, struct tv_error *err)
+int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struct tv_error *err)
 {
-    uint64_t deadline_ns = clock_now_ns() + (wait_ms ? wait_ms : IMAGE_LOCK_WAIT_MS) * NS_PER_MS;
+    uint64_t deadline_ns = clock_now_ns() + wait_ms * NS_PER_MS;
     for (long pause_ns = LOCK_PAUSE_MIN_NS;; pause_ns *= pause_ns < LOCK_PAUSE_MAX_NS ? 2 : 1) {
-        int r = try_lock(image->fd, image->read_only);
+        int r = try_lock(fd, read_only);
         if (!r)
             return 0;
         if (r == -ENOLCK || r == -EOPNOTSUPP || r == -ENOSYS) {
@@ -54,7 +54,7 @@ static int lock_image(const struct image *image, const char *name, unsigned wait
         if (r != -EAGAIN && r != -EACCES)
             return tv_error_set(err, r, "%s: cannot be locked: %s", name, strerror(-r));
         struct holder holder;
-        if (holder_find(image->fd, &holder))
+        if (holder_find(fd, &holder))
             return tv_error_set(err, -EBUSY, "%s: in use by process %d (%s); stop it first, or open the image read-only in both",
                                 name, (int)holder.pid, holder.command);
         if (clock_now_ns() >= deadline_ns)
@@ -184,7 +184,7 @@ int image_init(struct image *image, int fd, const char *name, const struct image
     if (!r && block && (block < 512 || block > BLOCK_SIZE_MAX || (block & (block - 1))))
         r = tv_error_set(err, -EINVAL, "%s: block size %u: must be 512, 1024, 2048 or 4096", name, block);
     if (!r)
-        r = lock_image(image, name, options->lock_wait_ms, err);
+        r = image_lock(fd, image->read_only, name, IMAGE_LOCK_WAIT_MS, err);
     if (r) {
         image_fini(image);
         return r;

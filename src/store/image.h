@@ -14,7 +14,6 @@
 struct image_options {
     bool read_only;
     uint32_t block_size_bytes; // what the guest is told; 0: what direct I/O on this image wants
-    unsigned lock_wait_ms;     // for a dead process's last I/O; 0: IMAGE_LOCK_WAIT_MS
 };
 
 struct image {
@@ -32,9 +31,12 @@ struct image {
 // Opens a path for image_init(). The descriptor or -errno.
 int image_open(const char *path, bool read_only, struct tv_error *err);
 
+// Takes the lock; image_init() does so as well, and finds it taken. For who can wait longer for a dead process.
+int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struct tv_error *err);
+
 // Takes fd, also on failure. `name` is for messages. Falls back to buffered I/O, with a warning in the log, where direct I/O is not
 // to be had. -EBUSY: somebody else has the image; the message names the process. When the holder is a dead process whose last I/O
-// is still under way, waits for it (lock_wait_ms at most).
+// is still under way, waits for it (IMAGE_LOCK_WAIT_MS at most).
 #define IMAGE_LOCK_WAIT_MS 5000
 int image_init(struct image *image, int fd, const char *name, const struct image_options *options, struct tv_error *err);
 void image_fini(struct image *image);

@@ -36,7 +36,8 @@ static void on_signal(void *arg, int signo)
     stop(arg);
 }
 
-// Nobody is served yet who could suffer, and on a busy host the last writes of a killed store take their time.
+// Nobody is served yet who could suffer, and on a busy host the last writes of a killed store take their time. Its socket comes
+// afterwards: who connects to it gets answers.
 #define START_LOCK_WAIT_MS 60000
 
 static int add_disk(struct program *p, const struct option_disk *option, struct tv_error *err)
@@ -44,15 +45,20 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
     int image_fd = image_open(option->path, option->disk.read_only, err);
     if (image_fd < 0)
         return image_fd;
+    char label[STORE_NAME_MAX + 8];
+    snprintf(label, sizeof(label), "disk '%s'", option->disk.name);
+    int r = image_lock(image_fd, option->disk.read_only, label, START_LOCK_WAIT_MS, err);
+    if (r) {
+        close(image_fd);
+        return r;
+    }
     int listen_fd = rpc_listen(option->socket, 0600, err);
     if (listen_fd < 0) {
         close(image_fd);
         return listen_fd;
     }
     p->n_sockets++;
-    struct disk_config config = option->disk;
-    config.lock_wait_ms = START_LOCK_WAIT_MS;
-    return store_add_disk(p->store, &config, image_fd, listen_fd, err);
+    return store_add_disk(p->store, &option->disk, image_fd, listen_fd, err);
 }
 
 static int check_control(int fd, struct tv_error *err)

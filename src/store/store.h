@@ -29,7 +29,6 @@ struct disk_config {
     bool read_only;
     unsigned n_queues;         // 1 to STORE_QUEUES_MAX
     uint32_t block_size_bytes; // 0: what the image's device wants
-    unsigned lock_wait_ms;     // as image.h's: the disks that the store has are not served meanwhile
 };
 
 struct store *store_create(struct loop *loop, const struct store_config *config, struct tv_error *err);

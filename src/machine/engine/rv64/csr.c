@@ -226,7 +226,7 @@ static bool csr_write(struct rv64_vcpu *v, unsigned csr, uint64_t value)
         v->siselect = value & SELECT_MAX;
         return true;
     case CSR_STOPEI:
-        rv64_imsic_claim(v);
+        rv64_imsic_claim(v, rv64_imsic_top(v));
         return true;
     case CSR_SATP:
         satp_write(v, value);
@@ -266,5 +266,9 @@ bool rv64_csr_access(struct rv64_vcpu *v, unsigned csr, enum rv64_csr_op op, uin
     uint64_t set = op == RV64_CSR_CLEAR ? 0 : operand;
     if (csr == CSR_SIP || csr == CSR_SIREG)
         return csr_change_shared(v, csr, clear, set);
+    if (csr == CSR_STOPEI && read) { // claims what the read has told, and nothing that came since
+        rv64_imsic_claim(v, (uint32_t)(value >> 16));
+        return true;
+    }
     return csr_write(v, csr, (value & ~clear) | set);
 }

@@ -35,12 +35,10 @@ uint32_t rv64_imsic_top(const struct rv64_vcpu *v)
     return 0;
 }
 
-uint32_t rv64_imsic_claim(struct rv64_vcpu *v)
+void rv64_imsic_claim(struct rv64_vcpu *v, uint32_t identity)
 {
-    uint32_t identity = rv64_imsic_top(v);
     if (identity)
         atomic_fetch_and(&v->imsic.eip[identity / 64], ~(1ull << (identity % 64)));
-    return identity;
 }
 
 // The 64 identities behind an eip or eie register, or NULL: what lies beyond the last identity is read-only zero.

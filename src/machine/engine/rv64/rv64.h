@@ -303,6 +303,6 @@ void rv64_imsic_raise(struct rv64_vcpu *v, uint32_t identity);               // 
 uint32_t rv64_imsic_top(const struct rv64_vcpu *v);                          // highest-priority pending and enabled identity, or 0
 bool rv64_imsic_read(struct rv64_vcpu *v, unsigned select, uint64_t *value); // by siselect; false: no such register
 bool rv64_imsic_change(struct rv64_vcpu *v, unsigned select, uint64_t clear, uint64_t set); // register = register & ~clear | set
-uint32_t rv64_imsic_claim(struct rv64_vcpu *v); // stopei: the top identity, whose pending bit is cleared
+void rv64_imsic_claim(struct rv64_vcpu *v, uint32_t identity); // stopei: the top identity, whose pending bit is cleared
 void rv64_imsic_reset(struct rv64_vcpu *v);
 int rv64_imsic_state(struct rv64_vcpu *v, struct state *s);

@@ -12,7 +12,7 @@
 #define ARENAS_BYTES (3u << 20)
 #define ARENA_BYTES_MAX (1536u * 1024)
 #define ARENA_BYTES_MIN (128u * 1024)
-#define ARENA_BYTES_BESIDE_CODE (256u * 1024)
+#define ARENA_BYTES_BESIDE_CODE (64u * 1024)
 #define HASH_SLOTS 8192u
 #define BLOCK_BYTES_MAX (sizeof(struct rv64_block) + (RV64_BLOCK_INSNS_MAX + 1) * sizeof(struct rv64_insn))
 

@@ -340,10 +340,13 @@ static int start_audit(struct rv64_engine *e, struct tv_error *err)
     return rc ? tv_error_prefix(err, "rv64") : 0;
 }
 
-// A small machine is to cost little beyond its guest's memory: what the vcpus' tables take is no room for code.
+// A small machine is to cost little beyond its guest's memory: what the vcpus' tables take is no room for code. A larger one runs
+// larger programs; gcc's code alone takes more than 10 MB.
 #define CODE_BYTES_MIN (1280u << 10)
 #define CODE_BYTES_MAX (24u << 20)
-#define MEMORY_PER_CODE 96
+#define MEMORY_PER_CODE 96 // up to SMALL_MEMORY; beyond it
+#define MORE_MEMORY_PER_CODE 32
+#define SMALL_MEMORY (256u << 20)
 #define VCPU_TABLES_BYTES (384u << 10)
 
 static size_t code_bytes(const struct engine_config *config)
@@ -354,6 +357,7 @@ static size_t code_bytes(const struct engine_config *config)
     for (unsigned i = 0; i < config->mem->n_regions; i++)
         ram += config->mem->regions[i].size_bytes;
     uint64_t bytes = ram / MEMORY_PER_CODE, tables = (uint64_t)config->n_vcpus * VCPU_TABLES_BYTES;
+    bytes += ram > SMALL_MEMORY ? (ram - SMALL_MEMORY) / MORE_MEMORY_PER_CODE : 0;
     bytes = bytes > tables ? bytes - tables : 0;
     return bytes < CODE_BYTES_MIN ? CODE_BYTES_MIN : bytes > CODE_BYTES_MAX ? CODE_BYTES_MAX : bytes;
 }

@@ -122,8 +122,6 @@ void code_add(struct rv64_code *c, struct code_page *page, struct code_block *b)
         b->next_in_page = page->blocks;
         page->blocks = b;
     }
-    c->translated++;
-    c->translated_insns += b->n_insns;
 }
 
 static void set_distance(uint8_t *site, const uint8_t *target)

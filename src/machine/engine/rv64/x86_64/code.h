@@ -75,8 +75,7 @@ struct rv64_code {
     // tables, and no jump of a block is made to go to another, nor to its own beginning.
     bool chain;
     struct code_thunks thunks;
-    struct perf *perf;                     // borrowed; NULL: nobody wants names
-    uint64_t translated, translated_insns; // blocks and instructions, ever
+    struct perf *perf; // borrowed; NULL: nobody wants names
 };
 
 // The address as executed of what stands at `write`, and the other way round.

@@ -280,12 +280,8 @@ void run_fence_asid(struct rv64_vcpu *v)
 
 void run_fence_page(struct rv64_vcpu *v)
 {
-    rv64_mmu_flush_page(v, v->access_va & RV64_PAGE_MASK);
-}
-
-void run_fence_page_asid(struct rv64_vcpu *v)
-{
-    rv64_mmu_flush_page(v, v->access_va & RV64_PAGE_MASK);
+    uint64_t start = v->access_va & RV64_PAGE_MASK;
+    rv64_fence_local(v, &(struct rv64_fence){.kind = RV64_FENCE_VMA, .start = start, .size = RV64_PAGE_BYTES});
 }
 
 // --- Memory

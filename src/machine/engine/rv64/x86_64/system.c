@@ -152,7 +152,7 @@ static void fence(struct translator *t, const struct rv64_insn *insn)
     t->pending++;
     translate_count(t);
     static const void *const functions[2][2] = {{(const void *)run_fence_all, (const void *)run_fence_asid},
-                                                {(const void *)run_fence_page, (const void *)run_fence_page_asid}};
+                                                {(const void *)run_fence_page, (const void *)run_fence_page}};
     call_light(t, functions[insn->rs1 != 0][insn->rs2 != 0]);
     x_rm(&t->x, X_MOV, true, R15, RSP, VCPU(context));
     x_rm(&t->x, X_MOV, true, RAX, RSP, VCPU(page)); // by the table, as the page may be another one now

@@ -30,8 +30,8 @@
 #include <stddef.h>
 
 #define TRANSLATE_INSNS_MAX 64
-// An instruction has at most five parts out of line (a fused multiply-add of singles: the registers are not loaded, three operands are
-// no boxes, the result is NaN); the block's end has one more.
+// An instruction has at most five parts out of line (a fused multiply-add of singles: the registers are not loaded, three operands
+// are no boxes, the result is NaN); the block's end has one more.
 #define TRANSLATE_COLD_MAX (TRANSLATE_INSNS_MAX * 5 + 1)
 // What a block can take at most, hot and cold.
 #define TRANSLATE_BYTES_MAX (TRANSLATE_INSNS_MAX * 448u)
@@ -165,9 +165,8 @@ uint64_t run_status_write(struct rv64_vcpu *v, uint64_t operand);
 uint64_t run_status_set(struct rv64_vcpu *v, uint64_t operand);
 uint64_t run_status_clear(struct rv64_vcpu *v, uint64_t operand);
 void run_fence_all(struct rv64_vcpu *v);
-void run_fence_asid(struct rv64_vcpu *v); // of access_value
-void run_fence_page(struct rv64_vcpu *v); // of access_va
-void run_fence_page_asid(struct rv64_vcpu *v);
+void run_fence_asid(struct rv64_vcpu *v);    // of access_value
+void run_fence_page(struct rv64_vcpu *v);    // of access_va, whatever the ASID
 enum run_next run_cold(struct rv64_vcpu *v); // the code at v->pc, up to the block's end, by the interpreter
 enum run_next run_step(struct rv64_vcpu *v, const struct rv64_insn *insn);
 

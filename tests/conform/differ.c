@@ -2,8 +2,8 @@
 //
 // differ --runtime FILE --shim FILE --engine PROGRAM [--machine PROGRAM] [--seed N] [--images N] [--runs N]
 //        [--instructions N] [--audit] [--forever]
-//   --engine runs an image given as its last argument, with --audit before it where that is wanted; --machine is the trivet
-//   command, run as a user would.
+//   --engine runs an image given as its last argument; before it stands --audit where that is wanted, else --small or --full, in
+//   turn: how it translates. --machine is the trivet command, run as a user would.
 //   --instructions is how many at least the blocks must have executed; more images are made until it is reached.
 //   Exit status 0: no difference, 1: differences (the first is narrowed down and printed), 2: wrong call, 3: the oracle failed.
 #include "generate.h"
@@ -192,7 +192,7 @@ static void drop_images(struct images *images)
 static bool run_both(const struct options *o, const struct images *images, uint64_t seed, struct child c[static 2])
 {
     char *image = (char *)images->path[0], *oracle_image = (char *)images->path[1];
-    char *engine[] = {(char *)o->engine, o->audit ? "--audit" : image, o->audit ? image : NULL, NULL};
+    char *engine[] = {(char *)o->engine, o->audit ? "--audit" : seed % 2 ? "--small" : "--full", image, NULL};
     char *machine[] = {(char *)o->machine, "run", "--engine", "rv64", "--memory", "64M", "--kernel", image, NULL};
     char *oracle[] = {"qemu-system-riscv64",
                       "-M",

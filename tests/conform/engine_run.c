@@ -1,7 +1,8 @@
 // Runs an image on the engine alone: one vcpu, RAM at 0x80000000, the SBI console on standard output. For the differential test,
 // which thereby needs no more of the machine than what it tests.
 //
-// engine_run [--audit] IMAGE: exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
+// engine_run --small|--full|--audit IMAGE: everything is translated, so that it is small or fast, or both and compared with the
+// interpreter. Exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
 #include "machine/board/map.h"
 #include "machine/engine/engine.h"
 
@@ -52,7 +53,7 @@ static int load(const struct guest_memory *mem, const char *path, struct tv_erro
     return n > 0 ? 0 : tv_error_set(err, -EINVAL, "%s: empty", path);
 }
 
-static int run(const char *path, bool audit, struct tv_error *err)
+static int run(const char *path, bool audit, enum engine_translate translate, struct tv_error *err)
 {
     struct guest_memory mem;
     struct engine_config config = {
@@ -60,7 +61,7 @@ static int run(const char *path, bool audit, struct tv_error *err)
         .n_vcpus = 1,
         .imsic_base = MAP_IMSIC_BASE,
         .audit_instructions = audit ? UINT64_MAX : 0,
-        .translate_at_once = true,
+        .translate = translate,
         .host = {
             .mmio_read = no_mmio_read, .mmio_write = no_mmio_write, .console_write = console_write, .console_read = console_read}};
     struct engine *e;
@@ -98,12 +99,12 @@ int main(int argc, char **argv)
     struct tv_error err = {0};
     int r;
 
-    bool audit = argc == 3 && strcmp(argv[1], "--audit") == 0;
-    if (argc != 2 && !audit) {
-        fprintf(stderr, "usage: engine_run [--audit] IMAGE\n");
+    bool audit = argc == 3 && strcmp(argv[1], "--audit") == 0, small = argc == 3 && strcmp(argv[1], "--small") == 0;
+    if (argc != 3 || !(audit || small || strcmp(argv[1], "--full") == 0)) {
+        fprintf(stderr, "usage: engine_run --small|--full|--audit IMAGE\n");
         return 2;
     }
-    r = run(argv[argc - 1], audit, &err);
+    r = run(argv[2], audit, audit ? ENGINE_TRANSLATE_BY_USE : small ? ENGINE_TRANSLATE_SMALL : ENGINE_TRANSLATE_FULL, &err);
     if (r < 0)
         fprintf(stderr, "engine_run: %s\n", err.text);
     return r < 0 ? 2 : r;

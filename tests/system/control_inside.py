@@ -40,7 +40,7 @@ def check_map(path, pid):
         if not words or int(words[1], 16) < end:
             fail(f"{path}: '{line}'")
         end = int(words[1], 16) + int(words[2], 16)
-    if end > code[0][1] or not any(re.search(r" rv64_S_00000000802000[0-9a-f]{2}$", line) for line in lines):
+    if end > code[0][1] or not any(re.search(r" rv64_S_00000000802000[0-9a-f]{2}(_small)?$", line) for line in lines):
         fail(f"{path}: out of place, or the guest's first blocks are missing: {lines}")
 
 

@@ -22,7 +22,8 @@
 // As a machine runs it, which interprets what runs a few times only; all of it translated; all of it interpreted.
 static void test_guest(void **state)
 {
-    const struct engine_config ways[] = {{0}, {.translate_at_once = true}, {.interpret = true}};
+    const struct engine_config ways[] = {
+        {0}, {.translate = ENGINE_TRANSLATE_SMALL}, {.translate = ENGINE_TRANSLATE_FULL}, {.interpret = true}};
     for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         struct machine m;
         machine_init_with(&m, &ways[i]);

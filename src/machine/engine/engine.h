@@ -37,13 +37,17 @@ struct engine_host {
 
 struct perf; // perf.h
 
+// What is translated (rv64): what runs often, first so that it takes little room, and what runs very often once more, so that it is
+// fast. The others are for tests: everything, at once.
+enum engine_translate { ENGINE_TRANSLATE_BY_USE, ENGINE_TRANSLATE_SMALL, ENGINE_TRANSLATE_FULL };
+
 struct engine_config {
     const struct guest_memory *mem; // borrowed; its regions do not change while a vcpu runs
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
-    bool interpret;              // no translator (rv64)
-    bool translate_at_once;      // and not only what has run a few times: for tests (rv64)
+    bool interpret; // no translator (rv64)
+    enum engine_translate translate;
     size_t code_bytes;           // room for translated code; 0: by the size of memory
     struct perf *perf;           // borrowed: is told of translated code; NULL: nobody asks
     uint64_t audit_instructions; // so many are carried out twice and compared, then the machine ends (rv64); 0: no audit

@@ -7,16 +7,14 @@
 #include <sys/mman.h>
 
 // An engine's arenas together; memory comes with use. A small machine is to cost little beyond its guest's memory, however many
-// vcpus it has; one vcpu's arena holds a kernel's working set, and an eighth of it still most of it. Beside translated code, the
-// interpreter runs little, and little twice.
+// vcpus it has; one vcpu's arena holds a kernel's working set, and an eighth of it still most of it.
 #define ARENAS_BYTES (3u << 20)
 #define ARENA_BYTES_MAX (1536u * 1024)
 #define ARENA_BYTES_MIN (128u * 1024)
-#define ARENA_BYTES_BESIDE_CODE (64u * 1024)
 #define HASH_SLOTS 8192u
 #define BLOCK_BYTES_MAX (sizeof(struct rv64_block) + (RV64_BLOCK_INSNS_MAX + 1) * sizeof(struct rv64_insn))
 
-struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, bool beside_code)
+struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, size_t arena_bytes)
 {
     struct rv64_block_cache *c = calloc(1, sizeof(*c));
     if (!c)
@@ -26,8 +24,8 @@ struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, bool beside_code)
         c->arena_bytes = ARENA_BYTES_MAX;
     else if (c->arena_bytes < ARENA_BYTES_MIN)
         c->arena_bytes = ARENA_BYTES_MIN;
-    if (beside_code && c->arena_bytes > ARENA_BYTES_BESIDE_CODE)
-        c->arena_bytes = ARENA_BYTES_BESIDE_CODE;
+    if (arena_bytes)
+        c->arena_bytes = arena_bytes;
     c->arena = mmap(NULL, c->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c->arena == MAP_FAILED)
         c->arena = NULL;

@@ -33,7 +33,7 @@ static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
         for (unsigned i = 0; i < c->n_jumps; i++)
             c->jumps[c->filled_jumps[i]].pc = NO_PC;
     } else {
-        for (unsigned i = 0; i < RV64_JUMPS; i++)
+        for (unsigned i = 0; i < mmu->n_jumps; i++)
             c->jumps[i].pc = NO_PC;
     }
     c->n_jumps = 0;
@@ -78,52 +78,61 @@ static bool filter_test(const uint64_t filter[static 8], uint64_t number)
     return filter[filter_bit(number) / 64] >> filter_bit(number) % 64 & 1;
 }
 
-#define N_CONTEXTS (3 + RV64_USER_CONTEXTS)
-static struct rv64_context *context_at(struct rv64_mmu *mmu, unsigned i)
+static struct rv64_jump *jump_slot(const struct rv64_mmu *mmu, struct rv64_context *c, uint64_t pc)
 {
-    struct rv64_context *const fixed[] = {&mmu->supervisor, &mmu->supervisor_sum, &mmu->odd};
-    return i < 3 ? fixed[i] : &mmu->user[i - 3];
+    return &c->jumps[pc / 2 % mmu->n_jumps];
 }
 
-struct rv64_mmu *rv64_mmu_create(void)
+static size_t whole_pages(size_t bytes)
 {
+    return (bytes + RV64_PAGE_BYTES - 1) & RV64_PAGE_MASK;
+}
+
+struct rv64_mmu *rv64_mmu_create(unsigned n_jumps)
+{
+    size_t own = whole_pages(sizeof(struct rv64_mmu));
+    size_t each = whole_pages(sizeof(struct rv64_context) + n_jumps * sizeof(struct rv64_jump)), bytes = own + RV64_CONTEXTS * each;
     // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first jump would take zero for an address.
-    struct rv64_mmu *mmu = mmap(NULL, sizeof(*mmu), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mmu == MAP_FAILED)
+    uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
         return NULL;
-    for (unsigned i = 0; i < N_CONTEXTS; i++) {
-        struct rv64_context *c = context_at(mmu, i);
+    struct rv64_mmu *mmu = (struct rv64_mmu *)(void *)at;
+    mmu->bytes = bytes;
+    mmu->n_jumps = n_jumps;
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++) {
+        struct rv64_context *c = (struct rv64_context *)(void *)(at + own + i * each);
         c->jumps[0].pc = NO_PC;
         c->serial = ++mmu->serials;
+        mmu->contexts[i] = c;
     }
-    mmu->current_user = &mmu->user[0];
+    mmu->current_user = mmu->contexts[RV64_CONTEXT_U];
     return mmu;
 }
 
 void rv64_mmu_destroy(struct rv64_mmu *mmu)
 {
     if (mmu)
-        munmap(mmu, sizeof(*mmu));
+        munmap(mmu, mmu->bytes);
 }
 
 // --- Forgetting
 
 void rv64_mmu_flush(struct rv64_vcpu *v)
 {
-    for (unsigned i = 0; i < N_CONTEXTS; i++)
-        flush(v->mmu, context_at(v->mmu, i));
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++)
+        flush(v->mmu, v->mmu->contexts[i]);
 }
 
 void rv64_mmu_flush_writes(struct rv64_vcpu *v)
 {
-    for (unsigned i = 0; i < N_CONTEXTS; i++)
-        flush_tlb(&context_at(v->mmu, i)->tlb[RV64_WRITE]);
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++)
+        flush_tlb(&v->mmu->contexts[i]->tlb[RV64_WRITE]);
 }
 
 void rv64_mmu_flush_jumps(struct rv64_vcpu *v)
 {
-    for (unsigned i = 0; i < N_CONTEXTS; i++)
-        flush_jumps(v->mmu, context_at(v->mmu, i));
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++)
+        flush_jumps(v->mmu, v->mmu->contexts[i]);
 }
 
 static const uint8_t leaf_shifts[] = {16, 21, 30, 39, 48};
@@ -150,26 +159,42 @@ static void flush_tlb_page(struct rv64_context *c, enum rv64_access access, uint
             tlb->entries[i].tag = EMPTY;
 }
 
+// The jumps into the page of va, and into the instruction that begins in the page before and ends in this one.
+static void flush_jumps_to(const struct rv64_mmu *mmu, struct rv64_context *c, uint64_t va)
+{
+    uint64_t page = va & RV64_PAGE_MASK;
+    struct rv64_jump *first = jump_slot(mmu, c, page), *before = jump_slot(mmu, c, page - 2);
+    for (unsigned i = 0; i < RV64_PAGE_BYTES / 2; i++)
+        if ((first[i].pc & RV64_PAGE_MASK) == page)
+            first[i].pc = NO_PC;
+    if (before->pc == page - 2)
+        before->pc = NO_PC;
+}
+_Static_assert(RV64_JUMPS_MIN % (RV64_PAGE_BYTES / 2) == 0, "a page's jumps lie side by side");
+
 // Forgets what maps va, in any address space: more than asked for is allowed.
 void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va)
 {
-    for (unsigned i = 0; i < N_CONTEXTS; i++) {
-        struct rv64_context *c = context_at(v->mmu, i);
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++) {
+        struct rv64_context *c = v->mmu->contexts[i];
         const struct rv64_tlb *code = &c->tlb[RV64_EXECUTE];
-        bool had_code = filter_test(c->jump_pages, va / RV64_PAGE_BYTES) || (code->has_superpages && may_have_superpage(code, va));
+        bool superpage = code->has_superpages && may_have_superpage(code, va);
         for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
             flush_tlb_page(c, access, va);
-        if (had_code)
+        if (superpage) {
             flush_jumps(v->mmu, c);
-        else
-            c->serial = ++v->mmu->serials;
+            continue;
+        }
+        if (filter_test(c->jump_pages, va / RV64_PAGE_BYTES))
+            flush_jumps_to(v->mmu, c, va);
+        c->serial = ++v->mmu->serials;
     }
 }
 
 void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid)
 {
-    for (unsigned i = 0; i < N_CONTEXTS; i++) {
-        struct rv64_context *c = context_at(v->mmu, i);
+    for (unsigned i = 0; i < RV64_CONTEXTS; i++) {
+        struct rv64_context *c = v->mmu->contexts[i];
         if (SPACE_ASID(c->space) == (asid & 0xffff))
             flush_local(v->mmu, c);
     }
@@ -182,9 +207,10 @@ void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va)
     filter_set(c->jump_pages, va / RV64_PAGE_BYTES);
 }
 
-void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code)
+void rv64_mmu_add_jump(struct rv64_vcpu *v, uint64_t pc, const void *code)
 {
-    struct rv64_jump *slot = rv64_jump_slot(c, pc);
+    struct rv64_context *c = v->context;
+    struct rv64_jump *slot = jump_slot(v->mmu, c, pc);
     rv64_mmu_add_jump_page(c, pc);
     *slot = (struct rv64_jump){.pc = pc, .code = code};
     if (c->n_jumps < RV64_JUMPS_FILLED_MAX)
@@ -228,11 +254,11 @@ static void take(struct rv64_vcpu *v, struct rv64_context *c, uint64_t space)
 
 static struct rv64_context *user_context(struct rv64_mmu *mmu, uint64_t space)
 {
-    struct rv64_context *oldest = &mmu->user[0];
+    struct rv64_context *oldest = mmu->contexts[RV64_CONTEXT_U];
     if (mmu->current_user->space == space)
         return mmu->current_user;
-    for (unsigned i = 0; i < RV64_USER_CONTEXTS; i++) {
-        struct rv64_context *c = &mmu->user[i];
+    for (unsigned i = RV64_CONTEXT_U; i < RV64_CONTEXTS; i++) {
+        struct rv64_context *c = mmu->contexts[i];
         if (c->space == space) {
             oldest = c;
             break;
@@ -253,12 +279,12 @@ void rv64_mmu_context(struct rv64_vcpu *v)
     if (v->sstatus & RV64_SSTATUS_MXR) {
         unsigned rights = v->priv == RV64_U ? 0 : sum ? 2 : 1;
         if (mmu->odd_rights != rights)
-            flush(mmu, &mmu->odd);
+            flush(mmu, mmu->contexts[RV64_CONTEXT_ODD]);
         mmu->odd_rights = rights;
-        take(v, &mmu->odd, space);
+        take(v, mmu->contexts[RV64_CONTEXT_ODD], space);
     } else if (v->priv == RV64_U) {
         take(v, user_context(mmu, space), space);
     } else {
-        take(v, sum ? &mmu->supervisor_sum : &mmu->supervisor, space);
+        take(v, mmu->contexts[sum ? RV64_CONTEXT_S_SUM : RV64_CONTEXT_S], space);
     }
 }

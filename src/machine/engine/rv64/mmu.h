@@ -16,8 +16,7 @@
 #define RV64_PAGE_BYTES 4096ull
 #define RV64_PAGE_MASK (~(RV64_PAGE_BYTES - 1))
 #define RV64_TLB_ENTRIES 1024
-#define RV64_TLB_CODE_ENTRIES 128 // of the one for execution, which is asked only where the jump table does not know
-#define RV64_JUMPS 4096
+#define RV64_TLB_CODE_ENTRIES 1024 // of the one for execution, which is asked only where the jump table does not know
 
 enum rv64_access { RV64_READ, RV64_WRITE, RV64_EXECUTE };
 
@@ -41,25 +40,27 @@ struct rv64_tlb { // one of the three
     bool has_superpages, has_local; // some leaf is bigger than a page; is not global
 };
 
+#define RV64_JUMPS_MIN 4096
 #define RV64_JUMPS_FILLED_MAX 512
 struct rv64_context {
-    struct rv64_tlb tlb[3]; // by enum rv64_access
-    struct rv64_jump jumps[RV64_JUMPS];
+    struct rv64_tlb tlb[3];                       // by enum rv64_access
     uint16_t filled_jumps[RV64_JUMPS_FILLED_MAX]; // as a cache's `filled`
     unsigned n_jumps;
-    uint64_t jump_pages[8]; // a bit for each page (by a hash) that some jump leads to
-    uint64_t space;         // satp's mode and ASID
-    uint64_t serial;        // of what is known of code: another one whenever some of that is forgotten
-    uint64_t used;          // when it was last taken
+    uint64_t jump_pages[8];   // a bit for each page (by a hash) that some jump leads to
+    uint64_t space;           // satp's mode and ASID
+    uint64_t serial;          // of what is known of code: another one whenever some of that is forgotten
+    uint64_t used;            // when it was last taken
+    struct rv64_jump jumps[]; // as many as the engine says: by the halfword of the pc
 };
 
-#define RV64_USER_CONTEXTS 4
+enum { RV64_CONTEXT_S, RV64_CONTEXT_S_SUM, RV64_CONTEXT_ODD, RV64_CONTEXT_U, RV64_CONTEXTS = RV64_CONTEXT_U + 4 }; // ODD: with MXR
 struct rv64_mmu {
-    struct rv64_context supervisor, supervisor_sum, odd; // odd: with MXR
-    struct rv64_context user[RV64_USER_CONTEXTS];
+    struct rv64_context *contexts[RV64_CONTEXTS];
     struct rv64_context *current_user;
-    unsigned odd_rights; // with which `odd` was filled
+    unsigned odd_rights; // with which that of MXR was filled
+    unsigned n_jumps;    // of each context; a power of two
     uint64_t serials, uses;
+    size_t bytes; // of all this
 };
 
 static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_context *c, enum rv64_access access, uint64_t va)
@@ -74,11 +75,6 @@ static inline void *rv64_tlb_hit(struct rv64_context *c, enum rv64_access access
     if (__builtin_expect(e->tag == (va | (RV64_PAGE_BYTES - 1)), 1))
         return (void *)(uintptr_t)(va + e->addend);
     return NULL;
-}
-
-static inline struct rv64_jump *rv64_jump_slot(struct rv64_context *c, uint64_t pc)
-{
-    return &c->jumps[pc / 2 % RV64_JUMPS];
 }
 
 static inline bool rv64_crosses_page(uint64_t va, unsigned size)
@@ -103,15 +99,15 @@ RV64_UNALIGNED(uint32_t);
 RV64_UNALIGNED(uint64_t);
 #undef RV64_UNALIGNED
 
-struct rv64_mmu *rv64_mmu_create(void);
+struct rv64_mmu *rv64_mmu_create(unsigned n_jumps); // a power of two, RV64_JUMPS_MIN at least
 void rv64_mmu_destroy(struct rv64_mmu *mmu);
 void rv64_mmu_flush(struct rv64_vcpu *v);
 void rv64_mmu_flush_writes(struct rv64_vcpu *v);
 void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va);
 void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid);
 void rv64_mmu_flush_jumps(struct rv64_vcpu *v); // translated code was thrown away, or is to be compared with memory
-void rv64_mmu_add_jump(struct rv64_context *c, uint64_t pc, const void *code);
-void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va); // some jump depends on this page besides its own
+void rv64_mmu_add_jump(struct rv64_vcpu *v, uint64_t pc, const void *code); // in the context in use
+void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va);           // some jump depends on this page besides its own
 void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t va, uint8_t *host, unsigned leaf_shift,
                        bool global);
 // After satp, privilege, SUM or MXR changed: takes the context that fits.

@@ -3,9 +3,9 @@
 
 #include <errno.h>
 
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err)
+int rv64_code_create(struct rv64_code **out, size_t bytes, unsigned n_jumps, struct perf *perf, struct tv_error *err)
 {
-    (void)bytes, (void)perf, (void)err;
+    (void)bytes, (void)n_jumps, (void)perf, (void)err;
     *out = NULL;
     return 0;
 }

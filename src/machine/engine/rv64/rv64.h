@@ -202,6 +202,7 @@ struct rv64_engine {
     struct engine_config config;
     struct rv64_vcpu *vcpus[ENGINE_VCPUS_MAX];
     struct rv64_code *code; // translated code; NULL: the interpreter runs everything
+    unsigned n_jumps;       // of each context's jump table (mmu.h)
     // Guest time = host monotonic time + time_offset_ns while the clock runs, else time_stopped_ns.
     uint64_t time_offset_ns, time_stopped_ns;
     _Atomic bool time_running;
@@ -239,7 +240,7 @@ int rv64_vcpu_state(struct rv64_vcpu *v, struct state *s);
 int rv64_describe(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
 
 // --- blocks.c
-struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, bool beside_code);
+struct rv64_block_cache *rv64_blocks_create(unsigned n_vcpus, size_t arena_bytes); // 0: by the number of vcpus
 void rv64_blocks_destroy(struct rv64_block_cache *c);
 void rv64_blocks_fence(struct rv64_block_cache *c); // fence.i: code is compared with memory before it is used again
 void rv64_blocks_flush(struct rv64_block_cache *c);

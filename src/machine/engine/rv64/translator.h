@@ -5,8 +5,9 @@
 
 struct rv64_code;
 
-// *out: NULL where there is no translator, so that the interpreter runs everything. perf: borrowed, or NULL.
-int rv64_code_create(struct rv64_code **out, size_t bytes, struct perf *perf, struct tv_error *err);
+// *out: NULL where there is no translator, so that the interpreter runs everything. n_jumps: of each context's jump table (mmu.h).
+// perf: borrowed, or NULL.
+int rv64_code_create(struct rv64_code **out, size_t bytes, unsigned n_jumps, struct perf *perf, struct tv_error *err);
 void rv64_code_destroy(struct rv64_code *c);
 void rv64_code_measure(struct rv64_code *c, struct engine_code *out); // any thread
 // fence.i on this hart.

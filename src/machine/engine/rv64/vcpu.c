@@ -289,6 +289,44 @@ static void translator_init(struct rv64_vcpu *v)
     v->mxcsr_clear = 0x1f80; // round to nearest, all exceptions masked
 }
 
+// A small machine is to cost little beyond its guest's memory; a large one runs larger programs (gcc's code alone takes 25 MB), and
+// is to stay below 40 MB. What the vcpus' tables take is no room for code.
+#define LARGE_FROM (256u << 20) // bytes of memory above which a machine is large
+static const struct {
+    size_t code_min, code_max, vcpu_tables, arena; // bytes; arena: of decoded blocks, beside translated code
+    unsigned jumps;
+} sizes[2] = {
+    {.code_min = 1280u << 10, .code_max = 24u << 20, .vcpu_tables = 384u << 10, .arena = 64u << 10, .jumps = RV64_JUMPS_MIN},
+    {.code_min = 8u << 20, .code_max = 24u << 20, .vcpu_tables = 1u << 20, .arena = 256u << 10, .jumps = 4 * RV64_JUMPS_MIN},
+};
+#define MEMORY_PER_CODE 96 // up to LARGE_FROM; beyond it
+#define MORE_MEMORY_PER_CODE 32
+
+static uint64_t ram_bytes(const struct engine_config *config)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < config->mem->n_regions; i++)
+        bytes += config->mem->regions[i].size_bytes;
+    return bytes;
+}
+
+static bool is_large(const struct engine_config *config)
+{
+    return ram_bytes(config) > LARGE_FROM;
+}
+
+static size_t code_bytes(const struct engine_config *config)
+{
+    if (config->code_bytes)
+        return config->code_bytes;
+    bool large = is_large(config);
+    uint64_t ram = ram_bytes(config), bytes = ram / MEMORY_PER_CODE, tables = config->n_vcpus * sizes[large].vcpu_tables;
+    bytes += large ? (ram - LARGE_FROM) / MORE_MEMORY_PER_CODE : 0;
+    bytes = bytes < sizes[large].code_max ? bytes : sizes[large].code_max;
+    bytes = bytes > tables ? bytes - tables : 0;
+    return bytes > sizes[large].code_min ? bytes : sizes[large].code_min;
+}
+
 static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
 {
     struct rv64_vcpu *v = vcpu_allocate();
@@ -304,8 +342,8 @@ static struct rv64_vcpu *vcpu_create(struct rv64_engine *e, unsigned id)
     pthread_cond_init(&v->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&v->fences.done, NULL);
-    v->mmu = rv64_mmu_create();
-    v->blocks = rv64_blocks_create(e->config.n_vcpus, e->code != NULL);
+    v->mmu = rv64_mmu_create(e->n_jumps);
+    v->blocks = rv64_blocks_create(e->config.n_vcpus, e->code ? sizes[is_large(&e->config)].arena : 0);
     if (!v->mmu || !v->blocks || rv64_sbi_init(v) != 0) {
         vcpu_destroy(v);
         return NULL;
@@ -340,28 +378,6 @@ static int start_audit(struct rv64_engine *e, struct tv_error *err)
     return rc ? tv_error_prefix(err, "rv64") : 0;
 }
 
-// A small machine is to cost little beyond its guest's memory: what the vcpus' tables take is no room for code. A larger one runs
-// larger programs; gcc's code alone takes more than 10 MB.
-#define CODE_BYTES_MIN (1280u << 10)
-#define CODE_BYTES_MAX (24u << 20)
-#define MEMORY_PER_CODE 96 // up to SMALL_MEMORY; beyond it
-#define MORE_MEMORY_PER_CODE 32
-#define SMALL_MEMORY (256u << 20)
-#define VCPU_TABLES_BYTES (384u << 10)
-
-static size_t code_bytes(const struct engine_config *config)
-{
-    if (config->code_bytes)
-        return config->code_bytes;
-    uint64_t ram = 0;
-    for (unsigned i = 0; i < config->mem->n_regions; i++)
-        ram += config->mem->regions[i].size_bytes;
-    uint64_t bytes = ram / MEMORY_PER_CODE, tables = (uint64_t)config->n_vcpus * VCPU_TABLES_BYTES;
-    bytes += ram > SMALL_MEMORY ? (ram - SMALL_MEMORY) / MORE_MEMORY_PER_CODE : 0;
-    bytes = bytes > tables ? bytes - tables : 0;
-    return bytes < CODE_BYTES_MIN ? CODE_BYTES_MIN : bytes > CODE_BYTES_MAX ? CODE_BYTES_MAX : bytes;
-}
-
 static struct engine *create(const struct engine_config *config, struct tv_error *err)
 {
     if (config->n_vcpus == 0 || config->n_vcpus > ENGINE_VCPUS_MAX) {
@@ -375,9 +391,10 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     }
     e->engine.ops = &engine_rv64;
     e->config = *config;
+    e->n_jumps = sizes[is_large(config)].jumps;
     e->outcome = -1;
     if (!config->interpret &&
-        (rv64_code_create(&e->code, code_bytes(config), config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
+        (rv64_code_create(&e->code, code_bytes(config), e->n_jumps, config->perf, err) != 0 || rv64_timers_init(err) != 0)) {
         rv64_code_destroy(e->code);
         free(e);
         return NULL;

@@ -40,6 +40,7 @@ enum {
     X_MOV_TO = 0x89,
     X_MOV8_TO = 0x88,
     X_CMP_TO = 0x39,
+    X_GROUP_I8 = 0x83, // r/m, imm8; which one is in reg
     X_XCHG = 0x87,
     X_XADD = 0x0fc1,
     X_CMPXCHG = 0x0fb1,

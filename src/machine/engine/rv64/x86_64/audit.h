@@ -75,6 +75,12 @@ static inline const void *audit_entry(struct rv64_audit *a)
     return entry;
 }
 
+// For run_hot(): the block that was entered gives way to another.
+static inline void audit_enter_anew(struct rv64_audit *a, const void *entry)
+{
+    a->entered = entry;
+}
+
 // For run_time().
 static inline uint64_t audit_time(struct rv64_vcpu *v)
 {

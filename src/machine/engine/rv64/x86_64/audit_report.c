@@ -112,23 +112,28 @@ static void print_stores(FILE *out, const struct rv64_audit *a)
 
 // --- The code
 
-static void print_bytes(FILE *out, const struct code_block *b, size_t from, size_t to)
+static void print_bytes(FILE *out, const uint8_t *entry, size_t from, size_t to)
 {
     for (size_t at = from; at < to; at += BYTES_PER_LINE) {
         fprintf(out, "        +%04zx ", at);
         for (size_t i = at; i < at + BYTES_PER_LINE && i < to; i++)
-            fprintf(out, " %02x", b->entry[i]);
+            fprintf(out, " %02x", entry[i]);
         fputc('\n', out);
     }
 }
 
-static void print_block(FILE *out, const struct code_block *b, uint64_t pc)
+static void print_block(FILE *out, const struct rv64_code *c, const struct code_block *b, uint64_t pc)
 {
     unsigned offset = 0;
+    const uint8_t *entry = code_entry(c, b);
+    const uint16_t *starts = code_note_at(c, b->starts);
     fprintf(out, "block at %016" PRIx64 " (%s mode%s), %u instructions, host code at %p:\n", pc, b->priv & RV64_S ? "S" : "U",
-            b->priv & CODE_PLAIN ? ", the version without spans" : "", b->n_insns, (const void *)b->entry);
-    if (b->starts)
-        print_bytes(out, b, 0, b->starts[0]);
+            b->priv & CODE_PLAIN   ? ", the version without spans"
+            : b->priv & CODE_SMALL ? ", the small version"
+                                   : "",
+            b->n_insns, (const void *)entry);
+    if (starts)
+        print_bytes(out, entry, 0, starts[0]);
     for (unsigned i = 0; i < b->n_insns; i++) {
         struct rv64_insn insn;
         uint32_t raw = 0;
@@ -140,19 +145,19 @@ static void print_block(FILE *out, const struct code_block *b, uint64_t pc)
         rv64_decode(raw, &insn);
         rv64_disassemble(&insn, pc + offset, text, sizeof(text));
         fprintf(out, "    %016" PRIx64 "  %0*x%*s  %s\n", pc + offset, (int)(2 * length), raw, (int)(8 - 2 * length), "", text);
-        if (b->starts)
-            print_bytes(out, b, b->starts[i], b->starts[i + 1]);
+        if (starts)
+            print_bytes(out, entry, starts[i], starts[i + 1]);
         offset += length;
     }
     fprintf(out, "    out of line:\n");
-    print_bytes(out, b, b->starts ? b->starts[b->n_insns] : 0, (size_t)(b->end - b->entry));
+    print_bytes(out, entry, starts ? starts[b->n_insns] : 0, b->code_bytes);
 }
 
 static const struct code_block *entered_block(const struct rv64_code *c, const void *entry)
 {
-    for (unsigned i = 0; i < CODE_BLOCK_SLOTS; i++)
-        for (const struct code_block *b = c->blocks[i]; b; b = b->next)
-            if (b->entry == entry)
+    for (unsigned i = 0; i < c->n_blocks; i++)
+        for (const struct code_block *b = code_note_at(c, c->blocks[i]); b; b = code_note_at(c, b->next))
+            if (code_entry(c, b) == entry)
                 return b;
     return NULL;
 }
@@ -165,11 +170,11 @@ static void print_code(FILE *out, const struct rv64_code *c, const struct rv64_a
         return;
     uint64_t page = a->start.pc & RV64_PAGE_MASK;
     uint64_t pc = page | ((uintptr_t)b->guest & (RV64_PAGE_BYTES - 1));
-    print_block(out, b, pc);
-    for (unsigned at = 2; at < b->guest_bytes && !(b->priv & CODE_CROSSING); at += 2) {
-        const struct code_block *plain = code_find(c, b->guest + at, b->priv | CODE_PLAIN);
+    print_block(out, c, b, pc);
+    for (unsigned at = 2; at < b->guest_halves * 2u && !(b->priv & CODE_CROSSING); at += 2) {
+        const struct code_block *plain = code_find(c, b->guest + at, (b->priv & RV64_S) | CODE_PLAIN);
         if (plain)
-            print_block(out, plain, pc + at);
+            print_block(out, c, plain, pc + at);
     }
 }
 

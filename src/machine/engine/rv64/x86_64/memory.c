@@ -1,12 +1,6 @@
 // Loads, stores and atomics: the translation cache inline, the rest out of line.
 #include "machine/engine/rv64/x86_64/translate.h"
 
-#define TLB_INDEX_MASK ((RV64_TLB_ENTRIES - 1) * (int32_t)sizeof(struct rv64_tlb_entry))
-_Static_assert(sizeof(struct rv64_tlb_entry) == 16, "a page number becomes an entry's offset by a shift of 8");
-
-#define TAG(access) (CONTEXT_TLB(access) + (int32_t)offsetof(struct rv64_tlb_entry, tag))
-#define ADDEND(access) (CONTEXT_TLB(access) + (int32_t)offsetof(struct rv64_tlb_entry, addend))
-
 static unsigned log2_of(unsigned size)
 {
     return (unsigned)__builtin_ctz(size);
@@ -29,11 +23,11 @@ static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int3
     else
         x_rm(x, X_LEA, true, RDX, b, last);
     x_shift(x, SH_SHR, false, RCX, 8);
-    x_ri(x, G_AND, false, RCX, TLB_INDEX_MASK);
+    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
     x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TAG(access));
+    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
     uint8_t *unknown = x_jcc(x, CC_NE);
-    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     *host_base = b;
     return unknown;
 }
@@ -174,7 +168,7 @@ static uint8_t *page_differs(struct translator *t, const struct rv64_insn *insn,
         *misaligned = x_jcc(&t->x, CC_NE);
     }
     x_ri(&t->x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(&t->x, X_CMP, true, RDX, R15, RCX, 0, TAG(access));
+    x_rx(&t->x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
     return x_jcc(&t->x, CC_NE);
 }
 
@@ -188,7 +182,7 @@ static void predicted_access(struct translator *t, const struct rv64_insn *insn)
     struct cold *c = translate_cold(t, COLD_PREDICT, differs, insn);
     c->misaligned = misaligned;
     c->target = (uint32_t)prediction;
-    x_rx(&t->x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
+    x_rx(&t->x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     c->resume = t->x.at;
     access_at(t, insn, base);
     c->back = t->x.at;
@@ -201,42 +195,38 @@ void translate_search(struct translator *t, const struct cold *c)
     const struct rv64_insn *insn = c->insn;
     enum rv64_access access = properties_of(insn) & RV64_P_STORE ? RV64_WRITE : RV64_READ;
     int base = translate_home(insn->rs1) >= 0 ? translate_home(insn->rs1) : RAX;
-    int32_t entry = (int32_t)c->target + (int32_t)offsetof(struct rv64_prediction, entry);
-    int32_t changes = (int32_t)c->target + (int32_t)offsetof(struct rv64_prediction, changes);
-    x_rm(x, X_LEA, false, RCX, base, insn->imm);
-    x_shift(x, SH_SHR, false, RCX, 8);
-    x_ri(x, G_AND, false, RCX, TLB_INDEX_MASK);
-    uint8_t *misaligned, *unknown = page_differs(t, insn, base, access, &misaligned);
-    x_byte(x, 0x66);
-    x_mi(x, G_SUB, false, RSP, changes, 1);
-    uint8_t *given_up = x_jcc8(x, CC_B);
-    x_byte(x, 0x66);
-    x_rm(x, X_MOV_TO, false, RCX, RSP, entry);
-    uint8_t *known = x_jmp8(x);
-    x_patch8(x, given_up);
-    x_byte(x, 0x66);
-    x_mi(x, G_ADD, false, RSP, changes, 1);
-    x_patch8(x, known);
-    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, ADDEND(access));
-    uint8_t *site = x_jmp(x);
-    x_patch(site, c->resume);
-    x_patch(unknown, x->at);
-    if (misaligned) {
-        x_patch(misaligned, x->at);
+    x_rm(x, X_LEA, true, RDX, base, insn->imm);
+    x_mov_ri(x, RCX, c->target);
+    translate_call(x, t->code, t->code->thunks.search[access][log2_of(size_of(insn))]);
+    uint8_t *known = x_jcc(x, CC_E);
+    x_patch(known, c->resume);
+    if (c->misaligned)
         x_patch(c->misaligned, x->at);
-    }
     translate_slow_access(t, c);
+}
+
+// The addend of a span's page into rcx; the jump it returns is taken when there is none, or there are two pages.
+static uint8_t *find_addend(struct translator *t, int base, int64_t first, int64_t last, enum rv64_access access)
+{
+    x_rm(&t->x, X_LEA, true, RCX, base, (int32_t)first);
+    x_rm(&t->x, X_LEA, true, RDX, base, (int32_t)last);
+    translate_call(&t->x, t->code, t->code->thunks.span[access]);
+    return x_jcc(&t->x, CC_NE);
 }
 
 // The first of a span.
 static void leading_access(struct translator *t, const struct rv64_insn *insn, struct span *s, int64_t base_offset)
 {
-    uint8_t *again = t->x.at;
     int64_t first = s->first - base_offset, last = s->last - base_offset;
     int base;
-    uint8_t *unknown = look_up(t, insn->rs1, (int32_t)first, (int32_t)last, s->access, &base);
+    uint8_t *unknown;
+    if (translate_is_small(t)) {
+        base = translate_source(t, insn->rs1, RAX);
+        unknown = find_addend(t, base, first, last, s->access);
+    } else {
+        unknown = look_up(t, insn->rs1, (int32_t)first, (int32_t)last, s->access, &base);
+    }
     struct cold *c = translate_cold(t, COLD_SPAN, unknown, insn);
-    c->back = again;
     c->first = first;
     c->last = last;
     c->reg = (int)s->access;
@@ -275,7 +265,8 @@ static void slow_load(struct translator *t, const struct rv64_insn *insn, unsign
     unsigned size = size_of(insn);
     address(t, insn);
     where(t, insn, pending);
-    translate_call(&t->x, t->code, t->code->thunks.load[log2_of(size)]); // zero-extended in rax
+    bool is_signed = !is_float(insn) && properties_of(insn) & RV64_P_SIGNED && size < 8;
+    translate_call(&t->x, t->code, t->code->thunks.load[is_signed][log2_of(size)]);
     if (is_float(insn)) {
         if (size == 4) {
             x_mov_ri(&t->x, RDX, BOX);
@@ -286,10 +277,6 @@ static void slow_load(struct translator *t, const struct rv64_insn *insn, unsign
         else
             x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU_F(insn->rd));
         return;
-    }
-    if (properties_of(insn) & RV64_P_SIGNED && size < 8) {
-        static const unsigned ops[] = {X_MOVSX8, X_MOVSX16, X_MOVSXD};
-        x_rr(&t->x, ops[log2_of(size)], true, RAX, RAX);
     }
     translate_put(t, insn->rd, RAX);
 }
@@ -310,29 +297,28 @@ static void slow_store(struct translator *t, const struct rv64_insn *insn, unsig
     translate_call(&t->x, t->code, t->code->thunks.store[log2_of(size_of(insn))]);
 }
 
-void translate_slow_access(struct translator *t, const struct cold *c)
+static void slow_access(struct translator *t, const struct rv64_insn *insn, unsigned pending)
 {
-    if (properties_of(c->insn) & RV64_P_STORE)
-        slow_store(t, c->insn, c->pending);
+    if (properties_of(insn) & RV64_P_STORE)
+        slow_store(t, insn, pending);
     else
-        slow_load(t, c->insn, c->pending);
+        slow_load(t, insn, pending);
 }
 
-// Where the span lies in one page that is not known, that is looked for first.
+void translate_slow_access(struct translator *t, const struct cold *c)
+{
+    slow_access(t, c->insn, c->pending);
+}
+
 void translate_slow_span(struct translator *t, const struct cold *c)
 {
-    struct x86 *x = &t->x;
-    int b = translate_source(t, c->insn->rs1, RAX);
-    x_rm(x, X_LEA, true, RDX, b, (int32_t)c->last);
-    x_rm(x, X_LEA, true, RAX, b, (int32_t)c->first);
-    x_rr(x, X_XOR, true, RDX, RAX);
-    x_shift(x, SH_SHR, true, RDX, 12);
-    uint8_t *two_pages = x_jcc8(x, CC_NE);
-    translate_call(x, t->code, t->code->thunks.fill[c->reg]);
-    x_rr8(x, X_TEST - 1, RAX, RAX);
-    uint8_t *filled = x_jcc(x, CC_NE);
-    x_patch(filled, c->back);
-    x_patch8(x, two_pages);
+    if (translate_is_small(t))
+        return;
+    int base = translate_home(c->insn->rs1) >= 0 ? translate_home(c->insn->rs1) : RAX;
+    uint8_t *none = find_addend(t, base, c->first, c->last, (enum rv64_access)c->reg);
+    uint8_t *found = x_jmp(&t->x);
+    x_patch(found, c->back);
+    x_patch(none, t->x.at);
 }
 
 // --- Atomics. What is not aligned or not in the cache is the interpreter's.
@@ -502,6 +488,12 @@ bool translate_memory(struct translator *t, const struct rv64_insn *insn)
     struct span *s = n == SPAN_NONE ? NULL : &t->spans[n];
     if (is_float(insn))
         translate_fp_need(t, insn);
+    if (translate_is_small(t) && (!s || s->n_accesses < SPAN_OF_SMALL_MIN)) {
+        slow_access(t, insn, t->pending);
+        note_load(t, insn);
+        t->held = SPAN_NONE;
+        return true;
+    }
     if (!s || s->n_accesses == 1) {
         if (s && t->base_loaded[i])
             predicted_access(t, insn);

@@ -26,16 +26,29 @@ static const struct {
     THUNK(cold),
     THUNK(light),
     THUNK(fp_load),
-    {"rv64_load8", offsetof(struct code_thunks, load[0])},
-    {"rv64_load16", offsetof(struct code_thunks, load[1])},
-    {"rv64_load32", offsetof(struct code_thunks, load[2])},
-    {"rv64_load64", offsetof(struct code_thunks, load[3])},
+    THUNK(hot),
+    {"rv64_load8", offsetof(struct code_thunks, load[0][0])},
+    {"rv64_load16", offsetof(struct code_thunks, load[0][1])},
+    {"rv64_load32", offsetof(struct code_thunks, load[0][2])},
+    {"rv64_load64", offsetof(struct code_thunks, load[0][3])},
+    {"rv64_load8_signed", offsetof(struct code_thunks, load[1][0])},
+    {"rv64_load16_signed", offsetof(struct code_thunks, load[1][1])},
+    {"rv64_load32_signed", offsetof(struct code_thunks, load[1][2])},
+    {"rv64_load64_signed", offsetof(struct code_thunks, load[1][3])},
     {"rv64_store8", offsetof(struct code_thunks, store[0])},
     {"rv64_store16", offsetof(struct code_thunks, store[1])},
     {"rv64_store32", offsetof(struct code_thunks, store[2])},
     {"rv64_store64", offsetof(struct code_thunks, store[3])},
-    {"rv64_fill_read", offsetof(struct code_thunks, fill[0])},
-    {"rv64_fill_write", offsetof(struct code_thunks, fill[1])},
+    {"rv64_search_read8", offsetof(struct code_thunks, search[0][0])},
+    {"rv64_search_read16", offsetof(struct code_thunks, search[0][1])},
+    {"rv64_search_read32", offsetof(struct code_thunks, search[0][2])},
+    {"rv64_search_read64", offsetof(struct code_thunks, search[0][3])},
+    {"rv64_search_write8", offsetof(struct code_thunks, search[1][0])},
+    {"rv64_search_write16", offsetof(struct code_thunks, search[1][1])},
+    {"rv64_search_write32", offsetof(struct code_thunks, search[1][2])},
+    {"rv64_search_write64", offsetof(struct code_thunks, search[1][3])},
+    {"rv64_span_read", offsetof(struct code_thunks, span[0])},
+    {"rv64_span_write", offsetof(struct code_thunks, span[1])},
 };
 #define N_THUNKS (sizeof(thunks) / sizeof(thunks[0]))
 
@@ -72,6 +85,7 @@ void code_name_block(const struct rv64_code *c, const struct code_block *b, uint
     char name[PERF_NAME_MAX];
     if (!c->perf)
         return;
-    snprintf(name, sizeof(name), "rv64_%c_%016" PRIx64, b->priv & RV64_S ? 'S' : 'U', pc);
-    perf_add(c->perf, b->entry, (size_t)(b->end - b->entry), name, false);
+    const char *version = b->priv & CODE_SMALL ? "_small" : b->priv & CODE_PLAIN ? "_plain" : "";
+    snprintf(name, sizeof(name), "rv64_%c_%016" PRIx64 "%s", b->priv & RV64_S ? 'S' : 'U', pc, version);
+    perf_add(c->perf, code_entry(c, b), b->code_bytes, name, false);
 }

@@ -47,43 +47,48 @@ static void tell_of_block(struct rv64_vcpu *v, const struct code_block *b)
     code_name_block(v->engine->code, b, v->pc);
 }
 
-// Code that runs only once or twice, as much of a boot does, is not worth translating: whether what is at `guest` still counts as
-// that. Counts are by a hash, and what races for them loses nothing.
-#define COLD_RUNS 16
-
-static bool is_cold(struct rv64_code *c, const uint8_t *guest)
-{
-    uint8_t *runs = &c->runs[(uintptr_t)guest / 2 * 0x9e3779b97f4a7c15ull >> (64 - CODE_RUNS_BITS)];
-    if ((unsigned)*runs + 1 > COLD_RUNS)
-        return false;
-    ++*runs;
-    return true;
-}
-
 static struct code_block cold_block; // stands for what is to be interpreted
+
+// A new block at `guest`, or NULL: no room. With the lock held.
+static struct code_block *new_block(struct rv64_vcpu *v, struct code_page *page, const uint8_t *guest, unsigned priv)
+{
+    struct vector_registers saved;
+    put_away(&saved);
+    struct code_block *b = translate(v->engine->code, page, guest, priv);
+    tell_of_block(v, b);
+    take_back(&saved);
+    return b;
+}
 
 // The block at `guest`, checked or made; NULL: no room. With the lock held.
 static struct code_block *block_at(struct rv64_vcpu *v, const uint8_t *guest, unsigned version)
 {
     struct rv64_code *c = v->engine->code;
+    enum engine_translate how = v->engine->config.translate;
     struct code_page *page = code_page(c, guest);
     struct code_block *b = NULL;
     if (page) {
         code_verify(c, page, v->code_fence);
         b = code_find(c, guest, v->priv | version);
-        if (!b && !v->engine->config.translate_at_once && c->chain && is_cold(c, guest)) // an audit is of translated code
+        if (!b && how == ENGINE_TRANSLATE_BY_USE && c->chain && code_is_cold(c, guest)) // an audit is of translated code
             return &cold_block;
-        if (!b) {
-            struct vector_registers saved;
-            put_away(&saved);
-            b = translate(c, page, guest, v->priv | version);
-            tell_of_block(v, b);
-            take_back(&saved);
-        }
+        if (!b)
+            b = new_block(v, page, guest, v->priv | (version == 0 && how != ENGINE_TRANSLATE_FULL ? CODE_SMALL : version));
     }
     if (!b)
         atomic_store(&c->full, true);
     return b;
+}
+
+// The block at `guest`, if there is one that this hart may use without a further look at memory. Without the lock.
+static struct code_block *known_block(const struct rv64_vcpu *v, const uint8_t *guest)
+{
+    const struct rv64_code *c = v->engine->code;
+    struct code_block *b = code_find(c, guest, v->priv);
+    const struct code_page *page = b ? code_note_at(c, b->page) : NULL;
+    if (!page || atomic_load_explicit(&page->verified, memory_order_acquire) < v->code_fence)
+        return NULL;
+    return code_find(c, guest, v->priv); // again: it may just have been found to have changed
 }
 
 // Where the code at v->pc lies, after whatever traps it takes to get there. NULL: attention is set.
@@ -126,10 +131,10 @@ static const void *crossing(struct rv64_vcpu *v, const uint8_t *guest)
         return NULL;
     }
     if (c->chain) {
-        rv64_mmu_add_jump(v->context, v->pc, b->entry);
+        rv64_mmu_add_jump(v, v->pc, code_entry(c, b));
         rv64_mmu_add_jump_page(v->context, v->pc + 2);
     }
-    return b->entry;
+    return code_entry(c, b);
 }
 
 const void *run_find(struct rv64_vcpu *v)
@@ -145,16 +150,19 @@ const void *run_find(struct rv64_vcpu *v)
     }
     if (!guest)
         return NULL;
-    pthread_mutex_lock(&c->lock);
-    struct code_block *b = block_at(v, guest, 0);
-    pthread_mutex_unlock(&c->lock);
+    struct code_block *b = known_block(v, guest);
+    if (!b) {
+        pthread_mutex_lock(&c->lock);
+        b = block_at(v, guest, 0);
+        pthread_mutex_unlock(&c->lock);
+    }
     if (!b)
         return NULL;
     if (b == &cold_block)
         return c->thunks.cold;
     if (c->chain)
-        rv64_mmu_add_jump(v->context, v->pc, b->entry);
-    return b->entry;
+        rv64_mmu_add_jump(v, v->pc, code_entry(c, b));
+    return code_entry(c, b);
 }
 
 const void *run_jump(struct rv64_vcpu *v)
@@ -162,12 +170,15 @@ const void *run_jump(struct rv64_vcpu *v)
     return v->audit ? audit_entry(v->audit) : run_find(v);
 }
 
-// v->pc lies in the page that runs, so that its code needs no look at the fetch side but for what a fence took away.
-static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
+// To within the page that runs, so that its code needs no look at the fetch side but for what a fence took away.
+static const void *link_to(struct rv64_vcpu *v, const uint8_t *behind, unsigned version)
 {
     struct rv64_code *c = v->engine->code;
+    struct code_jump jump = *(const struct code_jump *)(const void *)behind;
     const void *entry = NULL;
-    uint64_t pc = v->pc;
+    uint64_t pc = v->pc = v->page + jump.target;
+    if (v->audit && version == 0)
+        return NULL;
     const uint8_t *guest = fetch(v);
     if (!guest)
         return NULL;
@@ -178,28 +189,62 @@ static const void *link_to(struct rv64_vcpu *v, uint32_t site, unsigned version)
     if (b == &cold_block) {
         entry = c->thunks.cold;
     } else if (b) {
-        if (!code_link(c, b, c->write + site))
+        if (!code_link(c, b, (uint32_t)(behind - c->execute) - jump.site))
             atomic_store(&c->full, true);
         rv64_count(&v->counters.links, 1);
-        entry = b->entry;
+        entry = code_entry(c, b);
     }
     pthread_mutex_unlock(&c->lock);
     return entry;
 }
 
-const void *run_link(struct rv64_vcpu *v, uint32_t site)
+const void *run_link(struct rv64_vcpu *v, const uint8_t *behind)
 {
-    return v->audit ? NULL : link_to(v, site, 0);
+    return link_to(v, behind, 0);
 }
 
-const void *run_link_plain(struct rv64_vcpu *v, uint32_t site)
+const void *run_link_plain(struct rv64_vcpu *v, const uint8_t *behind)
 {
-    return link_to(v, site, CODE_PLAIN);
+    return link_to(v, behind, CODE_PLAIN);
 }
 
-bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access)
+const void *run_hot(struct rv64_vcpu *v)
 {
-    return rv64_fill(v, va, access);
+    struct rv64_code *c = v->engine->code;
+    uint64_t pc = v->pc;
+    const uint8_t *guest = fetch(v);
+    if (!guest)
+        return NULL;
+    if (v->pc != pc) // as in link_to()
+        return run_jump(v);
+    pthread_mutex_lock(&c->lock);
+    struct code_block *b = block_at(v, guest, 0);
+    if (b && b->priv & CODE_SMALL && b != &cold_block) {
+        struct code_page *page = code_page(c, guest);
+        struct code_block *anew = new_block(v, page, guest, v->priv);
+        if (anew)
+            code_replace(c, page, b, anew);
+        else
+            atomic_store(&c->full, true);
+        b = anew ? anew : b;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!b)
+        return NULL;
+    if (b == &cold_block)
+        return c->thunks.cold;
+    if (v->audit)
+        audit_enter_anew(v->audit, code_entry(c, b));
+    else
+        rv64_mmu_add_jump(v, v->pc, code_entry(c, b));
+    return code_entry(c, b);
+}
+
+uint64_t run_span(struct rv64_vcpu *v, uint64_t first, uint64_t last, enum rv64_access access)
+{
+    if ((first ^ last) & RV64_PAGE_MASK || !rv64_fill(v, first, access))
+        return 0;
+    return rv64_tlb_entry(v->context, access, first)->addend;
 }
 
 void run_trap(struct rv64_vcpu *v)

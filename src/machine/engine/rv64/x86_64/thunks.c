@@ -106,7 +106,7 @@ static void pop_return(struct maker *m)
 void thunk_jump(struct x86 *x, const uint8_t *miss, const struct rv64_code *c)
 {
     x_rr(x, X_MOV, false, RCX, RAX);
-    x_ri(x, G_AND, false, RCX, (RV64_JUMPS - 1) * 2);
+    x_ri(x, G_AND, false, RCX, (int32_t)(c->n_jumps - 1) * 2);
     x_rx(x, X_CMP, true, RAX, R15, RCX, 3, CONTEXT_JUMPS + (int32_t)offsetof(struct rv64_jump, pc));
     translate_jcc_to(x, c, CC_NE, miss);
     x_opcode(x, 0xff, false, 0, RCX, R15, false); // jmp [r15 + rcx * 8 + disp]
@@ -209,17 +209,30 @@ static const uint8_t *make_enter(struct maker *m)
     return at;
 }
 
-// Called with the target's offset in the page in eax; behind the call stands where the jump's distance is.
+// Behind the call stands which jump it is: struct code_jump.
 static const uint8_t *make_link(struct maker *m, const void *function)
 {
     const uint8_t *at = here(m);
     struct x86 *x = &m->x;
     x_pop(x, RCX);
+    save_some(m);
+    x_rr(x, X_MOV, true, RSI, RCX);
+    call_c(m, function);
+    jump_or_leave(m);
+    return at;
+}
+
+// Behind the call stands the block's offset in the page.
+static const uint8_t *make_hot(struct maker *m)
+{
+    const uint8_t *at = here(m);
+    struct x86 *x = &m->x;
+    x_pop(x, RCX);
+    x_rm(x, X_MOVZX16, false, RAX, RCX, 0);
     x_rm(x, X_ADD, true, RAX, RSP, VCPU(page));
     x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(pc));
     save_some(m);
-    x_rm(x, X_MOV, false, RSI, RCX, 0);
-    call_c(m, function);
+    call_c(m, (const void *)run_hot);
     jump_or_leave(m);
     return at;
 }
@@ -336,40 +349,84 @@ static void make_fault(struct maker *m)
     translate_jump_to(x, m->code, m->code->thunks.jump);
 }
 
+static const unsigned load_ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
+
+// rcx becomes the offset of the entry that the page of the address in rax would have.
+static void entry_of(struct maker *m)
+{
+    x_rr(&m->x, X_MOV, false, RCX, RAX);
+    x_shift(&m->x, SH_SHR, false, RCX, 8);
+    x_ri(&m->x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
+}
+
+// The access itself, where the translation cache knows the page; returns the jump that is taken when not.
+static uint8_t *access_known(struct maker *m, unsigned log2, bool is_store, bool is_signed)
+{
+    struct x86 *x = &m->x;
+    enum rv64_access access = is_store ? RV64_WRITE : RV64_READ;
+    if (is_store)
+        x_rm(x, X_MOV_TO, true, RCX, RSP, VCPU(access_value) + m->pushed);
+    entry_of(m);
+    x_rm(x, X_LEA, true, RDX, RAX, (1 << log2) - 1);
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    uint8_t *unknown = x_jcc(x, CC_NE);
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
+    if (!is_store) {
+        x_rx(x, load_ops[is_signed][log2], log2 == 3 || is_signed, RAX, RAX, RCX, 0, 0);
+    } else {
+        x_rm(x, X_MOV, true, RDX, RSP, VCPU(access_value) + m->pushed);
+        if (log2 == 1)
+            x_byte(x, 0x66);
+        x_rx(x, log2 == 0 ? X_MOV8_TO : X_MOV_TO, log2 == 3, RDX, RAX, RCX, 0, 0);
+    }
+    x_byte(x, 0xc3);
+    return unknown;
+}
+
+static void extend_loaded(struct maker *m, unsigned log2, bool is_signed)
+{
+    if (is_signed)
+        x_rr(&m->x, load_ops[true][log2], true, RAX, RAX);
+    x_byte(&m->x, 0xc3);
+}
+
 // Called with the guest's address in rax, in edx the offset and the count, a store's value in rcx; back with the value in rax.
-static const uint8_t *make_access(struct maker *m, unsigned size, bool is_store)
+static const uint8_t *make_access(struct maker *m, unsigned log2, bool is_store, bool is_signed)
 {
     const uint8_t *at = here(m);
     struct x86 *x = &m->x;
     int status = is_store ? RAX : RDX;
+    int64_t size = 1 << log2;
     m->pushed = 8;
     x_rm(x, X_MOV_TO, false, RDX, RSP, VCPU(access_at) + m->pushed);
+    uint8_t *unknown = access_known(m, log2, is_store, is_signed);
+    x_patch(unknown, x->at);
     x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(access_va) + m->pushed);
-    x_rm(x, X_MOV_TO, true, RCX, RSP, VCPU(access_value) + m->pushed);
     save_some(m);
     x_rr(x, X_MOV, true, RSI, RAX);
     if (is_store)
-        x_rr(x, X_MOV, true, RDX, RCX);
-    x_mov_ri(x, is_store ? RCX : RDX, (int64_t)size);
+        x_rm(x, X_MOV, true, RDX, RSP, VCPU(access_value) + m->pushed);
+    x_mov_ri(x, is_store ? RCX : RDX, size);
     call_c(m, is_store ? (const void *)run_store : (const void *)run_load);
     restore_some(m);
     x_ri(x, G_CMP, false, status, ACCESS_FAULT);
     uint8_t *fault = x_jcc(x, CC_E);
     uint8_t *device = x_jcc(x, CC_A);
-    x_byte(x, 0xc3);
+    extend_loaded(m, log2, is_signed);
 
     x_patch(device, x->at);
     save_all(m);
     x_rm(x, X_MOV, true, RSI, RSP, VCPU(access_va) + m->pushed);
     if (is_store)
         x_rm(x, X_MOV, true, RDX, RSP, VCPU(access_value) + m->pushed);
-    x_mov_ri(x, is_store ? RCX : RDX, (int64_t)size);
+    x_mov_ri(x, is_store ? RCX : RDX, size);
     call_c(m, is_store ? (const void *)run_device_store : (const void *)run_device_load);
     restore_all(m);
     reload_floats(m);
     x_ri(x, G_CMP, false, status, ACCESS_FAULT);
     uint8_t *device_fault = x_jcc(x, CC_E);
-    x_byte(x, 0xc3);
+    extend_loaded(m, log2, is_signed);
 
     x_patch(fault, x->at);
     x_patch(device_fault, x->at);
@@ -378,17 +435,71 @@ static const uint8_t *make_access(struct maker *m, unsigned size, bool is_store)
     return at;
 }
 
-// Called with the guest's address in rax; back with whether its page is known now in al.
-static const uint8_t *make_fill(struct maker *m, enum rv64_access access)
+// Called with the guest's address in rdx and the prediction (its offset in the vcpu) in ecx, when the page is not in the entry that
+// was foretold. Equal: it is in the cache, the addend is in rcx, and that entry is foretold from now on, unless it changed too
+// often.
+static const uint8_t *make_search(struct maker *m, unsigned log2, enum rv64_access access)
 {
     const uint8_t *at = here(m);
+    struct x86 *x = &m->x;
+    int32_t entry = (int32_t)offsetof(struct rv64_prediction, entry), changes = (int32_t)offsetof(struct rv64_prediction, changes);
     m->pushed = 8;
+    x_push(x, RBX);
+    m->pushed += 8;
+    x_rr(x, X_MOV, false, RBX, RDX);
+    x_shift(x, SH_SHR, false, RBX, 8);
+    x_ri(x, G_AND, false, RBX, TRANSLATE_TLB_INDEX_MASK);
+    x_rm(x, X_LEA, true, RDX, RDX, (1 << log2) - 1);
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(x, X_CMP, true, RDX, R15, RBX, 0, TRANSLATE_TAG(access));
+    uint8_t *unknown = x_jcc8(x, CC_NE);
+    x_byte(x, 0x66);
+    x_rx(x, X_GROUP_I8, false, G_CMP, RSP, RCX, 0, changes + m->pushed);
+    x_byte(x, 0);
+    uint8_t *given_up = x_jcc8(x, CC_E);
+    x_byte(x, 0x66);
+    x_rx(x, X_GROUP_I8, false, G_SUB, RSP, RCX, 0, changes + m->pushed);
+    x_byte(x, 1);
+    x_byte(x, 0x66);
+    x_rx(x, X_MOV_TO, false, RBX, RSP, RCX, 0, entry + m->pushed);
+    x_patch8(x, given_up);
+    x_rx(x, X_MOV, true, RCX, R15, RBX, 0, TRANSLATE_ADDEND(access));
+    x_rr(x, X_CMP, false, RAX, RAX); // equal
+    x_patch8(x, unknown);
+    x_pop(x, RBX);
+    x_byte(x, 0xc3);
+    m->pushed = 0;
+    return at;
+}
+
+// Called with the guest's addresses of a span's first and last byte in rcx and rdx. Equal: the addend of both is in rcx. Keeps rax.
+static const uint8_t *make_span(struct maker *m, enum rv64_access access)
+{
+    const uint8_t *at = here(m);
+    struct x86 *x = &m->x;
+    m->pushed = 8;
+    x_rm(x, X_MOV_TO, true, RCX, RSP, VCPU(access_va) + m->pushed);
+    x_shift(x, SH_SHR, false, RCX, 8);
+    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    uint8_t *unknown = x_jcc8(x, CC_NE);
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
+    x_byte(x, 0xc3);
+
+    x_patch8(x, unknown);
+    x_rm(x, X_MOV_TO, true, RAX, RSP, VCPU(access_value) + m->pushed);
     save_some(m);
-    x_rr(&m->x, X_MOV, true, RSI, RAX);
-    x_mov_ri(&m->x, RDX, access);
-    call_c(m, (const void *)run_fill);
+    x_rm(x, X_MOV, true, RSI, RSP, VCPU(access_va) + m->pushed);
+    x_mov_ri(x, RCX, access);
+    call_c(m, (const void *)run_span); // its third argument is in rdx, but for the low bits, which do not matter
     restore_some(m);
-    x_byte(&m->x, 0xc3);
+    x_rr(x, X_MOV, true, RCX, RAX);
+    x_rm(x, X_MOV, true, RAX, RSP, VCPU(access_value) + m->pushed);
+    x_rr(x, X_TEST, true, RCX, RCX);
+    x_setcc(x, CC_E, RDX);
+    x_rr8(x, X_TEST - 1, RDX, RDX); // equal when there is one
+    x_byte(x, 0xc3);
     m->pushed = 0;
     return at;
 }
@@ -409,11 +520,15 @@ void code_make_thunks(struct rv64_code *c)
     t->cold = make_cold(&m);
     t->light = make_light(&m);
     t->fp_load = make_fp_load(&m);
+    t->hot = make_hot(&m);
     for (unsigned i = 0; i < 4; i++) {
-        t->load[i] = make_access(&m, 1u << i, false);
-        t->store[i] = make_access(&m, 1u << i, true);
+        t->load[false][i] = make_access(&m, i, false, false);
+        t->load[true][i] = make_access(&m, i, false, true);
+        t->store[i] = make_access(&m, i, true, false);
+        t->search[RV64_READ][i] = make_search(&m, i, RV64_READ);
+        t->search[RV64_WRITE][i] = make_search(&m, i, RV64_WRITE);
     }
-    t->fill[RV64_READ] = make_fill(&m, RV64_READ);
-    t->fill[RV64_WRITE] = make_fill(&m, RV64_WRITE);
+    t->span[RV64_READ] = make_span(&m, RV64_READ);
+    t->span[RV64_WRITE] = make_span(&m, RV64_WRITE);
     c->thunk_bytes = c->used = (size_t)(m.x.at - c->write + 63) & ~63ull;
 }

@@ -336,11 +336,12 @@ static void translate_insn(struct translator *t, const struct rv64_insn *insn)
 
 // --- Out of line
 
-static void cold_link(struct translator *t, const struct cold *c)
+static void call_link(struct translator *t, const uint8_t *thunk, const uint8_t *site, uint32_t target)
 {
-    x_mov_ri(&t->x, RAX, c->target);
-    translate_call(&t->x, t->code, t->code->thunks.link);
-    x_dword(&t->x, (uint32_t)(c->site - t->code->write));
+    translate_call(&t->x, t->code, thunk);
+    struct code_jump jump = {.target = (uint16_t)target, .site = (uint16_t)(t->x.at - site)};
+    memcpy(t->x.at, &jump, sizeof(jump));
+    t->x.at += sizeof(jump);
 }
 
 static void cold_poll(struct translator *t, const struct cold *c, bool behind)
@@ -401,9 +402,14 @@ static void cold_plain(struct translator *t, const struct cold *c)
     align_site(t, 1);
     uint8_t *site = x_jmp(&t->x);
     x_patch(site, t->x.at);
-    x_mov_ri(&t->x, RAX, c->insn->offset);
-    translate_call(&t->x, t->code, t->code->thunks.link_plain);
-    x_dword(&t->x, (uint32_t)(site - t->code->write));
+    call_link(t, t->code->thunks.link_plain, site, c->insn->offset);
+}
+
+static void cold_hot(struct translator *t)
+{
+    translate_call(&t->x, t->code, t->code->thunks.hot);
+    x_byte(&t->x, t->start & 0xff);
+    x_byte(&t->x, t->start >> 8);
 }
 
 static void emit_cold(struct translator *t, const struct cold *c)
@@ -411,7 +417,7 @@ static void emit_cold(struct translator *t, const struct cold *c)
     x_patch(c->site, t->x.at);
     switch (c->kind) {
     case COLD_LINK:
-        cold_link(t, c);
+        call_link(t, t->code->thunks.link, c->site, c->target);
         break;
     case COLD_POLL:
     case COLD_POLL_BEHIND:
@@ -437,6 +443,9 @@ static void emit_cold(struct translator *t, const struct cold *c)
         break;
     case COLD_NAN:
         cold_nan(t, c);
+        break;
+    case COLD_HOT:
+        cold_hot(t);
         break;
     }
 }
@@ -523,11 +532,34 @@ static void copy_insns(uint8_t *to, const struct rv64_insn *insns, unsigned n)
     }
 }
 
+// A small block is translated anew when it has run so often. What harts race for there loses nothing.
+#define HEAT 4096
+#define HEAT_OF_AUDIT 16
+
+bool translate_is_small(const struct translator *t)
+{
+    return t->priv & (CODE_SMALL | CODE_PLAIN | CODE_CROSSING);
+}
+
+static void count_heat(struct translator *t)
+{
+    t->block->heat = t->code->chain ? HEAT : HEAT_OF_AUDIT;
+    x_byte(&t->x, 0x66); // dec word [rip + distance]
+    x_byte(&t->x, 0xff);
+    x_byte(&t->x, 0x0d);
+    const uint8_t *end = code_executed(t->code, t->x.at + 4);
+    x_dword(&t->x, (uint32_t)((const uint8_t *)&t->block->heat - end));
+    uint8_t *site = x_jcc(&t->x, CC_E);
+    translate_cold(t, COLD_HOT, site, NULL);
+}
+
 static void emit(struct translator *t, uint32_t end)
 {
     x_ri(&t->x, G_AND, true, RAX, -(int32_t)RV64_PAGE_BYTES);
     x_rm(&t->x, X_MOV_TO, true, RAX, RSP, VCPU(page));
     t->body = t->x.at;
+    if (t->priv & CODE_SMALL)
+        count_heat(t);
     for (unsigned i = 0; i < t->n_insns; i++) {
         t->starts[i] = t->x.at;
         translate_insn(t, &t->insns[i]);
@@ -541,18 +573,20 @@ static void emit(struct translator *t, uint32_t end)
         emit_cold(t, &t->cold[i]);
 }
 
-static const uint16_t *note_starts(const struct translator *t, const uint8_t *entry)
+static uint32_t note_starts(const struct translator *t, const uint8_t *entry)
 {
     uint16_t *starts = code_note(t->code, (t->n_insns + 1) * sizeof(*starts));
-    for (unsigned i = 0; starts && i <= t->n_insns; i++)
+    if (!starts)
+        return 0;
+    for (unsigned i = 0; i <= t->n_insns; i++)
         starts[i] = (uint16_t)(t->starts[i] - entry);
-    return starts;
+    return code_note_of(t->code, starts);
 }
 
 static struct code_block *make(struct rv64_code *c, struct code_page *page, const uint8_t *guest, const struct rv64_insn *insns,
                                unsigned n, unsigned n_round, unsigned bytes, unsigned priv)
 {
-    struct code_block *b = code_note(c, sizeof(*b) + bytes);
+    struct code_block *b = code_note(c, offsetof(struct code_block, copy) + bytes);
     if (!b || c->used + TRANSLATE_BYTES_MAX > c->bytes)
         return NULL;
     copy_insns(b->copy, insns, n_round ? n_round : n);
@@ -560,6 +594,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     // Too large to be cleared each time: the arrays are only as good as their counts.
     struct translator t;
     t.code = c;
+    t.block = b;
     t.insns = insns;
     t.n_insns = n;
     t.n_round = n_round;
@@ -580,14 +615,15 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     if (t.no_room)
         return NULL;
     b->guest = guest;
-    b->guest_bytes = (uint16_t)bytes;
-    b->n_insns = (uint16_t)n;
+    b->guest_halves = (uint8_t)(bytes / 2);
+    b->n_insns = (uint8_t)n;
     b->priv = (uint8_t)priv;
-    b->entry = code_executed(c, start);
-    b->body = code_executed(c, t.body);
-    b->end = code_executed(c, t.x.at);
-    b->starts = c->chain ? NULL : note_starts(&t, start);
-    c->used = (size_t)(t.x.at - c->write + 15) & ~15ull;
+    b->entry = (uint32_t)(start - c->write);
+    b->body = (uint8_t)(t.body - start);
+    b->code_bytes = (uint16_t)(t.x.at - start);
+    b->starts = c->chain ? 0 : note_starts(&t, start);
+    size_t align = translate_is_small(&t) ? 4 : 16;
+    c->used = ((size_t)(t.x.at - c->write) + align - 1) & ~(align - 1);
     code_add(c, page, b);
     return b;
 }
@@ -596,7 +632,7 @@ struct code_block *translate(struct rv64_code *c, struct code_page *page, const 
 {
     struct rv64_insn decoded[TRANSLATE_INSNS_MAX];
     unsigned bytes, n = decode(guest, decoded, &bytes), n_round = 0;
-    if (!(priv & CODE_PLAIN) && c->chain)
+    if (!(priv & (CODE_PLAIN | CODE_SMALL)) && c->chain)
         n = unroll(decoded, n, &n_round);
     if (n_round)
         bytes = decoded[n_round - 1].offset + length_of(&decoded[n_round - 1]) - decoded[0].offset;

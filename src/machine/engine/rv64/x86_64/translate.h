@@ -31,8 +31,8 @@
 
 #define TRANSLATE_INSNS_MAX 64
 // An instruction has at most five parts out of line (a fused multiply-add of singles: the registers are not loaded, three operands
-// are no boxes, the result is NaN); the block's end has one more.
-#define TRANSLATE_COLD_MAX (TRANSLATE_INSNS_MAX * 5 + 1)
+// are no boxes, the result is NaN); the block's beginning and end have one more.
+#define TRANSLATE_COLD_MAX (TRANSLATE_INSNS_MAX * 5 + 2)
 // What a block can take at most, hot and cold.
 #define TRANSLATE_BYTES_MAX (TRANSLATE_INSNS_MAX * 448u)
 
@@ -41,6 +41,16 @@
 #define VCPU_F(r) (VCPU(f) + 8 * (int32_t)(r))
 #define CONTEXT_TLB(access) ((int32_t)(offsetof(struct rv64_context, tlb) + (access) * sizeof(struct rv64_tlb)))
 #define CONTEXT_JUMPS ((int32_t)offsetof(struct rv64_context, jumps))
+#define TRANSLATE_TLB_INDEX_MASK ((RV64_TLB_ENTRIES - 1) * (int32_t)sizeof(struct rv64_tlb_entry))
+_Static_assert(sizeof(struct rv64_tlb_entry) == 16, "a page number becomes an entry's offset by a shift of 8");
+#define TRANSLATE_TAG(access) (CONTEXT_TLB(access) + (int32_t)offsetof(struct rv64_tlb_entry, tag))
+#define TRANSLATE_ADDEND(access) (CONTEXT_TLB(access) + (int32_t)offsetof(struct rv64_tlb_entry, addend))
+
+// Behind a call of the thunks link and link_plain.
+struct __attribute__((packed)) code_jump {
+    uint16_t target; // offset in the page
+    uint16_t site;   // how far before this the jump's distance stands
+};
 
 // What goes on out of line, behind the block.
 enum cold_kind {
@@ -53,6 +63,7 @@ enum cold_kind {
     COLD_STEP,        // the interpreter carries out this one instruction
     COLD_FP,          // the floating-point registers are not loaded
     COLD_NAN,         // a result is NaN: the canonical one
+    COLD_HOT,         // the block has run so often that it is to be translated anew
 };
 
 struct cold {
@@ -69,7 +80,8 @@ struct cold {
 };
 
 // Accesses that one look at the translation cache serves (spans.c). When it fails, control goes on in another version of the
-// block from there on, in which each access looks for itself.
+// block from there on, in which each access looks for itself. A small block looks that way for larger groups only.
+#define SPAN_OF_SMALL_MIN 3
 #define SPAN_NONE 255u
 struct span {
     unsigned root;       // the value that all of them go by
@@ -84,6 +96,7 @@ struct span {
 struct translator {
     struct x86 x;
     struct rv64_code *code;
+    struct code_block *block;      // that it is to be
     const struct rv64_insn *insns; // their `offset` counts from the page's beginning
     unsigned n_insns;
     unsigned n_round; // a loop that stands here several times over: how many instructions a round has; 0: none
@@ -132,11 +145,12 @@ void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jcc_to(struct x86 *x, const struct rv64_code *c, unsigned cc, const uint8_t *thunk);
+bool translate_is_small(const struct translator *t);                    // few bytes come before speed
 void translate_slow_access(struct translator *t, const struct cold *c); // memory.c
 void translate_search(struct translator *t, const struct cold *c);
-void translate_slow_span(struct translator *t, const struct cold *c);
-bool translate_is_access(const struct rv64_insn *insn); // a load or store, of integers or floating point, not atomic
-void translate_find_spans(struct translator *t);        // spans.c
+void translate_slow_span(struct translator *t, const struct cold *c); // goes on behind it when it fails
+bool translate_is_access(const struct rv64_insn *insn);               // a load or store, of integers or floating point, not atomic
+void translate_find_spans(struct translator *t);                      // spans.c
 
 int translate_fp_home(unsigned f); // the xmm register of a floating-point register, or -1
 void translate_fp_need(struct translator *t, const struct rv64_insn *insn);
@@ -152,11 +166,13 @@ void run_enter(struct rv64_vcpu *v); // translated code from v->pc on, until it 
 
 // Called from translated code. "Light" ones may not use vector registers, nor look at x or f.
 enum run_next { RUN_NEXT, RUN_JUMP, RUN_LEAVE };
-const void *run_jump(struct rv64_vcpu *v);                                // light: the code at v->pc; NULL: leave
-const void *run_link(struct rv64_vcpu *v, uint32_t site);                 // light: the same, and makes the jump at `site` go there
-const void *run_link_plain(struct rv64_vcpu *v, uint32_t site);           // light: to the version of the block without spans
-bool run_fill(struct rv64_vcpu *v, uint64_t va, enum rv64_access access); // light: false: there is no RAM that may be accessed so
-void run_trap(struct rv64_vcpu *v);                                       // light, as all of system.c's:
+const void *run_jump(struct rv64_vcpu *v);                              // light: the code at v->pc; NULL: leave
+const void *run_link(struct rv64_vcpu *v, const uint8_t *behind);       // light: the same, and makes the jump go there (code_jump)
+const void *run_link_plain(struct rv64_vcpu *v, const uint8_t *behind); // light: to the version of the block without spans
+const void *run_hot(struct rv64_vcpu *v);                               // light: the block at v->pc is small and runs often
+// light: the addend of the page in which `first` to `last` lie; 0: there are two, or it is no RAM that may be accessed so.
+uint64_t run_span(struct rv64_vcpu *v, uint64_t first, uint64_t last, enum rv64_access access);
+void run_trap(struct rv64_vcpu *v); // light, as all of system.c's:
 void run_user_call(struct rv64_vcpu *v);
 void run_sret(struct rv64_vcpu *v);
 uint64_t run_time(struct rv64_vcpu *v);

@@ -8,7 +8,12 @@
 #define SPACE_ASID(space) ((space)&0xffff)
 #define SPACE_MODE(space) ((space) >> 16)
 #define EMPTY 0ull // tag
-#define NO_PC 1ull
+
+// An empty slot has a pc that is never looked for there, whatever its lowest bit: what belongs into the first, or the second.
+static void empty_jump(struct rv64_context *c, size_t slot)
+{
+    c->jumps[slot].pc = slot == 0 ? 2 : 0;
+}
 
 static void flush_tlb(struct rv64_tlb *tlb)
 {
@@ -31,10 +36,10 @@ static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
         c->jump_pages[i] = 0;
     if (c->n_jumps <= RV64_JUMPS_FILLED_MAX) {
         for (unsigned i = 0; i < c->n_jumps; i++)
-            c->jumps[c->filled_jumps[i]].pc = NO_PC;
+            empty_jump(c, c->filled_jumps[i]);
     } else {
         for (unsigned i = 0; i < mmu->n_jumps; i++)
-            c->jumps[i].pc = NO_PC;
+            empty_jump(c, i);
     }
     c->n_jumps = 0;
     c->serial = ++mmu->serials;
@@ -78,9 +83,9 @@ static bool filter_test(const uint64_t filter[static 8], uint64_t number)
     return filter[filter_bit(number) / 64] >> filter_bit(number) % 64 & 1;
 }
 
-static struct rv64_jump *jump_slot(const struct rv64_mmu *mmu, struct rv64_context *c, uint64_t pc)
+static size_t jump_slot(const struct rv64_mmu *mmu, uint64_t pc)
 {
-    return &c->jumps[pc / 2 % mmu->n_jumps];
+    return pc / 2 % mmu->n_jumps;
 }
 
 static size_t whole_pages(size_t bytes)
@@ -92,7 +97,7 @@ struct rv64_mmu *rv64_mmu_create(unsigned n_jumps)
 {
     size_t own = whole_pages(sizeof(struct rv64_mmu));
     size_t each = whole_pages(sizeof(struct rv64_context) + n_jumps * sizeof(struct rv64_jump)), bytes = own + RV64_CONTEXTS * each;
-    // Pages of zeroes, so that what a vcpu does not use costs nothing. Only the first jump would take zero for an address.
+    // Pages of zeroes, so that what a vcpu does not use costs nothing.
     uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return NULL;
@@ -101,7 +106,7 @@ struct rv64_mmu *rv64_mmu_create(unsigned n_jumps)
     mmu->n_jumps = n_jumps;
     for (unsigned i = 0; i < RV64_CONTEXTS; i++) {
         struct rv64_context *c = (struct rv64_context *)(void *)(at + own + i * each);
-        c->jumps[0].pc = NO_PC;
+        empty_jump(c, 0);
         c->serial = ++mmu->serials;
         mmu->contexts[i] = c;
     }
@@ -163,12 +168,12 @@ static void flush_tlb_page(struct rv64_context *c, enum rv64_access access, uint
 static void flush_jumps_to(const struct rv64_mmu *mmu, struct rv64_context *c, uint64_t va)
 {
     uint64_t page = va & RV64_PAGE_MASK;
-    struct rv64_jump *first = jump_slot(mmu, c, page), *before = jump_slot(mmu, c, page - 2);
-    for (unsigned i = 0; i < RV64_PAGE_BYTES / 2; i++)
-        if ((first[i].pc & RV64_PAGE_MASK) == page)
-            first[i].pc = NO_PC;
-    if (before->pc == page - 2)
-        before->pc = NO_PC;
+    size_t first = jump_slot(mmu, page), before = jump_slot(mmu, page - 2);
+    for (size_t i = first; i < first + RV64_PAGE_BYTES / 2; i++)
+        if ((c->jumps[i].pc & RV64_PAGE_MASK) == page)
+            empty_jump(c, i);
+    if (c->jumps[before].pc == page - 2)
+        empty_jump(c, before);
 }
 _Static_assert(RV64_JUMPS_MIN % (RV64_PAGE_BYTES / 2) == 0, "a page's jumps lie side by side");
 
@@ -210,11 +215,11 @@ void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va)
 void rv64_mmu_add_jump(struct rv64_vcpu *v, uint64_t pc, const void *code)
 {
     struct rv64_context *c = v->context;
-    struct rv64_jump *slot = jump_slot(v->mmu, c, pc);
+    size_t slot = jump_slot(v->mmu, pc);
     rv64_mmu_add_jump_page(c, pc);
-    *slot = (struct rv64_jump){.pc = pc, .code = code};
+    c->jumps[slot] = (struct rv64_jump){.pc = pc, .code = code};
     if (c->n_jumps < RV64_JUMPS_FILLED_MAX)
-        c->filled_jumps[c->n_jumps] = (uint16_t)(slot - c->jumps);
+        c->filled_jumps[c->n_jumps] = (uint16_t)slot;
     if (c->n_jumps <= RV64_JUMPS_FILLED_MAX)
         c->n_jumps++;
 }

@@ -26,7 +26,7 @@ struct rv64_tlb_entry {
 };
 
 struct rv64_jump { // see translate.h
-    uint64_t pc;   // odd: empty
+    uint64_t pc;
     const void *code;
 };
 

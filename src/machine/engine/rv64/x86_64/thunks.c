@@ -102,7 +102,7 @@ static void pop_return(struct maker *m)
 
 // --- Jumps by the table
 
-// The target's pc in rax. Changes rcx.
+// The target's pc in rax, with a lowest bit that does not count: no pc in the table has it. Changes rcx.
 void thunk_jump(struct x86 *x, const uint8_t *miss, const struct rv64_code *c)
 {
     x_rr(x, X_MOV, false, RCX, RAX);
@@ -180,6 +180,7 @@ static void jump_or_leave(struct maker *m)
 static const uint8_t *make_miss(struct maker *m)
 {
     const uint8_t *at = here(m);
+    x_ri(&m->x, G_AND, true, RAX, -2);
     x_rm(&m->x, X_MOV_TO, true, RAX, RSP, VCPU(pc));
     save_some(m);
     call_c(m, (const void *)run_jump);

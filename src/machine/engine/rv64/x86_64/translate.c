@@ -215,7 +215,6 @@ static void translate_jalr(struct translator *t, const struct rv64_insn *insn)
         x_rm(&t->x, X_LEA, true, RAX, s, insn->imm);
     else if (s != RAX)
         x_rr(&t->x, X_MOV, true, RAX, s);
-    x_ri(&t->x, G_AND, true, RAX, -2);
     link_register(t, insn);
     thunk_jump(&t->x, t->code->thunks.miss, t->code);
     t->ended = true;

@@ -124,7 +124,7 @@ static void append_term(struct sum_text *t, const struct promise_holder *holder,
     append(t, ")");
 }
 
-// Whether a holder comes before another: he needs more, or the same and stands further ahead.
+// Whether a holder comes before another: it needs more, or the same and stands further ahead.
 static bool before(const struct promise_holder *holders, size_t a, size_t b)
 {
     const uint64_t need_a = promise_need(&holders[a]), need_b = promise_need(&holders[b]);

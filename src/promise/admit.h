@@ -1,9 +1,9 @@
 // Admission: can a resource keep a set of promises together? Pure arithmetic; any thread.
 //
 // Reserves in different metrics are brought to one currency, the share of the resource's time that they take, by what each holder
-// would reach if he had the resource alone: 40MB/s of 400MB/s are 10 % of it. What he would reach depends on what he asks for
+// would reach if it had the resource alone: 40MB/s of 400MB/s are 10 % of it. What it would reach depends on what it asks for
 // (large requests or small ones), so the figures are each holder's own: where a cost is known, units per second are 10^9 / its
-// nanoseconds a unit. Reserves of one holder are met by the same requests, so he needs the largest of them, not their sum.
+// nanoseconds a unit. Reserves of one holder are met by the same requests, so it needs the largest of them, not their sum.
 #pragma once
 
 #include "promise/promise.h"
@@ -13,8 +13,8 @@
 struct promise_holder {
     const char *name; // for messages: "disk 'db'"
     const struct promise_set *set;
-    // In base units: what he would reach alone, PROMISE_CORES that of all CPUs. Of PROMISE_LATENCY: what the resource itself takes
-    // for the promised part of his requests. 0: not known; a reserve is then refused, a latency not checked. PROMISE_UTILIZATION is
+    // In base units: what it would reach alone, PROMISE_CORES that of all CPUs. Of PROMISE_LATENCY: what the resource itself takes
+    // for the promised part of its requests. 0: not known; a reserve is then refused, a latency not checked. PROMISE_UTILIZATION is
     // unused.
     uint64_t alone[PROMISE_METRICS];
 };

@@ -5,7 +5,7 @@
 // and the queue called at the end of the batch.
 #pragma once
 
-#include "store/dispatch.h"
+#include "store/sched/dispatch.h"
 #include "store/image.h"
 #include "store/store.h"
 #include "store/transfer.h"

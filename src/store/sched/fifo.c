@@ -1,5 +1,5 @@
 // First come, first served: the simplest dispatcher (see dispatch.h).
-#include "store/dispatch.h"
+#include "store/sched/dispatch.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -98,7 +98,7 @@ static void on_stopped(void *arg, unsigned queue)
     struct disk *disk = arg;
     disk->started &= ~(1ull << queue);
     disk->starved &= ~(1ull << queue);
-    store_drain(disk->store, &disk->in_flight[queue]);
+    store_drain(disk, &disk->in_flight[queue]);
 }
 
 static void on_kicked(void *arg, unsigned queue)
@@ -146,6 +146,7 @@ struct disk *disk_create(struct store *store, const struct disk_config *config, 
     disk->file = -1;
     disk->n_queues = config->n_queues;
     disk->writeback = true;
+    disk->terms = dispatch_no_terms;
     strcpy(disk->name, config->name); // its length was checked
     const char *serial = config->serial ? config->serial : config->name;
     memcpy(disk->serial, serial, strnlen(serial, sizeof(disk->serial)));
@@ -199,7 +200,7 @@ void disk_destroy(struct disk *disk)
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err)
 {
     // Nothing may be under way past a new, nearer end: a write there would extend the file again.
-    store_drain(disk->store, &disk->n_in_flight);
+    store_drain(disk, &disk->n_in_flight);
     uint64_t before = disk->image.size_bytes;
     int r = image_resize(&disk->image, disk->name, size_bytes, err);
     if (r)

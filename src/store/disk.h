@@ -5,8 +5,8 @@
 // and the queue called at the end of the batch.
 #pragma once
 
-#include "store/sched/dispatch.h"
 #include "store/image.h"
+#include "store/sched/dispatch.h"
 #include "store/store.h"
 #include "store/transfer.h"
 #include "vhost/backend.h"
@@ -30,6 +30,8 @@ struct store {
     struct loop *loop;
     struct io_engine *io;
     struct dispatcher *dispatcher;
+    struct loop_source *timer; // for the dispatcher
+    uint64_t wake_ns;          // for when it is set; UINT64_MAX: it is not
     struct transfer_env env;
     struct disk *disks;
     struct disk *dirty; // with queues to call
@@ -48,6 +50,7 @@ struct disk {
     struct vhost_backend *backend;
     struct vhost_backend_ops ops;
     struct dispatch_queue *queue;
+    struct dispatch_terms terms; // of the queue
     // of the session with the present front end
     uint64_t acked;            // features
     bool writeback;            // configuration field of VIRTIO_BLK_F_CONFIG_WCE
@@ -78,4 +81,4 @@ void disk_begin(struct disk_request *request); // the dispatcher has let it go: 
 void store_mark_dirty(struct disk *disk); // the batch's end will see to it
 void store_forget_dirty(struct disk *disk);
 void store_end_batch(struct store *store);
-void store_drain(struct store *store, const unsigned *count); // until *count is 0
+void store_drain(struct disk *disk, const unsigned *count); // until *count, of the disk's requests, is 0

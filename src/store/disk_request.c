@@ -100,7 +100,7 @@ static void on_done(struct transfer *t, int result)
     struct disk *disk = request->disk;
     struct dispatcher *d = disk->store->dispatcher;
     uint64_t now_ns = clock_now_ns();
-    d->ops->complete(d, &request->item, now_ns - request->item.dispatched_ns);
+    d->ops->complete(d, &request->item, now_ns);
     disk->in_flight[request->queue]--;
     disk->n_in_flight--;
     uint8_t status = VIRTIO_BLK_S_OK;

@@ -19,6 +19,11 @@ static void dispatch(struct store *store)
         item->dispatched_ns = now_ns;
         disk_begin((struct disk_request *)((char *)item - offsetof(struct disk_request, item)));
     }
+    uint64_t wake_ns = d->ops->wake_ns(d);
+    if (wake_ns == store->wake_ns)
+        return;
+    store->wake_ns = wake_ns;
+    loop_set_timer(store->timer, wake_ns == UINT64_MAX ? 0 : wake_ns > now_ns ? wake_ns - now_ns : 1, 0);
 }
 
 void store_mark_dirty(struct disk *disk)
@@ -63,13 +68,26 @@ static void on_batch_end(void *arg)
     store_end_batch(arg);
 }
 
-void store_drain(struct store *store, const unsigned *count)
+// What holds requests back here, its limits, would hold up everybody meanwhile: they do not count until the disk is drained.
+void store_drain(struct disk *disk, const unsigned *count)
 {
+    struct store *store = disk->store;
+    struct dispatcher *d = store->dispatcher;
+    if (*count)
+        d->ops->queue_set(d, disk->queue, &dispatch_no_terms, clock_now_ns(), NULL);
     while (*count) {
         store_end_batch(store);
         assert(io_in_flight(store->io));
         io_wait(store->io);
     }
+    d->ops->queue_set(d, disk->queue, &disk->terms, clock_now_ns(), NULL);
+    store_end_batch(store);
+}
+
+static void on_timer(void *arg)
+{
+    struct store *store = arg;
+    store->wake_ns = UINT64_MAX;
     store_end_batch(store);
 }
 
@@ -83,9 +101,11 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     store->loop = loop;
     struct io_config io = {.depth = STORE_WINDOW, .no_uring = config->no_uring, .batch_end = on_batch_end, .arg = store};
     store->io = io_create(loop, &io, err);
+    struct dispatch_config dispatch = {.window = STORE_WINDOW};
     if (store->io && !transfer_env_init(&store->env, store->io, err))
-        store->dispatcher = dispatch_fifo.create(STORE_WINDOW, err);
-    if (store->dispatcher)
+        store->dispatcher = dispatch_fifo.create(&dispatch, err);
+    store->wake_ns = UINT64_MAX;
+    if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)))
         return store;
     store_destroy(store);
     return NULL;
@@ -102,6 +122,7 @@ void store_destroy(struct store *store)
     }
     if (store->dispatcher)
         store->dispatcher->ops->destroy(store->dispatcher);
+    loop_remove(store->timer);
     transfer_env_fini(&store->env);
     io_destroy(store->io);
     free(store);

@@ -1,15 +1,18 @@
 // The seam of the scheduler: requests of all disks go in, and come out in the order in which the device is to see them.
 //
 // A disk has a queue; requests enter at its tail. The dispatcher says which request goes to the device next, and learns from each
-// completion. It knows nothing of virtio, images or io_uring. One dispatcher a device; all calls on the store's thread, none may
-// allocate but queue_add.
+// completion. It knows nothing of virtio, images or io_uring, and no time but what the caller tells, which never goes back: so the
+// same code serves a real device and a model of one. One dispatcher a device; all calls on the store's thread, none may allocate
+// but create and queue_add.
 #pragma once
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum dispatch_kind { DISPATCH_READ, DISPATCH_WRITE, DISPATCH_FLUSH, DISPATCH_TRIM };
+#define DISPATCH_KINDS 4
 
 struct dispatch_queue; // one disk's; its members are the scheduler's own
 
@@ -18,28 +21,68 @@ struct dispatch_item {
     struct dispatch_item *link;   // the dispatcher's
     struct dispatch_queue *queue; // set by enqueue
     enum dispatch_kind kind;
+    uint32_t cost_ns; // the dispatcher's
     uint64_t offset_bytes, len_bytes;
-    uint64_t enqueued_ns, dispatched_ns; // CLOCK_MONOTONIC; set by the caller
+    uint64_t enqueued_ns, dispatched_ns; // set by the caller
+};
+
+// What a disk is promised, or held to, in each metric. 0: nothing said.
+struct dispatch_rates {
+    uint64_t bytes_per_s, ops_per_s;
+    uint32_t device_ppm; // of the device's time, in millionths
+};
+
+#define DISPATCH_WEIGHT_DEFAULT 100u
+#define DISPATCH_WEIGHT_MAX 10000u
+
+struct dispatch_terms {
+    uint32_t weight; // 1 to DISPATCH_WEIGHT_MAX
+    struct dispatch_rates reserve, limit;
+    uint64_t latency_ns; // 0: none; else at least latency_permille of 1000 requests take no longer, queueing included
+    uint32_t latency_permille;
+};
+
+struct dispatch_config {
+    unsigned window; // at most so many requests are with the device at once
+};
+
+struct dispatch_counters {
+    uint64_t dispatched;
+    uint64_t
+        idle; // next() gave nothing though there was room and a request that might go: never, of a scheduler that conserves work
 };
 
 struct dispatcher {
     const struct dispatch_ops *ops;
+    struct dispatch_counters counters;
 };
 
 struct dispatch_ops {
     const char *name;
-    // `window`: at most so many requests are with the device at once.
-    struct dispatcher *(*create)(unsigned window, struct tv_error *err);
+    struct dispatcher *(*create)(const struct dispatch_config *config, struct tv_error *err);
     void (*destroy)(struct dispatcher *d); // all queues have been removed
 
+    // The new queue has the default weight and no other terms.
     struct dispatch_queue *(*queue_add)(struct dispatcher *d, const char *disk, struct tv_error *err);
     void (*queue_remove)(struct dispatcher *d, struct dispatch_queue *queue); // nothing of it is queued or with the device
+    // New terms, at any time. -EINVAL: they mean nothing; -EOPNOTSUPP: this scheduler cannot hold them. The old ones stay then.
+    int (*queue_set)(struct dispatcher *d, struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns,
+                     struct tv_error *err);
 
     void (*enqueue)(struct dispatcher *d, struct dispatch_queue *queue, struct dispatch_item *item);
-    // The next request for the device, or NULL: there is none, or the window is full.
+    // The next request for the device, or NULL: there is none that may go, or the window is full.
     struct dispatch_item *(*next)(struct dispatcher *d, uint64_t now_ns);
-    // The request is done; it kept the device busy for device_ns (first submission to last completion).
-    void (*complete)(struct dispatcher *d, struct dispatch_item *item, uint64_t device_ns);
+    // After next() has said NULL: when to ask again though nothing is enqueued or completed; UINT64_MAX: never.
+    uint64_t (*wake_ns)(const struct dispatcher *d);
+    void (*complete)(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns);
 };
 
 extern const struct dispatch_ops dispatch_fifo; // first come, first served, over all disks
+
+extern const struct dispatch_terms dispatch_no_terms;       // the default weight, and nothing else
+const struct dispatch_ops *dispatch_find(const char *name); // NULL: there is none of this name
+extern const char dispatch_names[];                         // of all, for messages
+
+// For implementations: refuses terms that mean nothing, and all that is not in `known`.
+enum { DISPATCH_KNOWS_WEIGHT = 1, DISPATCH_KNOWS_RATES = 2, DISPATCH_KNOWS_DEVICE = 4, DISPATCH_KNOWS_LATENCY = 8 };
+int dispatch_check_terms(const struct dispatch_ops *ops, const struct dispatch_terms *terms, unsigned known, struct tv_error *err);

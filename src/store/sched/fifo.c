@@ -1,5 +1,5 @@
 // First come, first served: the simplest dispatcher (see dispatch.h).
-#include "store/sched/dispatch.h"
+#include "store/sched/item_fifo.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -7,15 +7,15 @@
 
 struct fifo {
     struct dispatcher base;
-    struct dispatch_item *head, **tail; // one line for all disks, in the order of arrival
-    unsigned window, in_flight;         // in_flight <= window
+    struct item_fifo line;      // one for all disks, in the order of arrival
+    unsigned window, in_flight; // in_flight <= window
 };
 
 struct dispatch_queue {
     unsigned held; // queued or with the device
 };
 
-static struct dispatcher *fifo_create(unsigned window, struct tv_error *err)
+static struct dispatcher *fifo_create(const struct dispatch_config *config, struct tv_error *err)
 {
     struct fifo *f = calloc(1, sizeof(*f));
     if (!f) {
@@ -23,8 +23,7 @@ static struct dispatcher *fifo_create(unsigned window, struct tv_error *err)
         return NULL;
     }
     f->base.ops = &dispatch_fifo;
-    f->tail = &f->head;
-    f->window = window;
+    f->window = config->window;
     return &f->base;
 }
 
@@ -49,13 +48,18 @@ static void fifo_queue_remove(struct dispatcher *d, struct dispatch_queue *queue
     free(queue);
 }
 
+static int fifo_queue_set(struct dispatcher *d, struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns,
+                          struct tv_error *err)
+{
+    (void)queue, (void)now_ns;
+    return dispatch_check_terms(d->ops, terms, 0, err);
+}
+
 static void fifo_enqueue(struct dispatcher *d, struct dispatch_queue *queue, struct dispatch_item *item)
 {
     struct fifo *f = (struct fifo *)d;
     item->queue = queue;
-    item->link = NULL;
-    *f->tail = item;
-    f->tail = &item->link;
+    item_fifo_push(&f->line, item);
     queue->held++;
 }
 
@@ -63,19 +67,22 @@ static struct dispatch_item *fifo_next(struct dispatcher *d, uint64_t now_ns)
 {
     (void)now_ns;
     struct fifo *f = (struct fifo *)d;
-    struct dispatch_item *item = f->head;
-    if (!item || f->in_flight == f->window)
+    if (!f->line.head || f->in_flight == f->window)
         return NULL;
-    f->head = item->link;
-    if (!f->head)
-        f->tail = &f->head;
     f->in_flight++;
-    return item;
+    d->counters.dispatched++;
+    return item_fifo_pop(&f->line);
 }
 
-static void fifo_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t device_ns)
+static uint64_t fifo_wake_ns(const struct dispatcher *d)
 {
-    (void)device_ns;
+    (void)d;
+    return UINT64_MAX;
+}
+
+static void fifo_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns)
+{
+    (void)now_ns;
     struct fifo *f = (struct fifo *)d;
     f->in_flight--;
     item->queue->held--;
@@ -87,7 +94,9 @@ const struct dispatch_ops dispatch_fifo = {
     .destroy = fifo_destroy,
     .queue_add = fifo_queue_add,
     .queue_remove = fifo_queue_remove,
+    .queue_set = fifo_queue_set,
     .enqueue = fifo_enqueue,
     .next = fifo_next,
+    .wake_ns = fifo_wake_ns,
     .complete = fifo_complete,
 };

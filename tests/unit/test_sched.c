@@ -17,7 +17,8 @@
 #define ITEMS 400
 #define WINDOW 13
 
-static const struct dispatch_ops *const schedulers[] = {&dispatch_fifo, &dispatch_sfq, &dispatch_drr, &dispatch_mclock};
+static const struct dispatch_ops *const schedulers[] = {&dispatch_fifo, &dispatch_sfq, &dispatch_drr, &dispatch_mclock,
+                                                        &dispatch_oios};
 enum { N_SCHEDULERS = sizeof(schedulers) / sizeof(schedulers[0]) };
 
 static void test_found_by_name(void **state)

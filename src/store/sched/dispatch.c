@@ -7,8 +7,8 @@
 
 const struct dispatch_terms dispatch_no_terms = {.weight = DISPATCH_WEIGHT_DEFAULT};
 
-static const struct dispatch_ops *const all[] = {&dispatch_fifo, &dispatch_sfq, &dispatch_drr, &dispatch_mclock};
-const char dispatch_names[] = "fifo, sfq, drr, mclock";
+static const struct dispatch_ops *const all[] = {&dispatch_fifo, &dispatch_sfq, &dispatch_drr, &dispatch_mclock, &dispatch_oios};
+const char dispatch_names[] = "fifo, sfq, drr, mclock, oios";
 
 const struct dispatch_ops *dispatch_find(const char *name)
 {
@@ -57,6 +57,6 @@ int dispatch_check_terms(const struct dispatch_ops *ops, const struct dispatch_t
     if (!(known & DISPATCH_KNOWS_LATENCY) && terms->latency_ns)
         what = "latencies";
     if (what)
-        return tv_error_set(err, -EOPNOTSUPP, "the scheduler '%s' holds no %s; another may", ops->name, what);
+        return tv_error_set(err, -EOPNOTSUPP, "the scheduler '%s' holds no %s; 'oios' does", ops->name, what);
     return 0;
 }

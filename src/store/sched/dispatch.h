@@ -21,6 +21,9 @@ struct dispatch_item {
     struct dispatch_item *link;   // the dispatcher's
     struct dispatch_queue *queue; // set by enqueue
     enum dispatch_kind kind;
+    uint32_t cost_ns; // the dispatcher's
+    uint8_t stretch;  // the dispatcher's
+    bool in_lane;     // the dispatcher's
     uint64_t offset_bytes, len_bytes;
     uint64_t enqueued_ns, dispatched_ns; // set by the caller
 };
@@ -80,6 +83,7 @@ extern const struct dispatch_ops dispatch_fifo;   // first come, first served, o
 extern const struct dispatch_ops dispatch_sfq;    // weights, by virtual time
 extern const struct dispatch_ops dispatch_drr;    // weights, in rounds
 extern const struct dispatch_ops dispatch_mclock; // reservations, limits and weights, by tags
+extern const struct dispatch_ops dispatch_oios;   // all there is
 
 extern const struct dispatch_terms dispatch_no_terms;       // the default weight, and nothing else
 const struct dispatch_ops *dispatch_find(const char *name); // NULL: there is none of this name

@@ -1,0 +1,66 @@
+// OIOS: the loop that holds promised latencies. See oios.h.
+//
+// A late request was late for one of two reasons. It waited for its turn: then the disk has too little opportunity, and gets more.
+// Or the device took too long: then there is too much with the device, and the window's target is brought down. Each tick, from
+// what was late (counted from NEAR of the promise on, so that there is something to act on before the promise is broken); back
+// again, slowly, when next to nothing was.
+#include "store/sched/oios.h"
+
+#define NEAR 0.8
+#define MUCH 0.7 // of what may be late
+#define LITTLE 0.4
+#define BOOST_MOST 64.0
+#define FADE 0.9        // of what was counted, a tick
+#define FIRST_PART 0.5  // of the promise, for the time with the device: at most, and
+#define LEAST_PART 0.35 // while the device takes no longer than that, a smaller window is not what it is late for the want of
+#define RECOVERY 1.003
+
+void latency_completed(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns)
+{
+    double near_ns = NEAR * (double)queue->terms.latency_ns;
+    queue->done += 1;
+    if ((double)(now_ns - item->enqueued_ns) < near_ns)
+        return;
+    uint64_t queued_ns = item->dispatched_ns - item->enqueued_ns, device_ns = now_ns - item->dispatched_ns;
+    if (queued_ns > device_ns)
+        queue->late_queued += 1;
+    else
+        queue->late_device += 1;
+}
+
+// Changes the disk's weight; returns by what the window's target is to change.
+static double judge(struct oios *o, struct dispatch_queue *queue)
+{
+    double allowed = (1 - queue->terms.latency_permille / 1000.0) * queue->done;
+    bool waited = queue->late_queued > MUCH * allowed, was_slow = queue->late_device > MUCH * allowed;
+    bool is_good = queue->late_queued + queue->late_device < LITTLE * allowed;
+    queue->done *= FADE;
+    queue->late_queued *= FADE;
+    queue->late_device *= FADE;
+    queue->boost *= waited ? 1.08 : is_good ? 0.998 : 1;
+    queue->boost = queue->boost < 1 ? 1 : queue->boost > BOOST_MOST ? BOOST_MOST : queue->boost;
+    uint32_t weight = (uint32_t)(queue->terms.weight * queue->boost);
+    if (queue->n_held)
+        o->weight += (uint64_t)weight - queue->weight;
+    queue->weight = weight;
+    if (was_slow && o->window.delay_ns > LEAST_PART * (double)queue->terms.latency_ns)
+        return 0.95;
+    return is_good || (waited && !was_slow) ? RECOVERY : 1;
+}
+
+void latency_tick(struct oios *o)
+{
+    struct oios_window *w = &o->window;
+    double most_ns = WINDOW_TARGET_MOST_NS, change = RECOVERY;
+    for (struct dispatch_queue *queue = o->latency; queue; queue = queue->next_latency) {
+        double own = judge(o, queue), goal_ns = (double)queue->terms.latency_ns;
+        if (FIRST_PART * goal_ns < most_ns)
+            most_ns = FIRST_PART * goal_ns;
+        change = own < change ? own : change;
+    }
+    w->most_ns *= change;
+    if (w->most_ns > most_ns || !o->latency)
+        w->most_ns = most_ns;
+    if (w->target_ns > w->most_ns)
+        w->target_ns = w->most_ns;
+}

@@ -109,7 +109,7 @@ static void test_many_disks(void **state)
 static void test_learns_costs(void **state)
 {
     (void)state;
-    struct sim_load small = experiment_reads(32), large = small;
+    struct sim_load small = experiment_reads(128), large = experiment_reads(16);
     struct experiment_shares r, alone;
     large.small_bytes = 256 << 10;
     struct sim_load loads[4] = {small, large, small, large};
@@ -120,7 +120,7 @@ static void test_learns_costs(void **state)
     assert_int_equal(experiment_shares(&sata, loads, equal, 4, 3, &r, NULL), 0);
     double ratio = r.mb_per_s[0] / small_mb_per_s / (r.mb_per_s[1] / large_mb_per_s);
     print_message("4 KiB and 256 KiB: ratio of parts %.3f\n", ratio);
-    assert_true(ratio > 0.9 && ratio < 1.1);
+    assert_true(ratio > 0.96 && ratio < 1.04);
     assert_int_equal(r.idle, 0);
 }
 
@@ -206,7 +206,7 @@ static void test_latencies(void **state)
     check_latency(sata, own, experiment_reads(64), 500, 5); // the unloaded device takes 77
     check_latency(sata, own, large, 2500, 5);               // a neighbour's request alone takes 560
     own.read_permille = 500;
-    check_latency(sata_aged, own, experiment_mixed(48), 5000, 20);
+    check_latency(sata_aged, own, experiment_mixed(48), 5000, 100);
     own.rate_per_s = 50000;
     check_latency(nvme, own, large, 500, 1);
 }

@@ -355,8 +355,7 @@ static struct dispatch_item *oios_next(struct dispatcher *d, uint64_t now_ns)
 
 static uint64_t oios_wake_ns(const struct dispatcher *d)
 {
-    const struct oios *o = (const struct oios *)d;
-    return wheel_next_ns(&o->gates);
+    return wheel_next_ns(&((struct oios *)d)->gates);
 }
 
 static void oios_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns)

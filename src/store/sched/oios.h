@@ -51,15 +51,17 @@ enum oios_feature {
 struct oios_stretch {
     uint32_t n[COST_FEATURES + 1], left; // what is in it; how much of it is still with the device
     double cost_ns;
+    int64_t end_ns;
 };
 
 struct oios_cost {
     double ns[COST_FEATURES + 1]; // all positive, but that of nothing
     struct oios_stretch stretches[COST_STRETCHES];
-    uint64_t oldest, newest;            // numbers of stretches; those in between are closed, and not done
-    uint64_t good_from;                 // from this one on the device has been busy to the full
-    uint64_t since_ns;                  // when the one before the oldest was done
-    const struct dispatch_queue *queue; // of the newest; only compared
+    uint64_t oldest, newest;                                // numbers of stretches; those in between are closed, and not done
+    uint64_t good_from;                                     // from this one on the device has been busy to the full
+    int64_t since_ns;                                       // when the one before the oldest was done
+    uint64_t least_lag_ns[2][DISPATCH_KINDS], lag_until_ns; // now, and before
+    const struct dispatch_queue *queue;                     // of the newest; only compared
     // normal equations of the least squares over past stretches, which fade
     double squares[COST_FEATURES][COST_FEATURES], right[COST_FEATURES];
     bool changed;

@@ -8,7 +8,8 @@
 // A stretch is what one disk was served in one go, and it took from when all before it was done to when all of it was. So what is
 // in an equation is exact, and only its time is not, where a device does not serve in order: that makes the costs uncertain for a
 // while, and not wrong. (With stretches of fixed length, and what was completed in them, large requests would seem cheaper than
-// they are: what is half done at the ends is an error in the coefficients.)
+// they are: what is half done at the ends is an error in the coefficients.) Requests are also under way before and after they keep
+// others waiting, reads for longer than writes that go to a buffer: the least that this has been of late, by kind, is taken off.
 #include "store/sched/oios.h"
 
 #include <math.h>
@@ -16,7 +17,8 @@
 
 #define UNIT_NS 500000.0      // the usual length of a stretch, of weight 1
 #define MEMORY_NS 200000000.0 // in which a stretch fades to a third
-#define BELIEF 2.0            // what was believed before weighs as much as so many stretches
+#define LAG_NS 250000000u
+#define BELIEF 2.0 // what was believed before weighs as much as so many stretches
 #define LEAST_NS 20.0
 #define COST_MOST_NS 4e9
 #define STRETCH_MOST_NS 1000000.0 // of cost; where one disk goes on for longer, this is enough
@@ -30,6 +32,7 @@ void cost_init(struct oios_cost *c)
     };
     *c = (struct oios_cost){0};
     memcpy(c->ns, first_ns, sizeof(first_ns));
+    memset(c->least_lag_ns, 0xff, sizeof(c->least_lag_ns));
 }
 
 static unsigned pages_of(const struct dispatch_item *item)
@@ -80,7 +83,7 @@ void cost_not_full(struct oios_cost *c)
 // All stretches are wrong by about as much, whatever their length: so they count by their length.
 static void add_equation(struct oios_cost *c, const struct oios_stretch *s, double elapsed_ns)
 {
-    double fade = exp(-elapsed_ns / MEMORY_NS), y = elapsed_ns / UNIT_NS;
+    double fade = exp(-s->cost_ns / MEMORY_NS), y = elapsed_ns / UNIT_NS;
     for (int i = 0; i < COST_FEATURES; i++) {
         double x = s->n[i] / UNIT_NS;
         c->right[i] = c->right[i] * fade + x * y;
@@ -90,17 +93,41 @@ static void add_equation(struct oios_cost *c, const struct oios_stretch *s, doub
     c->changed = true;
 }
 
+// How long requests of this kind are under way beside what they cost, at least, of late.
+static uint64_t lag_of(const struct oios_cost *c, enum dispatch_kind kind)
+{
+    return c->least_lag_ns[0][kind] < c->least_lag_ns[1][kind] ? c->least_lag_ns[0][kind] : c->least_lag_ns[1][kind];
+}
+
+static void watch_lag(struct oios_cost *c, const struct dispatch_item *item, uint64_t now_ns)
+{
+    uint64_t took_ns = now_ns - item->dispatched_ns, lag_ns = took_ns > item->cost_ns ? took_ns - item->cost_ns : 0;
+    if (now_ns >= c->lag_until_ns) {
+        c->lag_until_ns = now_ns + LAG_NS;
+        memcpy(c->least_lag_ns[1], c->least_lag_ns[0], sizeof(c->least_lag_ns[0]));
+        for (int i = 0; i < DISPATCH_KINDS; i++)
+            c->least_lag_ns[0][i] = UINT64_MAX;
+    }
+    if (lag_ns < c->least_lag_ns[0][item->kind])
+        c->least_lag_ns[0][item->kind] = lag_ns;
+}
+
 void cost_completed(struct oios_cost *c, const struct dispatch_item *item, uint64_t now_ns)
 {
-    c->stretches[item->stretch].left--;
+    struct oios_stretch *s = &c->stretches[item->stretch];
+    watch_lag(c, item, now_ns);
+    int64_t end_ns = (int64_t)(now_ns - lag_of(c, item->kind));
+    if (end_ns > s->end_ns)
+        s->end_ns = end_ns;
+    s->left--;
     for (; c->oldest < c->newest; c->oldest++) {
-        const struct oios_stretch *s = &c->stretches[c->oldest % COST_STRETCHES];
+        s = &c->stretches[c->oldest % COST_STRETCHES];
         if (s->left)
             break;
         // What went before it must have kept the device busy as well.
         if (c->oldest > c->good_from)
-            add_equation(c, s, (double)(now_ns - c->since_ns));
-        c->since_ns = now_ns;
+            add_equation(c, s, (double)(s->end_ns - c->since_ns));
+        c->since_ns = s->end_ns;
     }
 }
 

@@ -7,8 +7,8 @@
 #include "store/sched/oios.h"
 
 #define NEAR 0.8
-#define MUCH 0.7 // of what may be late
-#define LITTLE 0.4
+#define MUCH 0.6 // of what may be late
+#define LITTLE 0.3
 #define BOOST_MOST 64.0
 #define FADE 0.9        // of what was counted, a tick
 #define FIRST_PART 0.5  // of the promise, for the time with the device: at most, and

@@ -6,94 +6,89 @@
 
 #define WORDS (WHEEL_SLOTS / 64)
 
+static struct wheel_node *head_of(struct wheel *w, unsigned slot)
+{
+    _Static_assert(offsetof(struct wheel_node, next) == offsetof(struct wheel_slot, next) &&
+                       offsetof(struct wheel_node, prev) == offsetof(struct wheel_slot, prev),
+                   "a slot is the head of a ring of nodes");
+    return (struct wheel_node *)&w->slots[slot]; // its key is never looked at
+}
+
 void wheel_init(struct wheel *w, unsigned slot_bits, unsigned past)
 {
     *w = (struct wheel){.slot_bits = slot_bits, .past = past};
+    for (unsigned slot = 0; slot < WHEEL_SLOTS; slot++)
+        w->slots[slot].next = w->slots[slot].prev = head_of(w, slot);
 }
 
-static void append(struct wheel *w, struct wheel_node *node, unsigned slot)
+static bool is_empty(struct wheel *w, unsigned slot)
 {
-    struct wheel_node *first = w->slots[slot];
-    node->slot = slot;
-    if (!first) {
-        w->slots[slot] = node->next = node->prev = node;
-        w->used[slot / 64] |= 1ull << slot % 64;
-        return;
-    }
-    node->next = first;
-    node->prev = first->prev;
-    first->prev->next = node;
-    first->prev = node;
+    return w->slots[slot].next == head_of(w, slot);
 }
 
-void wheel_remove(struct wheel *w, struct wheel_node *node)
-{
-    unsigned slot = node->slot;
-    assert(node->next);
-    if (node->next == node) {
-        w->slots[slot] = NULL;
-        w->used[slot / 64] &= ~(1ull << slot % 64);
-    } else {
-        node->next->prev = node->prev;
-        node->prev->next = node->next;
-        if (w->slots[slot] == node)
-            w->slots[slot] = node->next;
-    }
-    node->next = NULL;
-    w->n--;
-}
-
-// The first used slot, counted from the oldest; WHEEL_SLOTS: none.
-static unsigned first_used(const struct wheel *w)
+// The first slot with nodes, counted from the oldest; WHEEL_SLOTS: there is none.
+static unsigned first_used(struct wheel *w)
 {
     unsigned start = (unsigned)(w->first % WHEEL_SLOTS), word = start / 64;
-    uint64_t bits = w->used[word] & ~0ull << start % 64;
+    uint64_t mask = ~0ull << start % 64;
     for (unsigned i = 0; i <= WORDS; i++) {
-        if (bits)
-            return (word * 64 + (unsigned)__builtin_ctzll(bits) - start) % WHEEL_SLOTS;
+        for (uint64_t bits = w->used[word] & mask; bits; bits &= bits - 1) {
+            unsigned slot = word * 64 + (unsigned)__builtin_ctzll(bits);
+            if (!is_empty(w, slot))
+                return (slot - start) % WHEEL_SLOTS;
+            w->used[word] &= ~(1ull << slot % 64);
+        }
+        mask = ~0ull;
         word = (word + 1) % WORDS;
-        bits = w->used[word];
     }
     return WHEEL_SLOTS;
 }
 
-// Time has gone on: what would fall out at the old end goes to the front of what is the oldest slot now.
+// Time has gone on: what would fall out at the old end goes, as it is, before what is in the oldest slot then.
 static void advance(struct wheel *w, uint64_t first)
 {
-    struct wheel_node *late = NULL, **tail = &late;
-    while (w->n && w->first < first) {
-        unsigned used = first_used(w);
-        if (used == WHEEL_SLOTS || w->first + used >= first)
-            break;
-        struct wheel_node *node = w->slots[(w->first + used) % WHEEL_SLOTS];
-        wheel_remove(w, node);
-        *tail = node;
-        tail = &node->next;
+    struct wheel_slot late;
+    late.next = late.prev = (struct wheel_node *)&late;
+    for (unsigned used; w->n && (used = first_used(w)) < WHEEL_SLOTS && w->first + used < first;) {
+        unsigned slot = (unsigned)((w->first + used) % WHEEL_SLOTS);
+        struct wheel_slot *s = &w->slots[slot];
+        s->next->prev = late.prev;
+        s->prev->next = (struct wheel_node *)&late;
+        late.prev->next = s->next;
+        late.prev = s->prev;
+        s->next = s->prev = head_of(w, slot);
     }
-    if (w->first < first)
-        w->first = first;
-    *tail = NULL;
+    w->first = first;
+    if (late.next == (struct wheel_node *)&late)
+        return;
     unsigned slot = (unsigned)(w->first % WHEEL_SLOTS);
-    for (struct wheel_node *node = late, *next; node; node = next, w->n++) {
-        next = node->next;
-        append(w, node, slot);
-    }
-    if (late) // a ring: what was appended last lies before what was there first
-        w->slots[slot] = late;
+    struct wheel_slot *s = &w->slots[slot];
+    late.prev->next = s->next;
+    s->next->prev = late.prev;
+    s->next = late.next;
+    late.next->prev = head_of(w, slot);
+    w->used[slot / 64] |= 1ull << slot % 64;
 }
 
 void wheel_put(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64_t now_ns)
 {
     assert(!node->next);
     uint64_t now = now_ns >> w->slot_bits, at = key_ns >> w->slot_bits;
-    advance(w, now > w->past ? now - w->past : 0);
+    if (now > w->first + w->past)
+        advance(w, now - w->past);
     if (at < w->first)
         at = w->first;
     if (at >= w->first + WHEEL_SLOTS)
         at = w->first + WHEEL_SLOTS - 1;
+    unsigned slot = (unsigned)(at % WHEEL_SLOTS);
+    struct wheel_node *head = head_of(w, slot);
     node->key_ns = key_ns;
+    node->next = head;
+    node->prev = head->prev;
+    head->prev->next = node;
+    head->prev = node;
+    w->used[slot / 64] |= 1ull << slot % 64;
     w->n++;
-    append(w, node, (unsigned)(at % WHEEL_SLOTS));
 }
 
 struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
@@ -101,7 +96,7 @@ struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
     uint64_t now = now_ns >> w->slot_bits;
     while (w->n) {
         uint64_t at = w->first + first_used(w);
-        struct wheel_node *node = w->slots[at % WHEEL_SLOTS];
+        struct wheel_node *node = w->slots[at % WHEEL_SLOTS].next;
         if (at > now)
             return NULL;
         if (node->key_ns >> w->slot_bits <= now)
@@ -112,7 +107,7 @@ struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
     return NULL;
 }
 
-uint64_t wheel_next_ns(const struct wheel *w)
+uint64_t wheel_next_ns(struct wheel *w)
 {
     return w->n ? (w->first + first_used(w)) << w->slot_bits : UINT64_MAX;
 }

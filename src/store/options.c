@@ -1,13 +1,15 @@
 // The command line: see options.h.
 #include "store/options.h"
 
+#include "store/sched/dispatch.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char options_help[] =
-    "usage: trivet-store [--control FD] [--io auto|threads] [--log text|json] [--disk KEY=VALUE,...]...\n"
+    "usage: trivet-store [--control FD] [--io auto|threads] [--scheduler N] [--log text|json] [--disk KEY=VALUE,...]...\n"
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
     "\n"
@@ -15,6 +17,7 @@ const char options_help[] =
     "                a disk: its image, and the socket on which it waits for a machine\n"
     "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize, store.quit\n"
     "  --io threads  do without io_uring\n"
+    "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
     "  --log json    one JSON object a line\n"
     "\n"
     "QEMU takes such a disk by: -object memory-backend-memfd,id=m,size=1G,share=on -machine memory-backend=m\n"
@@ -119,6 +122,11 @@ static int parse_one(struct options *options, int option, const char *argument, 
         if (!options->log_json && strcmp(argument, "text"))
             return tv_error_set(err, -EINVAL, "--log %s: must be text or json", argument);
         return 0;
+    case 's':
+        options->scheduler = argument;
+        if (!dispatch_find(argument))
+            return tv_error_set(err, -EINVAL, "--scheduler %s: there is none of this name; there are %s", argument, dispatch_names);
+        return 0;
     case 'h':
         return OPTIONS_HELP;
     case 'v':
@@ -131,13 +139,10 @@ static int parse_one(struct options *options, int option, const char *argument, 
 int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
 {
     static const struct option longs[] = {
-        {"disk", required_argument, NULL, 'd'},
-        {"control", required_argument, NULL, 'c'},
-        {"io", required_argument, NULL, 'i'},
-        {"log", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0},
+        {"disk", required_argument, NULL, 'd'}, {"control", required_argument, NULL, 'c'},
+        {"io", required_argument, NULL, 'i'},   {"scheduler", required_argument, NULL, 's'},
+        {"log", required_argument, NULL, 'l'},  {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},    {NULL, 0, NULL, 0},
     };
     *options = (struct options){.control_fd = -1};
     opterr = 0;

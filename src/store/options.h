@@ -17,6 +17,7 @@ struct option_disk {
 struct options {
     int control_fd; // -1: none
     bool no_uring, log_json;
+    const char *scheduler; // NULL: the default
     unsigned n_disks;
     struct option_disk disks[OPTIONS_DISKS_MAX];
     char *text[OPTIONS_DISKS_MAX]; // what the strings above point into

@@ -101,9 +101,12 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     store->loop = loop;
     struct io_config io = {.depth = STORE_WINDOW, .no_uring = config->no_uring, .batch_end = on_batch_end, .arg = store};
     store->io = io_create(loop, &io, err);
+    const struct dispatch_ops *scheduler = config->scheduler ? dispatch_find(config->scheduler) : &dispatch_fifo;
     struct dispatch_config dispatch = {.window = STORE_WINDOW};
-    if (store->io && !transfer_env_init(&store->env, store->io, err))
-        store->dispatcher = dispatch_fifo.create(&dispatch, err);
+    if (!scheduler)
+        tv_error_set(err, -EINVAL, "no scheduler '%s'; there are %s", config->scheduler, dispatch_names);
+    else if (store->io && !transfer_env_init(&store->env, store->io, err))
+        store->dispatcher = scheduler->create(&dispatch, err);
     store->wake_ns = UINT64_MAX;
     if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)))
         return store;

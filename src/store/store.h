@@ -20,7 +20,8 @@ struct store;
 struct disk;
 
 struct store_config {
-    bool no_uring; // threads that block, although io_uring would work
+    bool no_uring;         // threads that block, although io_uring would work
+    const char *scheduler; // NULL: fifo; its window is STORE_WINDOW
 };
 
 struct disk_config {

@@ -49,6 +49,18 @@ def verified_load_by_threads(rig):
     assert "threads (as asked)" in rig.log()
 
 
+def verified_load_by_schedulers(rig):
+    for scheduler in ("sfq", "drr", "mclock", "oios"):
+        disks = [(scheduler + name, rig.image(scheduler + name, 32), ",queues=2") for name in ("a", "b")]
+        store = rig.store(*disks, extra=("--scheduler", scheduler), log=scheduler)
+        drivers = [rig.driver("verify", disk[0], "--queues", 2, "--requests", 3000) for disk in disks]
+        for driver in drivers:
+            driver.communicate(timeout=DEADLINE_S)
+            assert driver.returncode == 0, f"{scheduler}: not all came back as it was written"
+        store.terminate()
+        assert store.wait(DEADLINE_S) == 0
+
+
 def killed(rig, signo, times):
     """The store dies `times` times under load, and another one goes on."""
     disk = ("db", rig.image("a", 32), ",queues=2")
@@ -325,6 +337,7 @@ def wrong_calls(rig):
     assert "queues" in refused("--disk", f"name=x,path={image},socket={sock},queues=1000")
     assert "block size" in refused("--disk", f"name=x,path={image},socket={sock},block-size=600")
     assert "at most 20" in refused("--disk", f"name=x,path={image},socket={sock},serial=" + "s" * 21)
+    assert "there are fifo, sfq, drr, mclock, oios" in refused("--scheduler", "cfq", "--control", "0")
     assert "not a listening socket" in refused("--control", "0")
     assert not os.path.exists(sock), "a refused start leaves its socket behind"
     rig.store(("taken", image, ""))
@@ -332,6 +345,6 @@ def wrong_calls(rig):
     assert os.path.exists(rig.path("taken.sock"))
 
 
-main([disk_says_what_it_is, verified_load, verified_load_by_threads, killed_100_times, ended_and_started_10_times,
+main([disk_says_what_it_is, verified_load, verified_load_by_threads, verified_load_by_schedulers, killed_100_times, ended_and_started_10_times,
       cache_mode_outlives_the_store, two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
       resize_under_load, wrong_calls])

@@ -303,32 +303,32 @@ struct sim_disk *sim_add(struct sim *sim, const char *name, struct tv_error *err
     return &disk->pub;
 }
 
-void sim_set_load(struct sim *sim, struct sim_disk *pub, const struct sim_load *load)
+void sim_set_load(struct sim *sim, struct sim_disk *disk, const struct sim_load *load)
 {
-    struct disk *disk = (struct disk *)pub;
-    disk->load = *load;
-    if (disk->due.at)
-        heap_remove(&sim->due, &disk->due);
-    for (struct slot *slot; disk->n_slots < load->depth && (slot = take_slot(disk));) {
-        disk->n_slots++;
+    struct disk *own = (struct disk *)disk;
+    own->load = *load;
+    if (own->due.at)
+        heap_remove(&sim->due, &own->due);
+    for (struct slot *slot; own->n_slots < load->depth && (slot = take_slot(own));) {
+        own->n_slots++;
         slot->is_closed = true;
         go_on(sim, slot);
     }
-    schedule_open(sim, disk);
+    schedule_open(sim, own);
     if (load->depth || load->rate_per_s)
         dispatch(sim);
 }
 
-int sim_set_terms(struct sim *sim, struct sim_disk *pub, const struct dispatch_terms *terms, struct tv_error *err)
+int sim_set_terms(struct sim *sim, struct sim_disk *disk, const struct dispatch_terms *terms, struct tv_error *err)
 {
-    struct disk *disk = (struct disk *)pub;
-    int r = sim->dispatcher->ops->queue_set(sim->dispatcher, pub->queue, terms, sim->now_ns, err);
+    struct disk *own = (struct disk *)disk;
+    int r = sim->dispatcher->ops->queue_set(sim->dispatcher, disk->queue, terms, sim->now_ns, err);
     if (r)
         return r;
     bool has_limit = terms->limit.bytes_per_s || terms->limit.ops_per_s || terms->limit.device_ppm;
-    if (has_limit != disk->has_limit)
-        sim->n_open += has_limit ? -pub->queued : pub->queued;
-    disk->has_limit = has_limit;
+    if (has_limit != own->has_limit)
+        sim->n_open += has_limit ? -disk->queued : disk->queued;
+    own->has_limit = has_limit;
     dispatch(sim);
     return 0;
 }

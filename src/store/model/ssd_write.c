@@ -220,7 +220,9 @@ void ssd_write_step(struct ssd *s, struct page_op *op, uint64_t now_ns)
 void ssd_age(struct ssd *s, uint64_t seed)
 {
     struct ftl *f = &s->ftl;
-    for (uint64_t i = 0; i < 2 * (uint64_t)f->n_logical; i++) {
+    uint32_t n = f->n_logical;
+    assert(n);
+    for (uint64_t i = 0; i < 2 * (uint64_t)n; i++) {
         while (ftl_is_low(f, GC_FREE_LOW)) {
             uint32_t victim = ftl_take_victim(f), base = victim * f->pages_per_superblock;
             for (uint32_t at = base; at < base + f->pages_per_superblock; at++)
@@ -229,6 +231,6 @@ void ssd_age(struct ssd *s, uint64_t seed)
             ftl_free(f, victim);
         }
         seed = seed * 6364136223846793005ull + 1442695040888963407ull; // Knuth, MMIX
-        ftl_write(f, i < f->n_logical ? (uint32_t)i : (uint32_t)((seed >> 33) % f->n_logical));
+        ftl_write(f, i < n ? (uint32_t)i : (uint32_t)((seed >> 33) % n));
     }
 }

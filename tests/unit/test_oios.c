@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -265,6 +266,58 @@ static void test_time_of_the_device(void **state)
     sim_destroy(sim);
 }
 
+// Disks come, go, burst and are promised this and that, all at random: the device never stands idle while it need not, nobody is
+// forgotten, and when all is quiet again shares are what they should be.
+static void test_anything_goes(void **state)
+{
+    (void)state;
+    struct tv_error err = {0};
+    struct sim_config config = {.ssd = &ssd_sata, .aged = true, .scheduler = &dispatch_oios, .window = 256, .disks_max = 12};
+    struct sim *sim = sim_create(&config, &err);
+    struct sim_disk *disks[12];
+    uint64_t before[12], sum = 0;
+    for (int i = 0; i < 12; i++)
+        disks[i] = sim_add(sim, "d", &err);
+    srand(4);
+    for (int step = 1; step <= 500; step++) {
+        struct sim_disk *disk = disks[rand() % 12];
+        struct sim_load load = experiment_mixed((unsigned)rand() % 64);
+        struct dispatch_terms terms = {.weight = 1 + (uint32_t)rand() % 1000};
+        load.read_permille = (unsigned)rand() % 1001;
+        load.off_ns = rand() % 3 ? 0 : NS_PER_MS;
+        load.on_ns = NS_PER_MS;
+        if (rand() % 3 == 0)
+            terms.reserve.bytes_per_s = (uint64_t)rand() % 100000000;
+        if (rand() % 3 == 0)
+            terms.limit.ops_per_s = 100 + (uint64_t)rand() % 20000;
+        if (rand() % 4 == 0)
+            terms.limit.device_ppm = 1 + (uint32_t)rand() % 1000000;
+        if (rand() % 4 == 0) {
+            terms.latency_ns = 100000 + (uint64_t)rand() % 10000000;
+            terms.latency_permille = 500 + (uint32_t)rand() % 500;
+        }
+        assert_int_equal(sim_set_terms(sim, disk, &terms, &err), 0);
+        sim_set_load(sim, disk, &load);
+        sim_run(sim, (uint64_t)step * 10 * NS_PER_MS);
+    }
+    struct sim_load load = experiment_reads(16);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(sim_set_terms(sim, disks[i], &dispatch_no_terms, &err), 0);
+        sim_set_load(sim, disks[i], &load);
+    }
+    sim_run(sim, 8 * NS_PER_S);
+    for (int i = 0; i < 12; i++)
+        before[i] = disks[i]->counts.bytes;
+    sim_run(sim, 9 * NS_PER_S);
+    for (int i = 0; i < 12; i++)
+        sum += disks[i]->counts.bytes - before[i];
+    for (int i = 0; i < 12; i++)
+        assert_true(fabs((double)(disks[i]->counts.bytes - before[i]) / (double)sum * 12 - 1) < 0.02);
+    assert_true(sum > 400000000); // of 431 MB/s
+    assert_int_equal(sim_idle(sim) + sim_dispatcher(sim)->counters.idle, 0);
+    sim_destroy(sim); // waits for all that is under way
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_latencies),
         cmocka_unit_test(test_all_promises_together),
         cmocka_unit_test(test_time_of_the_device),
+        cmocka_unit_test(test_anything_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

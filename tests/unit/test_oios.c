@@ -157,6 +157,48 @@ static void test_reservations(void **state)
     assert_int_equal(idle, 0);
 }
 
+static double mb_since(const struct sim_disk *disk, uint64_t before, double seconds)
+{
+    return (double)(disk->counts.bytes - before) / 1e6 / seconds;
+}
+
+// More is promised than the device has: all get the same part of it. And what a disk had while others were idle is not held against
+// it.
+static void test_reservations_in_hard_times(void **state)
+{
+    (void)state;
+    struct tv_error err = {0};
+    struct sim_config config = {.ssd = &ssd_sata, .scheduler = &dispatch_oios, .window = 256, .disks_max = 3};
+    struct sim *sim = sim_create(&config, &err);
+    struct dispatch_terms terms = dispatch_no_terms;
+    struct sim_load load = experiment_reads(64), none = {0};
+    struct sim_disk *disks[3];
+    for (int i = 0; i < 3; i++) {
+        disks[i] = sim_add(sim, "d", &err);
+        terms.reserve.bytes_per_s = i < 2 ? 400000000u >> i : 0;
+        assert_int_equal(sim_set_terms(sim, disks[i], &terms, &err), 0);
+        sim_set_load(sim, disks[i], &load);
+    }
+    sim_run(sim, 2 * NS_PER_S);
+    uint64_t before[2] = {disks[0]->counts.bytes, disks[1]->counts.bytes};
+    sim_run(sim, 3 * NS_PER_S);
+    double first = mb_since(disks[0], before[0], 1), second = mb_since(disks[1], before[1], 1);
+    assert_true(fabs(first / second / 2 - 1) < 0.02 && first + second > 420);
+
+    terms.reserve.bytes_per_s = 300000000;
+    assert_int_equal(sim_set_terms(sim, disks[0], &terms, &err), 0);
+    assert_int_equal(sim_set_terms(sim, disks[1], &dispatch_no_terms, &err), 0);
+    for (int i = 1; i < 3; i++)
+        sim_set_load(sim, disks[i], &none);
+    sim_run(sim, 6 * NS_PER_S); // it has all, a third more than it is promised
+    for (int i = 1; i < 3; i++)
+        sim_set_load(sim, disks[i], &load);
+    before[0] = disks[0]->counts.bytes;
+    sim_run(sim, 6 * NS_PER_S + NS_PER_S / 10);
+    assert_true(mb_since(disks[0], before[0], 0.1) > 297);
+    sim_destroy(sim);
+}
+
 static void test_changes_settle(void **state)
 {
     (void)state;
@@ -328,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_learns_costs),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_reservations),
+        cmocka_unit_test(test_reservations_in_hard_times),
         cmocka_unit_test(test_changes_settle),
         cmocka_unit_test(test_steady_for_a_minute),
         cmocka_unit_test(test_latencies),

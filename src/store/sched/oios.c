@@ -91,7 +91,7 @@ static struct dispatch_queue *oios_queue_add(struct dispatcher *d, const char *d
         tv_error_set(err, -ENOMEM, "disk '%s': out of memory", disk);
         return NULL;
     }
-    terms_set(queue, &dispatch_no_terms, 0);
+    terms_set(queue, &dispatch_no_terms, 0, 0);
     queue->weight = queue->terms.weight;
     queue->boost = 1;
     return queue;
@@ -188,7 +188,7 @@ static void place(struct oios *o, struct dispatch_queue *queue, bool returns, ui
     else
         ring_insert(returns ? &o->turn : o->turn.prev, &queue->link);
     if (queue->has_reserve)
-        wheel_put(&o->behind, &queue->behind, terms_behind_ns(queue), now_ns);
+        wheel_put(&o->behind, &queue->behind, terms_behind_ns(queue), now_ns - o->slip_ns);
     if (queue->has_latency)
         put_in_lane(o, queue, now_ns);
 }
@@ -219,7 +219,7 @@ static int oios_queue_set(struct dispatcher *d, struct dispatch_queue *queue, co
     if (*at)
         *at = queue->next_latency;
     take_out(o, queue);
-    terms_set(queue, terms, now_ns);
+    terms_set(queue, terms, now_ns, o->slip_ns);
     if (queue->n_held)
         o->weight += (uint64_t)terms->weight - queue->weight;
     queue->weight = terms->weight;
@@ -248,10 +248,11 @@ static void oios_enqueue(struct dispatcher *d, struct dispatch_queue *queue, str
         if (o->weight > 4 * o->round_weight) // its opportunities are too large for so many
             begin_round(o, item->enqueued_ns);
         if (queue->has_reserve)
-            terms_begin(queue, item->enqueued_ns);
+            terms_begin(queue, item->enqueued_ns, o->slip_ns);
     }
     if (was_empty) {
         o->n_waiting++;
+        terms_return(queue, item->enqueued_ns, o->slip_ns);
         place(o, queue, true, item->enqueued_ns);
     }
 }
@@ -261,6 +262,7 @@ static void open_gates(struct oios *o, uint64_t now_ns)
     for (struct wheel_node *node; (node = wheel_due(&o->gates, now_ns));) {
         struct dispatch_queue *queue = QUEUE_OF(node, gate);
         wheel_remove(&o->gates, node);
+        terms_return(queue, now_ns, o->slip_ns);
         place(o, queue, true, node->key_ns > now_ns ? node->key_ns : now_ns);
     }
 }
@@ -299,7 +301,7 @@ static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue
     if (credit_ns < least_ns)
         credit_ns = queue->credit_ns < least_ns ? queue->credit_ns : least_ns;
     queue->credit_ns = credit_ns;
-    terms_charge(queue, item, now_ns);
+    terms_charge(queue, item, now_ns, o->slip_ns);
     o->in_flight++;
     o->in_flight_ns += cost_ns;
     item->in_lane = queue->has_latency;
@@ -348,8 +350,10 @@ static struct dispatch_item *oios_next(struct dispatcher *d, uint64_t now_ns)
         return let_go(o, QUEUE_OF(node, deadline), false, now_ns);
     if (is_full)
         return NULL;
-    if (o->behind.n && (node = wheel_due(&o->behind, now_ns)))
+    if (o->behind.n && (node = wheel_due(&o->behind, now_ns - o->slip_ns))) {
+        o->slip_ns = terms_slip_ns(o->slip_ns, node->key_ns, now_ns);
         return let_go(o, QUEUE_OF(node, behind), true, now_ns);
+    }
     return let_go(o, pick_turn(o, now_ns), false, now_ns);
 }
 

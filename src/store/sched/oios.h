@@ -139,6 +139,7 @@ struct oios {
     uint64_t weight, round_weight;  // sum over queues with n_held: now; what this round was made for
     uint64_t unit_ns;               // << 20: the opportunity of a unit of weight in this round
     uint64_t tick_ns;
+    uint64_t slip_ns;               // see oios_terms.c; time less this is that of reservations, and of the wheel `behind`
     struct dispatch_queue *latency; // those that are promised one
     struct oios_cost cost;
     struct oios_window window;
@@ -146,11 +147,13 @@ struct oios {
 };
 
 // oios_terms.c: clocks
-void terms_set(struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns);
-void terms_begin(struct dispatch_queue *queue, uint64_t now_ns); // it has something to do again
-void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns);
-uint64_t terms_gate_ns(const struct dispatch_queue *queue);   // not to be served before
-uint64_t terms_behind_ns(const struct dispatch_queue *queue); // to be served from then on
+void terms_set(struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns, uint64_t slip_ns);
+void terms_begin(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns);  // it had nothing queued or with the device
+void terms_return(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns); // it had nothing queued, or might not go
+void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns, uint64_t slip_ns);
+uint64_t terms_slip_ns(uint64_t slip_ns, uint64_t furthest_behind_ns, uint64_t now_ns); // the new one
+uint64_t terms_gate_ns(const struct dispatch_queue *queue);                             // not to be served before
+uint64_t terms_behind_ns(const struct dispatch_queue *queue);                           // to be served from then on
 
 // oios_latency.c
 void latency_completed(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns);

@@ -2,14 +2,20 @@
 //
 // A clock says up to when the disk has had what a rate gives: each request moves it on by the time that the rate allows for it. A
 // limit's clock may lie LIMIT_SLACK_NS behind, so that a disk that was served a little late still gets its whole rate; what it
-// could have had before that is lost. A reservation's clock may lie RESERVE_SLACK_NS behind, as long as the disk has something to
-// do: that much is made up for after a time in which the device could not deliver.
+// could have had before that is lost. A reservation's clock lies at most RESERVE_LEAD_NS ahead: what a disk gets beyond its
+// reservation is not held against it. And it lies behind by as much as the device could not deliver, as long as the disk has
+// something to do.
+//
+// Reservations run in a time of their own, which is behind the real one by `slip`. When they cannot all be kept, because the device
+// has become slower, that time stands still whenever the one furthest behind is RESERVE_SLACK_NS late: all are then kept in
+// proportion.
 #include "store/sched/oios.h"
 
 #include "base/clock.h"
 
 #define LIMIT_SLACK_NS (6 * NS_PER_MS)
 #define RESERVE_SLACK_NS (180 * NS_PER_MS)
+#define RESERVE_LEAD_NS NS_PER_MS
 
 static bool has_any(const struct dispatch_rates *rates)
 {
@@ -23,10 +29,12 @@ static void set_units(double per_unit_ns[3], const struct dispatch_rates *rates)
     per_unit_ns[2] = 1e6 / rates->device_ppm;
 }
 
-void terms_set(struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns)
+void terms_set(struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns, uint64_t slip_ns)
 {
-    for (int i = 0; i < 3; i++)
-        queue->limit_ns[i] = queue->reserve_ns[i] = now_ns;
+    for (int i = 0; i < 3; i++) {
+        queue->limit_ns[i] = now_ns;
+        queue->reserve_ns[i] = now_ns - slip_ns;
+    }
     queue->terms = *terms;
     set_units(queue->limit_unit_ns, &terms->limit);
     set_units(queue->reserve_unit_ns, &terms->reserve);
@@ -58,21 +66,43 @@ static void charge(uint64_t clocks[3], const struct dispatch_rates *rates, const
         clocks[2] += (uint64_t)(item->cost_ns * per_unit_ns[2]);
 }
 
-void terms_begin(struct dispatch_queue *queue, uint64_t now_ns)
+void terms_begin(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns)
 {
-    move_to(queue->reserve_ns, now_ns);
+    move_to(queue->reserve_ns, now_ns - slip_ns);
 }
 
-void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns)
+void terms_return(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns)
+{
+    if (queue->has_reserve)
+        move_to(queue->reserve_ns, before(now_ns - slip_ns, RESERVE_SLACK_NS));
+}
+
+static void charge_reserve(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns)
+{
+    uint64_t took[3] = {0};
+    charge(took, &queue->terms.reserve, queue->reserve_unit_ns, item);
+    for (int i = 0; i < 3; i++) {
+        uint64_t most_ns = now_ns + (took[i] > RESERVE_LEAD_NS ? took[i] : RESERVE_LEAD_NS);
+        queue->reserve_ns[i] += took[i];
+        if (queue->reserve_ns[i] > most_ns)
+            queue->reserve_ns[i] = most_ns;
+    }
+}
+
+void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns, uint64_t slip_ns)
 {
     if (queue->has_limit) {
         move_to(queue->limit_ns, before(now_ns, LIMIT_SLACK_NS));
         charge(queue->limit_ns, &queue->terms.limit, queue->limit_unit_ns, item);
     }
-    if (queue->has_reserve) {
-        move_to(queue->reserve_ns, before(now_ns, RESERVE_SLACK_NS));
-        charge(queue->reserve_ns, &queue->terms.reserve, queue->reserve_unit_ns, item);
-    }
+    if (queue->has_reserve)
+        charge_reserve(queue, item, now_ns - slip_ns);
+}
+
+uint64_t terms_slip_ns(uint64_t slip_ns, uint64_t furthest_behind_ns, uint64_t now_ns)
+{
+    uint64_t least_ns = furthest_behind_ns + RESERVE_SLACK_NS;
+    return now_ns - slip_ns > least_ns ? now_ns - least_ns : slip_ns;
 }
 
 uint64_t terms_gate_ns(const struct dispatch_queue *queue)

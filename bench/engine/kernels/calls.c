@@ -15,7 +15,7 @@ uint64_t fib(void)
 
 enum opcode { ADD, SUB, XOR, SHL, SHR, MUL, ROT, NOT, INC, SWAP, AND, OR, OPCODES };
 
-// The inner loop of a bytecode interpreter: a jump table, and no telling which entry comes next.
+// The inner loop of a bytecode interpreter: a jump table.
 static uint64_t interpret(const uint8_t *code, size_t length, uint64_t a)
 {
     uint64_t b = 0x123456789abcdefu;
@@ -68,16 +68,28 @@ static uint64_t interpret(const uint8_t *code, size_t length, uint64_t a)
     return a ^ b;
 }
 
-uint64_t dispatch(void)
+// Runs a program of so many random instructions again and again, 20 million in all.
+static uint64_t run_bytecode(size_t length)
 {
-    enum { LENGTH = 1 << 12, ROUNDS = 5000 };
-    uint8_t *code = need_memory(LENGTH);
+    uint8_t *code = need_memory(length);
     uint64_t state = 3, sum = 1;
 
-    for (size_t i = 0; i < LENGTH; i++)
+    for (size_t i = 0; i < length; i++)
         code[i] = (uint8_t)(next_random(&state) % OPCODES);
-    for (int round = 0; round < ROUNDS; round++)
-        sum = interpret(code, LENGTH, sum);
+    for (size_t round = 0; round < 20000000 / length; round++)
+        sum = interpret(code, length, sum);
     free(code);
     return sum;
+}
+
+// So short that a processor learns by heart which instruction follows which.
+uint64_t dispatch(void)
+{
+    return run_bytecode(1000);
+}
+
+// So long that it does not: most jumps are guessed wrong, on any engine.
+uint64_t dispatch_long(void)
+{
+    return run_bytecode(4000);
 }

@@ -13,7 +13,7 @@ kernel_run coremark;                                                            
 kernel_run dhrystone;                                                               // dhrystone.c
 kernel_run btree;                                                                   // btree.c
 kernel_run gzip;                                                                    // gzip.c
-kernel_run fib, dispatch;                                                           // calls.c
+kernel_run fib, dispatch, dispatch_long;                                            // calls.c
 kernel_run matmul, nbody, mandelbrot;                                               // floating.c
 kernel_run copy, syscalls, pagefaults, context, piped, forkexec, mapping, fileread; // system.c
 kernel_run sum_by_1, sum_by_2, sum_by_4, lock_by_2, lock_by_4;                      // parallel.c

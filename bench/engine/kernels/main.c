@@ -30,6 +30,7 @@ static const struct {
     {"gzip", gzip},
     {"fib", fib},
     {"switch", dispatch},
+    {"switchlong", dispatch_long},
     {"matmul", matmul},
     {"nbody", nbody},
     {"mandelbrot", mandelbrot},

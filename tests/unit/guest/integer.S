@@ -99,4 +99,33 @@ main:
     check 34, a2, 0
     .word 0x0eb57633
     check_equal 35, a2, a0
+    // Zicboz: the block around an address, whether its page is known already or not, and no more.
+    la s0, blocks
+    li s1, 20
+1:  li a0, -1
+    sd a0, 56(s0)
+    sd a0, 64(s0)
+    sd a0, 96(s0)
+    sd a0, 120(s0)
+    sd a0, 128(s0)
+    addi a1, s0, 64 + 13
+    cbo.zero (a1)
+    ld a2, 56(s0)
+    check 36, a2, -1
+    ld a2, 64(s0)
+    check 37, a2, 0
+    ld a2, 96(s0)
+    check 38, a2, 0
+    ld a2, 120(s0)
+    check 39, a2, 0
+    ld a2, 128(s0)
+    check 40, a2, -1
+    sfence.vma
+    cbo.zero (a1)
+    addi s1, s1, -1
+    bnez s1, 1b
     j guest_pass
+    .data
+    .align 6
+blocks:
+    .space 192

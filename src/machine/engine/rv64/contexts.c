@@ -32,7 +32,7 @@ static void flush_tlb(struct rv64_tlb *tlb)
 
 static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
 {
-    for (unsigned i = 0; i < sizeof(c->jump_pages) / sizeof(c->jump_pages[0]); i++)
+    for (unsigned i = 0; c->n_jumps > 0 && i < RV64_JUMP_PAGES / 64; i++)
         c->jump_pages[i] = 0;
     if (c->n_jumps <= RV64_JUMPS_FILLED_MAX) {
         for (unsigned i = 0; i < c->n_jumps; i++)
@@ -67,20 +67,22 @@ static void flush_local(struct rv64_mmu *mmu, struct rv64_context *c)
         flush_code(mmu, c);
 }
 
-// A filter of 512 bits: which one stands for a number.
-static unsigned filter_bit(uint64_t number)
+// A filter: which of its bits stands for a number. `bits` is a power of two.
+static unsigned filter_bit(uint64_t number, unsigned bits)
 {
-    return (unsigned)(number * 0x9e3779b97f4a7c15ull >> 55);
+    return (unsigned)(number * 0x9e3779b97f4a7c15ull >> 48) % bits;
 }
 
-static void filter_set(uint64_t filter[static 8], uint64_t number)
+static void filter_set(uint64_t *filter, unsigned bits, uint64_t number)
 {
-    filter[filter_bit(number) / 64] |= 1ull << filter_bit(number) % 64;
+    unsigned bit = filter_bit(number, bits);
+    filter[bit / 64] |= 1ull << bit % 64;
 }
 
-static bool filter_test(const uint64_t filter[static 8], uint64_t number)
+static bool filter_test(const uint64_t *filter, unsigned bits, uint64_t number)
 {
-    return filter[filter_bit(number) / 64] >> filter_bit(number) % 64 & 1;
+    unsigned bit = filter_bit(number, bits);
+    return filter[bit / 64] >> bit % 64 & 1;
 }
 
 static size_t jump_slot(const struct rv64_mmu *mmu, uint64_t pc)
@@ -145,7 +147,7 @@ static const uint8_t leaf_shifts[] = {16, 21, 30, 39, 48};
 static bool may_have_superpage(const struct rv64_tlb *tlb, uint64_t va)
 {
     for (unsigned i = 0; i < sizeof(leaf_shifts); i++)
-        if (filter_test(tlb->superpages, va >> leaf_shifts[i]))
+        if (filter_test(tlb->superpages, 8 * sizeof(tlb->superpages), va >> leaf_shifts[i]))
             return true;
     return false;
 }
@@ -190,7 +192,7 @@ void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va)
             flush_jumps(v->mmu, c);
             continue;
         }
-        if (filter_test(c->jump_pages, va / RV64_PAGE_BYTES))
+        if (filter_test(c->jump_pages, RV64_JUMP_PAGES, va / RV64_PAGE_BYTES))
             flush_jumps_to(v->mmu, c, va);
         c->serial = ++v->mmu->serials;
     }
@@ -209,7 +211,7 @@ void rv64_mmu_flush_asid(struct rv64_vcpu *v, uint64_t asid)
 
 void rv64_mmu_add_jump_page(struct rv64_context *c, uint64_t va)
 {
-    filter_set(c->jump_pages, va / RV64_PAGE_BYTES);
+    filter_set(c->jump_pages, RV64_JUMP_PAGES, va / RV64_PAGE_BYTES);
 }
 
 void rv64_mmu_add_jump(struct rv64_vcpu *v, uint64_t pc, const void *code)
@@ -239,7 +241,7 @@ void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t
     tlb->has_local |= !global;
     if (leaf_shift > 12) {
         tlb->has_superpages = true;
-        filter_set(tlb->superpages, va >> leaf_shift);
+        filter_set(tlb->superpages, 8 * sizeof(tlb->superpages), va >> leaf_shift);
     }
 }
 

@@ -42,11 +42,12 @@ struct rv64_tlb { // one of the three
 
 #define RV64_JUMPS_MIN 4096
 #define RV64_JUMPS_FILLED_MAX 512
+#define RV64_JUMP_PAGES 8192
 struct rv64_context {
     struct rv64_tlb tlb[3];                       // by enum rv64_access
     uint16_t filled_jumps[RV64_JUMPS_FILLED_MAX]; // as a cache's `filled`
     unsigned n_jumps;
-    uint64_t jump_pages[8];   // a bit for each page (by a hash) that some jump leads to
+    uint64_t jump_pages[RV64_JUMP_PAGES / 64]; // a bit for each page (by a hash) that some jump leads to
     uint64_t space;           // satp's mode and ASID
     uint64_t serial;          // of what is known of code: another one whenever some of that is forgotten
     uint64_t used;            // when it was last taken

@@ -51,6 +51,7 @@ enum {
     X_MOVQ_MX = 0x660fd6, // movq m64, xmm
     X_MOVSS_LOAD = 0xf30f10,
     X_MOVAPS = 0x0f28,
+    X_MOVAPS_TO = 0x0f29,
     X_XORPS = 0x0f57,
     X_ANDPS = 0x0f54,
     X_ANDNPS = 0x0f55,

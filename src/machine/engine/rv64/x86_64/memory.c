@@ -477,10 +477,41 @@ static bool translate_atomic(struct translator *t, const struct rv64_insn *insn)
     return true;
 }
 
+// cbo.zero, by which kernels clear pages. What is not in the cache, what U mode may only by leave, and what an audit has apart is
+// the interpreter's.
+static bool translate_zero(struct translator *t, const struct rv64_insn *insn)
+{
+    struct x86 *x = &t->x;
+    if (insn->op != RV64_OP_cbo_zero || !(t->priv & RV64_S) || !t->code->chain)
+        return false;
+    int b = translate_source(t, insn->rs1, RAX);
+    if (b != RAX)
+        x_rr(x, X_MOV, true, RAX, b);
+    x_ri(x, G_AND, true, RAX, -RV64_CACHE_BLOCK_BYTES);
+    x_rr(x, X_MOV, false, RCX, RAX);
+    x_shift(x, SH_SHR, false, RCX, 8);
+    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
+    x_rr(x, X_MOV, true, RDX, RAX);
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(RV64_WRITE));
+    uint8_t *unknown = x_jcc(x, CC_NE);
+    struct cold *c = translate_cold(t, COLD_STEP, unknown, insn);
+    x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(RV64_WRITE));
+    x_rr(x, X_XORPS, false, 0, 0);
+    for (int32_t at = 0; at < RV64_CACHE_BLOCK_BYTES; at += 16)
+        x_rx(x, X_MOVAPS_TO, false, 0, RAX, RCX, 0, at);
+    c->back = x->at;
+    return true;
+}
+
 bool translate_memory(struct translator *t, const struct rv64_insn *insn)
 {
     if (insn->op < RV64_OPS && properties_of(insn) & RV64_P_ATOMIC)
         return translate_atomic(t, insn);
+    if (translate_zero(t, insn)) {
+        t->held = SPAN_NONE;
+        return true;
+    }
     if (!translate_is_access(insn))
         return false;
     size_t i = (size_t)(insn - t->insns);

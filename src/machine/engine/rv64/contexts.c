@@ -1,7 +1,6 @@
 // What a vcpu knows of its address spaces (mmu.h): contexts are taken, filled with jumps, emptied. On the vcpu's thread.
 #include "machine/engine/rv64/mmu.h"
 
-#include <string.h>
 #include <sys/mman.h>
 
 #define SATP_SPACE(satp) ((satp) >> 44) // mode and ASID
@@ -25,9 +24,10 @@ static void flush_tlb(struct rv64_tlb *tlb)
             tlb->entries[i].tag = EMPTY;
     }
     tlb->n_filled = 0;
-    if (tlb->has_superpages)
-        memset(tlb->superpages, 0, sizeof(tlb->superpages));
-    tlb->has_superpages = tlb->has_local = false;
+    for (unsigned i = 0; tlb->superpage_shifts && i < RV64_SUPERPAGES / 64; i++)
+        tlb->superpages[i] = 0;
+    tlb->superpage_shifts = 0;
+    tlb->has_local = false;
 }
 
 static void flush_jumps(struct rv64_mmu *mmu, struct rv64_context *c)
@@ -142,12 +142,10 @@ void rv64_mmu_flush_jumps(struct rv64_vcpu *v)
         flush_jumps(v->mmu, v->mmu->contexts[i]);
 }
 
-static const uint8_t leaf_shifts[] = {16, 21, 30, 39, 48};
-
 static bool may_have_superpage(const struct rv64_tlb *tlb, uint64_t va)
 {
-    for (unsigned i = 0; i < sizeof(leaf_shifts); i++)
-        if (filter_test(tlb->superpages, 8 * sizeof(tlb->superpages), va >> leaf_shifts[i]))
+    for (uint64_t left = tlb->superpage_shifts; left; left &= left - 1)
+        if (filter_test(tlb->superpages, RV64_SUPERPAGES, va >> __builtin_ctzll(left)))
             return true;
     return false;
 }
@@ -158,7 +156,7 @@ static void flush_tlb_page(struct rv64_context *c, enum rv64_access access, uint
     struct rv64_tlb_entry *e = rv64_tlb_entry(c, access, va);
     if (e->tag == (va | (RV64_PAGE_BYTES - 1)))
         e->tag = EMPTY;
-    if (!tlb->has_superpages || !may_have_superpage(tlb, va))
+    if (!may_have_superpage(tlb, va))
         return;
     // An entry is a fragment of a leaf, and all fragments of the leaf that maps va must go.
     for (unsigned i = 0; i < RV64_TLB_ENTRIES; i++)
@@ -166,14 +164,24 @@ static void flush_tlb_page(struct rv64_context *c, enum rv64_access access, uint
             tlb->entries[i].tag = EMPTY;
 }
 
+static inline void flush_jump_to(struct rv64_context *c, size_t slot, uint64_t page)
+{
+    if (__builtin_expect((c->jumps[slot].pc & RV64_PAGE_MASK) == page, 0))
+        empty_jump(c, slot);
+}
+
 // The jumps into the page of va, and into the instruction that begins in the page before and ends in this one.
 static void flush_jumps_to(const struct rv64_mmu *mmu, struct rv64_context *c, uint64_t va)
 {
     uint64_t page = va & RV64_PAGE_MASK;
     size_t first = jump_slot(mmu, page), before = jump_slot(mmu, page - 2);
-    for (size_t i = first; i < first + RV64_PAGE_BYTES / 2; i++)
-        if ((c->jumps[i].pc & RV64_PAGE_MASK) == page)
-            empty_jump(c, i);
+    if (c->n_jumps <= RV64_JUMPS_FILLED_MAX) {
+        for (unsigned i = 0; i < c->n_jumps; i++)
+            flush_jump_to(c, c->filled_jumps[i], page);
+    } else {
+        for (size_t i = first; i < first + RV64_PAGE_BYTES / 2; i++)
+            flush_jump_to(c, i, page);
+    }
     if (c->jumps[before].pc == page - 2)
         empty_jump(c, before);
 }
@@ -185,7 +193,7 @@ void rv64_mmu_flush_page(struct rv64_vcpu *v, uint64_t va)
     for (unsigned i = 0; i < RV64_CONTEXTS; i++) {
         struct rv64_context *c = v->mmu->contexts[i];
         const struct rv64_tlb *code = &c->tlb[RV64_EXECUTE];
-        bool superpage = code->has_superpages && may_have_superpage(code, va);
+        bool superpage = may_have_superpage(code, va);
         for (unsigned access = RV64_READ; access <= RV64_EXECUTE; access++)
             flush_tlb_page(c, access, va);
         if (superpage) {
@@ -240,8 +248,8 @@ void rv64_mmu_add_page(struct rv64_context *c, enum rv64_access access, uint64_t
         tlb->n_filled++;
     tlb->has_local |= !global;
     if (leaf_shift > 12) {
-        tlb->has_superpages = true;
-        filter_set(tlb->superpages, 8 * sizeof(tlb->superpages), va >> leaf_shift);
+        tlb->superpage_shifts |= 1ull << leaf_shift;
+        filter_set(tlb->superpages, RV64_SUPERPAGES, va >> leaf_shift);
     }
 }
 

@@ -31,13 +31,15 @@ struct rv64_jump { // see translate.h
 };
 
 #define RV64_TLB_FILLED_MAX 128
+#define RV64_SUPERPAGES 4096
 struct rv64_tlb { // one of the three
     struct rv64_tlb_entry entries[RV64_TLB_ENTRIES];
     uint8_t leaf_shift[RV64_TLB_ENTRIES]; // of the page-table leaf behind the entry: log2 of the bytes it maps
     uint16_t filled[RV64_TLB_FILLED_MAX]; // entries that are not empty, when there are no more than this
     unsigned n_filled;
-    uint64_t superpages[8];         // a bit for each leaf bigger than a page (by a hash of its address)
-    bool has_superpages, has_local; // some leaf is bigger than a page; is not global
+    uint64_t superpages[RV64_SUPERPAGES / 64]; // a bit for each leaf bigger than a page (by a hash of its address)
+    uint64_t superpage_shifts;                 // a bit for each leaf_shift that such leaves have
+    bool has_local;                            // some leaf is not global
 };
 
 #define RV64_JUMPS_MIN 4096

@@ -82,7 +82,7 @@ void translate_find_spans(struct translator *t)
         t->span_of[i] = SPAN_NONE;
         if (translate_is_access(insn))
             add_access(&f, i);
-        else if (properties_of(insn) & (RV64_P_BRANCH | RV64_P_SYSTEM | RV64_P_ATOMIC) && !translate_goes_round(t, insn))
+        else if (properties_of(insn) & (RV64_P_SYSTEM | RV64_P_ATOMIC))
             new_stretch(&f);
         if (!writes_x(insn))
             continue;

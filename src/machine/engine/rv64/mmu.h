@@ -50,10 +50,10 @@ struct rv64_context {
     uint16_t filled_jumps[RV64_JUMPS_FILLED_MAX]; // as a cache's `filled`
     unsigned n_jumps;
     uint64_t jump_pages[RV64_JUMP_PAGES / 64]; // a bit for each page (by a hash) that some jump leads to
-    uint64_t space;           // satp's mode and ASID
-    uint64_t serial;          // of what is known of code: another one whenever some of that is forgotten
-    uint64_t used;            // when it was last taken
-    struct rv64_jump jumps[]; // as many as the engine says: by the halfword of the pc
+    uint64_t space;                            // satp's mode and ASID
+    uint64_t serial;                           // of what is known of code: another one whenever some of that is forgotten
+    uint64_t used;                             // when it was last taken
+    struct rv64_jump jumps[];                  // as many as the engine says: by the halfword of the pc
 };
 
 enum { RV64_CONTEXT_S, RV64_CONTEXT_S_SUM, RV64_CONTEXT_ODD, RV64_CONTEXT_U, RV64_CONTEXTS = RV64_CONTEXT_U + 4 }; // ODD: with MXR

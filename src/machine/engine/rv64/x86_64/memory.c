@@ -6,8 +6,6 @@ static unsigned log2_of(unsigned size)
     return (unsigned)__builtin_ctz(size);
 }
 
-#define ADDEND_IN RCX
-
 // Looks up the page of what lies from x[base] + first to x[base] + last; the addend is in rcx then. The jump it returns is taken
 // when the page is not known, or there are two. Changes rdx, and rax when the base has no home.
 static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int32_t last, enum rv64_access access, int *host_base)
@@ -49,56 +47,56 @@ static bool is_float(const struct rv64_insn *insn)
 
 #define BOX ((int64_t)0xffffffff00000000ull)
 
-static void load_integer(struct translator *t, const struct rv64_insn *insn, int base)
+static void load_integer(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
     static const unsigned ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
     unsigned size = size_of(insn);
     bool is_signed = properties_of(insn) & RV64_P_SIGNED;
     int home = translate_home(insn->rd), target = home >= 0 ? home : RDX;
-    x_rx(&t->x, ops[is_signed][log2_of(size)], size == 8 || is_signed, target, base, ADDEND_IN, 0, insn->imm);
+    x_rx(&t->x, ops[is_signed][log2_of(size)], size == 8 || is_signed, target, base, addend, 0, insn->imm);
     translate_put(t, insn->rd, target);
 }
 
-static void load_float(struct translator *t, const struct rv64_insn *insn, int base)
+static void load_float(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
     int home = translate_fp_home(insn->rd);
     if (size_of(insn) == 8 && home >= 0) {
-        x_rx(&t->x, X_MOVQ_XM, false, home, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, X_MOVQ_XM, false, home, base, addend, 0, insn->imm);
     } else if (size_of(insn) == 8) {
-        x_rx(&t->x, X_MOV, true, RDX, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, X_MOV, true, RDX, base, addend, 0, insn->imm);
         x_rm(&t->x, X_MOV_TO, true, RDX, RSP, VCPU_F(insn->rd));
     } else { // a NaN box: movd, and all ones above
         int xmm = home >= 0 ? home : 0;
-        x_rx(&t->x, 0x660f6e, false, xmm, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, 0x660f6e, false, xmm, base, addend, 0, insn->imm);
         x_rm(&t->x, X_ORPS, false, xmm, RSP, VCPU(box));
         if (home < 0)
             x_rm(&t->x, X_MOVQ_MX, false, 0, RSP, VCPU_F(insn->rd));
     }
 }
 
-static void store_integer(struct translator *t, const struct rv64_insn *insn, int base)
+static void store_integer(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
     unsigned size = size_of(insn);
     int value = translate_source(t, insn->rs2, RDX);
     if (size == 2)
         x_byte(&t->x, 0x66);
     if (size == 1) {
-        x_opcode(&t->x, X_MOV8_TO, false, value, ADDEND_IN, base, value >= RSP);
-        x_sib(&t->x, value, base, ADDEND_IN, 0, insn->imm);
+        x_opcode(&t->x, X_MOV8_TO, false, value, addend, base, value >= RSP);
+        x_sib(&t->x, value, base, addend, 0, insn->imm);
     } else {
-        x_rx(&t->x, X_MOV_TO, size == 8, value, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, X_MOV_TO, size == 8, value, base, addend, 0, insn->imm);
     }
 }
 
-static void store_float(struct translator *t, const struct rv64_insn *insn, int base)
+static void store_float(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
     unsigned size = size_of(insn);
     int home = translate_fp_home(insn->rs2);
     if (home >= 0) {
-        x_rx(&t->x, size == 8 ? X_MOVQ_MX : X_MOVQ_FROM_X, false, home, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, size == 8 ? X_MOVQ_MX : X_MOVQ_FROM_X, false, home, base, addend, 0, insn->imm);
     } else {
         x_rm(&t->x, X_MOV, true, RDX, RSP, VCPU_F(insn->rs2));
-        x_rx(&t->x, X_MOV_TO, size == 8, RDX, base, ADDEND_IN, 0, insn->imm);
+        x_rx(&t->x, X_MOV_TO, size == 8, RDX, base, addend, 0, insn->imm);
     }
 }
 
@@ -113,13 +111,14 @@ static void note_load(struct translator *t, const struct rv64_insn *insn)
         t->boxed &= ~(1u << insn->rd);
 }
 
-static void access_at(struct translator *t, const struct rv64_insn *insn, int base)
+// addend: the register that holds it
+static void access_at(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
     bool is_store = properties_of(insn) & RV64_P_STORE;
     if (is_float(insn))
-        is_store ? store_float(t, insn, base) : load_float(t, insn, base);
+        is_store ? store_float(t, insn, base, addend) : load_float(t, insn, base, addend);
     else
-        is_store ? store_integer(t, insn, base) : load_integer(t, insn, base);
+        is_store ? store_integer(t, insn, base, addend) : load_integer(t, insn, base, addend);
     note_load(t, insn);
 }
 
@@ -137,9 +136,9 @@ static void single_access(struct translator *t, const struct rv64_insn *insn)
     int base;
     uint8_t *unknown = look_up(t, insn->rs1, insn->imm, insn->imm + (int32_t)size_of(insn) - 1, access, &base);
     struct cold *c = translate_cold(t, COLD_ACCESS, unknown, insn);
-    access_at(t, insn, base);
+    access_at(t, insn, base, RCX);
     c->back = t->x.at;
-    t->held = SPAN_NONE;
+    translate_hold_nothing(t);
 }
 
 // An access whose address comes late, since it was computed from something just loaded, must not wait for the search as well: it
@@ -184,9 +183,9 @@ static void predicted_access(struct translator *t, const struct rv64_insn *insn)
     c->target = (uint32_t)prediction;
     x_rx(&t->x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     c->resume = t->x.at;
-    access_at(t, insn, base);
+    access_at(t, insn, base, RCX);
     c->back = t->x.at;
-    t->held = SPAN_NONE;
+    translate_hold_nothing(t);
 }
 
 void translate_search(struct translator *t, const struct cold *c)
@@ -231,17 +230,26 @@ static void leading_access(struct translator *t, const struct rv64_insn *insn, s
     c->last = last;
     c->reg = (int)s->access;
     if (s->slot >= 0)
-        x_rm(&t->x, X_MOV_TO, true, ADDEND_IN, RSP, VCPU(addends) + 8 * s->slot);
-    access_at(t, insn, base);
+        x_rm(&t->x, X_MOV_TO, true, RCX, RSP, VCPU(addends) + 8 * s->slot);
+    access_at(t, insn, base, RCX);
     s->looked_up = true;
+    t->held[0] = (unsigned)(s - t->spans);
+    if (base == RAX)
+        t->held[1] = SPAN_NONE;
 }
 
-static void following_access(struct translator *t, const struct rv64_insn *insn, const struct span *s, bool held)
+// rcx and rax hold the addends of two spans, if the base needs no scratch register, so that a copy from one to the other has both.
+static void following_access(struct translator *t, const struct rv64_insn *insn, const struct span *s, unsigned n)
 {
     int base = translate_source(t, insn->rs1, RAX);
-    if (!held)
-        x_rm(&t->x, X_MOV, true, ADDEND_IN, RSP, VCPU(addends) + 8 * s->slot);
-    access_at(t, insn, base);
+    if (base == RAX)
+        t->held[1] = SPAN_NONE;
+    unsigned in_rax = t->held[1] == n || (t->held[0] != n && t->held[0] != SPAN_NONE && base != RAX);
+    int addend = in_rax ? RAX : RCX;
+    if (t->held[in_rax] != n)
+        x_rm(&t->x, X_MOV, true, addend, RSP, VCPU(addends) + 8 * s->slot);
+    t->held[in_rax] = n;
+    access_at(t, insn, base, addend);
 }
 
 // --- Out of line
@@ -341,7 +349,7 @@ static void atomic_begin(struct atomic *a, enum rv64_access access)
     a->misaligned = x_jcc(&t->x, CC_NE);
     int base;
     a->unknown = look_up(t, a->insn->rs1, 0, (int32_t)a->size - 1, access, &base);
-    x_rx(&t->x, X_LEA, true, RAX, base, ADDEND_IN, 0, 0);
+    x_rx(&t->x, X_LEA, true, RAX, base, RCX, 0, 0);
 }
 
 static void atomic_end(struct atomic *a)
@@ -509,7 +517,7 @@ bool translate_memory(struct translator *t, const struct rv64_insn *insn)
     if (insn->op < RV64_OPS && properties_of(insn) & RV64_P_ATOMIC)
         return translate_atomic(t, insn);
     if (translate_zero(t, insn)) {
-        t->held = SPAN_NONE;
+        translate_hold_nothing(t);
         return true;
     }
     if (!translate_is_access(insn))
@@ -517,12 +525,15 @@ bool translate_memory(struct translator *t, const struct rv64_insn *insn)
     size_t i = (size_t)(insn - t->insns);
     unsigned n = t->span_of[i];
     struct span *s = n == SPAN_NONE ? NULL : &t->spans[n];
-    if (is_float(insn))
+    if (is_float(insn)) {
+        if (!t->fp_ready)
+            t->held[1] = SPAN_NONE;
         translate_fp_need(t, insn);
+    }
     if (translate_is_small(t) && (!s || s->n_accesses < SPAN_OF_SMALL_MIN)) {
         slow_access(t, insn, t->pending);
         note_load(t, insn);
-        t->held = SPAN_NONE;
+        translate_hold_nothing(t);
         return true;
     }
     if (!s || s->n_accesses == 1) {
@@ -533,9 +544,8 @@ bool translate_memory(struct translator *t, const struct rv64_insn *insn)
         return true;
     }
     if (s->looked_up)
-        following_access(t, insn, s, t->held == n);
+        following_access(t, insn, s, n);
     else
         leading_access(t, insn, s, t->base_offset[i]);
-    t->held = n;
     return true;
 }

@@ -1,5 +1,6 @@
 // Which accesses of a block one look at the translation cache can serve: those that go by the same value, however many registers
-// it went through by addi, between two places where control may leave or the translation may change. See translate.h.
+// it went through by addi, between two places where the translation may change. A branch that is not taken is none, so a look may
+// be at more than comes to be used. See translate.h.
 #include "machine/engine/rv64/x86_64/translate.h"
 
 // How far a span may reach: the further, the more often it lies in two pages.

@@ -319,11 +319,31 @@ static bool translate_control(struct translator *t, const struct rv64_insn *insn
     }
 }
 
+void translate_hold_nothing(struct translator *t)
+{
+    t->held[0] = t->held[1] = SPAN_NONE;
+}
+
+static bool at_home(unsigned x)
+{
+    return x == 0 || homes[x] >= 0;
+}
+
+// Whether its code, where control goes on behind it, uses no scratch register.
+static bool keeps_scratch(const struct rv64_insn *insn)
+{
+    if (insn->op == RV64_OP_addi)
+        return insn->rd != 0 && at_home(insn->rd) && insn->rs1 != 0 && at_home(insn->rs1);
+    if (insn->op >= RV64_OPS || !(rv64_insn_table[insn->op].properties & RV64_P_BRANCH))
+        return false;
+    return insn->rs1 != 0 && at_home(insn->rs1) && at_home(insn->rs2);
+}
+
 static void translate_insn(struct translator *t, const struct rv64_insn *insn)
 {
     bool is_access = translate_memory(t, insn);
-    if (!is_access)
-        t->held = SPAN_NONE;
+    if (!is_access && !keeps_scratch(insn))
+        translate_hold_nothing(t);
     if (translate_control(t, insn) || translate_system(t, insn))
         return; // which count it
     if (!is_access && !translate_integer(t, insn) && !translate_float(t, insn)) {
@@ -602,7 +622,7 @@ static struct code_block *make(struct rv64_code *c, struct code_page *page, cons
     t.pending = t.n_spans = t.n_cold = 0;
     t.boxed = 0;
     t.ended = t.fp_ready = t.no_room = false;
-    t.held = SPAN_NONE;
+    translate_hold_nothing(&t);
     if (priv & (CODE_PLAIN | CODE_CROSSING))
         memset(t.span_of, SPAN_NONE, sizeof(t.span_of));
     else

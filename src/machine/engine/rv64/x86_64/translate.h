@@ -114,7 +114,7 @@ struct translator {
     uint8_t span_of[TRANSLATE_INSNS_MAX];     // by instruction
     int64_t base_offset[TRANSLATE_INSNS_MAX]; // of an access's base register from the span's value
     bool base_loaded[TRANSLATE_INSNS_MAX];    // an access's base register was computed from something that the block loaded
-    unsigned held;                            // the span whose addend is in rcx, or SPAN_NONE
+    unsigned held[2];                         // the spans whose addends are in rcx and in rax, or SPAN_NONE
     struct cold cold[TRANSLATE_COLD_MAX];
     unsigned n_cold;
 };
@@ -139,8 +139,9 @@ int translate_source(struct translator *t, unsigned x, int scratch); // a host r
 int translate_target(unsigned x);                                    // its home, or RAX
 void translate_put(struct translator *t, unsigned x, int host);      // into x, wherever it is
 bool translate_goes_round(const struct translator *t, const struct rv64_insn *insn); // a branch behind which the next round stands
-void translate_count(struct translator *t);                                          // the pending instructions
-void translate_poll_behind(struct translator *t, const struct rv64_insn *insn);      // leaves behind it when attention is set
+void translate_hold_nothing(struct translator *t);
+void translate_count(struct translator *t);                                     // the pending instructions
+void translate_poll_behind(struct translator *t, const struct rv64_insn *insn); // leaves behind it when attention is set
 void translate_step(struct translator *t, const struct rv64_insn *insn);
 void translate_call(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);
 void translate_jump_to(struct x86 *x, const struct rv64_code *c, const uint8_t *thunk);

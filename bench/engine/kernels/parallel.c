@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { WORDS = 1 << 12, CHUNKS = 60000, TURNS = 4000000, MOST_THREADS = 4 };
+enum { WORDS = 1 << 12, CHUNKS = 300000, TURNS = 4000000, MOST_THREADS = 4 };
 
 static uint64_t *words;
 static atomic_ulong next_chunk, total;

@@ -211,11 +211,59 @@ static void test_mclock(void **state)
     assert_int_equal(idle, 0);
 }
 
+// ---- what verdicts are made of ----
+
+static struct dispatch_item *put(struct dispatcher *d, struct dispatch_queue *queue, struct dispatch_item *item, uint64_t now_ns)
+{
+    *item = (struct dispatch_item){.kind = DISPATCH_READ, .len_bytes = 4096, .enqueued_ns = now_ns};
+    d->ops->enqueue(d, queue, item);
+    return item;
+}
+
+static void take(struct dispatcher *d, struct dispatch_item *wanted, uint64_t now_ns)
+{
+    assert_ptr_equal(d->ops->next(d, now_ns), wanted);
+    if (wanted)
+        wanted->dispatched_ns = now_ns;
+}
+
+// OIOS tells for how long requests waited for others, and up to when one waited for its own disk's limit.
+static void test_oios_tells_who_waited(void **state)
+{
+    (void)state;
+    const struct dispatch_config config = {.window = 1};
+    const struct dispatch_terms slow = {.weight = 100, .limit.ops_per_s = 1000};
+    struct dispatch_item items[4];
+    struct dispatcher *d = dispatch_oios.create(&config, NULL);
+    struct dispatch_queue *a = d->ops->queue_add(d, "a", NULL);
+    take(d, put(d, a, &items[0], NS_PER_MS), NS_PER_MS);
+    assert_int_equal(d->ops->waited_ns(d, a, 2 * NS_PER_MS), 0); // it is with the device
+    put(d, a, &items[1], 2 * NS_PER_MS);
+    take(d, NULL, 2 * NS_PER_MS);
+    assert_int_equal(d->ops->waited_ns(d, a, 5 * NS_PER_MS), 3 * NS_PER_MS);
+    d->ops->complete(d, &items[0], 5 * NS_PER_MS);
+    take(d, &items[1], 5 * NS_PER_MS);
+    d->ops->complete(d, &items[1], 9 * NS_PER_MS);
+    assert_int_equal(d->ops->waited_ns(d, a, 9 * NS_PER_MS), 3 * NS_PER_MS);
+
+    assert_int_equal(d->ops->queue_set(d, a, &slow, 10 * NS_PER_MS, NULL), 0);
+    take(d, put(d, a, &items[2], 10 * NS_PER_MS), 10 * NS_PER_MS);
+    d->ops->complete(d, &items[2], 10 * NS_PER_MS);
+    put(d, a, &items[3], 10 * NS_PER_MS);
+    take(d, NULL, 10 * NS_PER_MS + NS_PER_MS / 2); // the limit
+    take(d, &items[3], 11 * NS_PER_MS + NS_PER_MS / 2);
+    assert_true(items[2].held_ns <= 10 * NS_PER_MS && items[3].held_ns == 11 * NS_PER_MS);
+    assert_int_equal(d->ops->waited_ns(d, a, 12 * NS_PER_MS), 3 * NS_PER_MS);
+    d->ops->complete(d, &items[3], 12 * NS_PER_MS);
+    d->ops->queue_remove(d, a);
+    d->ops->destroy(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found_by_name), cmocka_unit_test(test_all_comes_out), cmocka_unit_test(test_terms_refused),
-        cmocka_unit_test(test_weights),       cmocka_unit_test(test_mclock),
+        cmocka_unit_test(test_weights),       cmocka_unit_test(test_mclock),        cmocka_unit_test(test_oios_tells_who_waited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,6 +26,7 @@ struct dispatch_item {
     bool in_lane;     // the dispatcher's
     uint64_t offset_bytes, len_bytes;
     uint64_t enqueued_ns, dispatched_ns; // set by the caller
+    uint64_t held_ns;                    // the dispatcher's: up to when a limit of its queue held it back; 0: none did
 };
 
 // What a disk is promised, or held to, in each metric. 0: nothing said.
@@ -77,6 +78,12 @@ struct dispatch_ops {
     // After next() has said NULL: when to ask again though nothing is enqueued or completed; UINT64_MAX: never.
     uint64_t (*wake_ns)(const struct dispatcher *d);
     void (*complete)(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns);
+
+    // For verdicts on promises; NULL of a scheduler that cannot tell.
+    // For how long, in all, there were requests of the queue that waited though no limit of its own held them back.
+    uint64_t (*waited_ns)(const struct dispatcher *d, const struct dispatch_queue *queue, uint64_t now_ns);
+    // Whether an item's cost_ns is learned from this device, not assumed.
+    bool (*knows_costs)(const struct dispatcher *d);
 };
 
 extern const struct dispatch_ops dispatch_fifo;   // first come, first served, over all disks

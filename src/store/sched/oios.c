@@ -139,7 +139,7 @@ static void refresh(struct oios *o, struct dispatch_queue *queue)
 static void put_in_lane(struct oios *o, struct dispatch_queue *queue, uint64_t now_ns)
 {
     if (queue->credit_ns > -LANE_DEBT_ROUNDS * opportunity(o, queue))
-        wheel_put(&o->deadlines, &queue->deadline, queue->line.head->enqueued_ns + queue->terms.latency_ns, now_ns);
+        wheel_put(&o->deadlines, &queue->deadline, terms_since_ns(queue, queue->line.head) + queue->terms.latency_ns, now_ns);
 }
 
 // It has used its opportunity. Rounds in which nobody of those that wait could go yet are left out.
@@ -182,6 +182,7 @@ static void place(struct oios *o, struct dispatch_queue *queue, bool returns, ui
         }
     }
     o->n_ready++;
+    queue->ready_ns = now_ns;
     refresh(o, queue);
     if (queue->credit_ns <= 0)
         put_later(o, queue);
@@ -193,9 +194,15 @@ static void place(struct oios *o, struct dispatch_queue *queue, bool returns, ui
         put_in_lane(o, queue, now_ns);
 }
 
-static void take_out(struct oios *o, struct dispatch_queue *queue)
+static uint64_t waits_ns(const struct dispatch_queue *queue, uint64_t now_ns)
+{
+    return queue->link.next && now_ns > queue->ready_ns ? now_ns - queue->ready_ns : 0;
+}
+
+static void take_out(struct oios *o, struct dispatch_queue *queue, uint64_t now_ns)
 {
     if (queue->link.next) {
+        queue->waited_ns += waits_ns(queue, now_ns);
         ring_remove(&queue->link);
         o->n_ready--;
     }
@@ -218,7 +225,7 @@ static int oios_queue_set(struct dispatcher *d, struct dispatch_queue *queue, co
     struct dispatch_queue **at = find_latency(o, queue);
     if (*at)
         *at = queue->next_latency;
-    take_out(o, queue);
+    take_out(o, queue, now_ns);
     terms_set(queue, terms, now_ns, o->slip_ns);
     if (queue->n_held)
         o->weight += (uint64_t)terms->weight - queue->weight;
@@ -293,6 +300,8 @@ static struct dispatch_queue *pick_turn(struct oios *o, uint64_t now_ns)
 static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue, bool by_reserve, uint64_t now_ns)
 {
     struct dispatch_item *item = item_fifo_pop(&queue->line);
+    uint64_t gate_ns = terms_gate_ns(queue);
+    item->held_ns = gate_ns < now_ns ? gate_ns : now_ns; // gates open by the wheel's tick, a little early
     uint64_t cost_ns = cost_let_go(&o->cost, item, item->offset_bytes == queue->next_bytes[item->kind]);
     queue->next_bytes[item->kind] = item->offset_bytes + item->len_bytes;
     refresh(o, queue);
@@ -312,7 +321,7 @@ static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue
     bool is_plain = !queue->has_limit && !queue->has_reserve && !queue->has_latency;
     if (is_plain && credit_ns > 0 && queue->line.head)
         return item;
-    take_out(o, queue);
+    take_out(o, queue, now_ns);
     if (queue->line.head)
         place(o, queue, true, now_ns);
     else
@@ -377,6 +386,17 @@ static void oios_complete(struct dispatcher *d, struct dispatch_item *item, uint
         latency_completed(queue, item, now_ns);
 }
 
+static uint64_t oios_waited_ns(const struct dispatcher *d, const struct dispatch_queue *queue, uint64_t now_ns)
+{
+    (void)d;
+    return queue->waited_ns + waits_ns(queue, now_ns);
+}
+
+static bool oios_knows_costs(const struct dispatcher *d)
+{
+    return ((const struct oios *)d)->cost.n_learned == COST_KNOWN;
+}
+
 const struct dispatch_ops dispatch_oios = {
     .name = "oios",
     .create = oios_create,
@@ -388,4 +408,6 @@ const struct dispatch_ops dispatch_oios = {
     .next = oios_next,
     .wake_ns = oios_wake_ns,
     .complete = oios_complete,
+    .waited_ns = oios_waited_ns,
+    .knows_costs = oios_knows_costs,
 };

@@ -47,6 +47,7 @@ enum oios_feature {
 #define COST_PAGE_BITS 12
 
 #define COST_STRETCHES 128u
+#define COST_KNOWN 100u // stretches that make more of a cost than an assumption
 
 struct oios_stretch {
     uint32_t n[COST_FEATURES + 1], left; // what is in it; how much of it is still with the device
@@ -65,6 +66,7 @@ struct oios_cost {
     // normal equations of the least squares over past stretches, which fade
     double squares[COST_FEATURES][COST_FEATURES], right[COST_FEATURES];
     bool changed;
+    uint32_t n_learned; // stretches learned from, up to COST_KNOWN
 };
 
 void cost_init(struct oios_cost *c);
@@ -116,6 +118,7 @@ struct dispatch_queue {
     uint64_t round;                                 // of the credit
     uint32_t weight;                                // as the loop over promises has it
     uint32_t n_held;                                // queued or with the device
+    uint64_t ready_ns, waited_ns;                   // while it is in a ring: since when; how long it was in one before
     bool has_limit, has_reserve, has_latency, kept; // kept: had something to do all through the last round
     uint64_t next_bytes[DISPATCH_KINDS];            // where the last one ended
 
@@ -152,8 +155,9 @@ void terms_begin(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns
 void terms_return(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns); // it had nothing queued, or might not go
 void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns, uint64_t slip_ns);
 uint64_t terms_slip_ns(uint64_t slip_ns, uint64_t furthest_behind_ns, uint64_t now_ns); // the new one
-uint64_t terms_gate_ns(const struct dispatch_queue *queue);                             // not to be served before
-uint64_t terms_behind_ns(const struct dispatch_queue *queue);                           // to be served from then on
+uint64_t terms_gate_ns(const struct dispatch_queue *queue);                             // not to be served before; 0: no limit
+uint64_t terms_since_ns(const struct dispatch_queue *queue, const struct dispatch_item *head); // since when no limit holds it
+uint64_t terms_behind_ns(const struct dispatch_queue *queue);                                  // to be served from then on
 
 // oios_latency.c
 void latency_completed(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns);

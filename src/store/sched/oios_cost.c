@@ -91,6 +91,7 @@ static void add_equation(struct oios_cost *c, const struct oios_stretch *s, doub
             c->squares[i][j] = c->squares[i][j] * fade + x * s->n[j] / UNIT_NS;
     }
     c->changed = true;
+    c->n_learned += c->n_learned < COST_KNOWN;
 }
 
 // How long requests of this kind are under way beside what they cost, at least, of late.

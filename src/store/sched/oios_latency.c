@@ -18,10 +18,11 @@
 void latency_completed(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns)
 {
     double near_ns = NEAR * (double)queue->terms.latency_ns;
+    uint64_t since_ns = item->held_ns > item->enqueued_ns ? item->held_ns : item->enqueued_ns;
     queue->done += 1;
-    if ((double)(now_ns - item->enqueued_ns) < near_ns)
+    if ((double)(now_ns - since_ns) < near_ns)
         return;
-    uint64_t queued_ns = item->dispatched_ns - item->enqueued_ns, device_ns = now_ns - item->dispatched_ns;
+    uint64_t queued_ns = item->dispatched_ns - since_ns, device_ns = now_ns - item->dispatched_ns;
     if (queued_ns > device_ns)
         queue->late_queued += 1;
     else

@@ -118,6 +118,13 @@ uint64_t terms_gate_ns(const struct dispatch_queue *queue)
     return gate_ns;
 }
 
+// A promised latency does not count the time that a request waits for its own disk's limit.
+uint64_t terms_since_ns(const struct dispatch_queue *queue, const struct dispatch_item *head)
+{
+    uint64_t gate_ns = terms_gate_ns(queue);
+    return gate_ns > head->enqueued_ns ? gate_ns : head->enqueued_ns;
+}
+
 uint64_t terms_behind_ns(const struct dispatch_queue *queue)
 {
     const struct dispatch_rates *reserve = &queue->terms.reserve;

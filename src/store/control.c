@@ -50,9 +50,12 @@ static void method_add(void *arg, struct rpc_request *req, const json_t *params)
     if (!name)
         return;
     const json_t *serial = json_object_get(params, "serial"), *read_only = json_object_get(params, "read_only");
+    const json_t *promises = json_object_get(params, "promises"), *admitted = json_object_get(params, "admitted");
     if ((serial && !json_is_string(serial)) || (read_only && !json_is_boolean(read_only)) ||
+        (promises && !json_is_string(promises)) || (admitted && !json_is_boolean(admitted)) ||
         !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size)) {
-        refuse(req, "disk.add takes: name, serial (strings), read_only (boolean), queues (1 to 64), block_size (512 to 4096)");
+        refuse(req, "disk.add takes: name, serial, promises (strings), read_only, admitted (booleans), queues (1 to 64), "
+                    "block_size (512 to 4096)");
         return;
     }
     int image_fd = req ? rpc_request_take_fd(req, 0) : -1, listen_fd = req ? rpc_request_take_fd(req, 1) : -1;
@@ -68,6 +71,8 @@ static void method_add(void *arg, struct rpc_request *req, const json_t *params)
         .read_only = json_is_true(read_only),
         .n_queues = (unsigned)queues,
         .block_size_bytes = (uint32_t)block_size,
+        .promises = json_string_value(promises),
+        .admitted = json_is_true(admitted),
     };
     struct tv_error err = {0};
     if (store_add_disk(store, &config, image_fd, listen_fd, &err))
@@ -122,6 +127,31 @@ static void method_resize(void *arg, struct rpc_request *req, const json_t *para
         reply_ok(req);
 }
 
+// {"promises": {name: text}}, or {"name", "promises": text} for one disk. Answers {"unproven": [{"name", "promise"}]}.
+static void method_promise(void *arg, struct rpc_request *req, const json_t *params)
+{
+    const json_t *name = json_object_get(params, "name"), *promises = json_object_get(params, "promises");
+    if (name ? !json_is_string(name) || !json_is_string(promises) : !json_is_object(promises)) {
+        refuse(req, "disk.promise takes: name and promises (strings), or promises (an object of such pairs); admitted (boolean)");
+        return;
+    }
+    struct tv_error err = {0};
+    json_t *wanted = name ? json_pack("{s:O}", json_string_value(name), promises) : json_incref((json_t *)promises);
+    json_t *unproven = json_array();
+    if (store_promise(arg, wanted, json_is_true(json_object_get(params, "admitted")), unproven, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else
+        rpc_reply(req, json_pack("{s:O}", "unproven", unproven));
+    json_decref(unproven);
+    json_decref(wanted);
+}
+
+static void method_promises(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)params;
+    rpc_reply(req, store_list_promises(arg));
+}
+
 static void method_quit(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct store *store = arg;
@@ -134,16 +164,12 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
                                        struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"disk.add", method_add},
-        {"disk.remove", method_remove},
-        {"disk.list", method_list},
-        {"disk.stat", method_stat},
-        {"disk.resize", method_resize},
-        {"store.quit", method_quit},
-        {NULL, NULL},
+        {"disk.add", method_add},           {"disk.remove", method_remove}, {"disk.list", method_list},
+        {"disk.stat", method_stat},         {"disk.resize", method_resize}, {"disk.promise", method_promise},
+        {"disk.promises", method_promises}, {"store.quit", method_quit},    {NULL, NULL},
     };
     struct rpc_service service = {.methods = methods, .arg = store};
     store->quit = quit;
     store->quit_arg = arg;
-    return rpc_server_create(loop, listen_fd, &service, err);
+    return store->control = rpc_server_create(loop, listen_fd, &service, err);
 }

@@ -118,7 +118,7 @@ static int init_pool(struct disk *disk, struct tv_error *err)
     return 0;
 }
 
-static int init_disk(struct disk *disk, const struct disk_config *config, struct tv_error *err)
+static int init_disk(struct disk *disk, const struct disk_config *config, const struct promise_set *promises, struct tv_error *err)
 {
     int r = init_pool(disk, err);
     if (!r && !(disk->latency = calloc(1, sizeof(*disk->latency))))
@@ -130,10 +130,13 @@ static int init_disk(struct disk *disk, const struct disk_config *config, struct
         return disk->file;
     struct dispatcher *d = disk->store->dispatcher;
     disk->queue = d->ops->queue_add(d, config->name, err);
-    return disk->queue ? 0 : -ENOMEM;
+    if (!disk->queue)
+        return -ENOMEM;
+    return promises_join(disk->store->promises, disk, promises, config->admitted, err);
 }
 
-struct disk *disk_create(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err)
+struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises, int image_fd,
+                         int listen_fd, struct tv_error *err)
 {
     struct disk *disk = calloc(1, sizeof(*disk));
     if (!disk) {
@@ -155,7 +158,7 @@ struct disk *disk_create(struct store *store, const struct disk_config *config, 
     struct image_options options = {.read_only = config->read_only, .block_size_bytes = config->block_size_bytes};
     int r = image_init(&disk->image, image_fd, label, &options, err);
     if (!r)
-        r = init_disk(disk, config, err);
+        r = init_disk(disk, config, promises, err);
     if (r) {
         close(listen_fd);
         disk_destroy(disk);
@@ -185,6 +188,7 @@ void disk_destroy(struct disk *disk)
     if (disk->backend)
         vhost_backend_destroy(disk->backend); // stops the queues, and so drains
     store_forget_dirty(disk);
+    promises_leave(disk->store->promises, disk);
     struct dispatcher *d = disk->store->dispatcher;
     if (disk->queue)
         d->ops->queue_remove(d, disk->queue);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "store/image.h"
+#include "store/promises.h"
 #include "store/sched/dispatch.h"
 #include "store/store.h"
 #include "store/transfer.h"
@@ -33,6 +34,8 @@ struct store {
     struct loop_source *timer; // for the dispatcher
     uint64_t wake_ns;          // for when it is set; UINT64_MAX: it is not
     struct transfer_env env;
+    struct promises *promises;
+    struct rpc_server *control; // NULL: there is none
     struct disk *disks;
     struct disk *dirty; // with queues to call
     struct virtq_chain chain;
@@ -51,6 +54,7 @@ struct disk {
     struct vhost_backend_ops ops;
     struct dispatch_queue *queue;
     struct dispatch_terms terms; // of the queue
+    struct disk_promises promised;
     // of the session with the present front end
     uint64_t acked;            // features
     bool writeback;            // configuration field of VIRTIO_BLK_F_CONFIG_WCE
@@ -67,7 +71,9 @@ struct disk {
     bool logged_full, logged_short, logged_error;
 };
 
-struct disk *disk_create(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err);
+// `promises`: those of config.
+struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises, int image_fd,
+                         int listen_fd, struct tv_error *err);
 void disk_destroy(struct disk *disk);
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
 json_t *disk_stat(const struct disk *disk);
@@ -78,7 +84,8 @@ void disk_call_queues(struct disk *disk);
 void disk_begin(struct disk_request *request); // the dispatcher has let it go: start its transfer
 
 // store.c, for disks
-void store_mark_dirty(struct disk *disk); // the batch's end will see to it
+struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err); // NULL with err
+void store_mark_dirty(struct disk *disk);                                                  // the batch's end will see to it
 void store_forget_dirty(struct disk *disk);
 void store_end_batch(struct store *store);
 void store_drain(struct disk *disk, const unsigned *count); // until *count, of the disk's requests, is 0

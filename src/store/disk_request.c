@@ -94,6 +94,13 @@ static void count(struct disk *disk, const struct blk_request *blk, uint64_t lat
     }
 }
 
+// The time for which the disk's own limit held it back does not count.
+static void count_if_late(struct disk *disk, const struct dispatch_item *item, uint64_t now_ns)
+{
+    uint64_t since_ns = item->held_ns > item->enqueued_ns ? item->held_ns : item->enqueued_ns;
+    disk->promised.usage.late += now_ns - since_ns >= disk->promised.late_ns;
+}
+
 static void on_done(struct transfer *t, int result)
 {
     struct disk_request *request = (struct disk_request *)((char *)t - offsetof(struct disk_request, transfer));
@@ -101,6 +108,7 @@ static void on_done(struct transfer *t, int result)
     struct dispatcher *d = disk->store->dispatcher;
     uint64_t now_ns = clock_now_ns();
     d->ops->complete(d, &request->item, now_ns);
+    count_if_late(disk, &request->item, now_ns);
     disk->in_flight[request->queue]--;
     disk->n_in_flight--;
     uint8_t status = VIRTIO_BLK_S_OK;
@@ -165,6 +173,8 @@ static void enqueue(struct disk *disk, struct disk_request *request)
     for (unsigned i = 0; i < t->blk.n_ranges; i++)
         item->len_bytes += t->blk.ranges[i].len_bytes;
     item->enqueued_ns = clock_now_ns();
+    item->cost_ns = 0;
+    item->held_ns = 0;
     disk->in_flight[request->queue]++;
     disk->n_in_flight++;
     struct dispatcher *d = disk->store->dispatcher;

@@ -1,4 +1,5 @@
 // What a disk tells of itself: the answer of disk.stat.
+#include "store/admission.h"
 #include "store/disk_request.h"
 
 static void set(json_t *object, const char *key, uint64_t value)
@@ -43,5 +44,10 @@ json_t *disk_stat(const struct disk *disk)
     json_object_set_new(latencies, "flush", latency(&disk->latency->flush));
     json_object_set_new(latencies, "trim", latency(&disk->latency->trim));
     json_object_set_new(object, "latency", latencies);
+    promises_describe(disk->store->promises, disk, object);
+    uint64_t alone[PROMISE_METRICS] = {0};
+    admission_alone(disk, alone);
+    set(object, "alone_bytes_per_s", alone[PROMISE_BANDWIDTH]); // 0: not known
+    set(object, "alone_requests_per_s", alone[PROMISE_OPERATIONS]);
     return object;
 }

@@ -13,9 +13,11 @@ const char options_help[] =
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
     "\n"
-    "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096]\n"
-    "                a disk: its image, and the socket on which it waits for a machine\n"
-    "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize, store.quit\n"
+    "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096][,promises=P]\n"
+    "                a disk: its image, and the socket on which it waits for a machine; what it is promised, as in\n"
+    "                'reserve: 40MB/s; limit: 300 iops', with a scheduler that holds it\n"
+    "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize,\n"
+    "                disk.promise, disk.promises, store.quit\n"
     "  --io threads  do without io_uring\n"
     "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
     "  --log json    one JSON object a line\n"
@@ -37,7 +39,7 @@ static int parse_number(const char *text, unsigned least, unsigned most, unsigne
     return 0;
 }
 
-enum key { KEY_NAME, KEY_PATH, KEY_SOCKET, KEY_SERIAL, KEY_READ_ONLY, KEY_QUEUES, KEY_BLOCK_SIZE };
+enum key { KEY_NAME, KEY_PATH, KEY_SOCKET, KEY_SERIAL, KEY_READ_ONLY, KEY_QUEUES, KEY_BLOCK_SIZE, KEY_PROMISES };
 
 static int set_key(struct option_disk *disk, enum key key, const char *value)
 {
@@ -69,13 +71,16 @@ static int set_key(struct option_disk *disk, enum key key, const char *value)
         r = parse_number(value, 512, 4096, &n);
         disk->disk.block_size_bytes = n;
         break;
+    case KEY_PROMISES:
+        disk->disk.promises = value;
+        break;
     }
     return r;
 }
 
 static int parse_disk(struct options *options, const char *argument, struct tv_error *err)
 {
-    static char *const keys[] = {"name", "path", "socket", "serial", "read-only", "queues", "block-size", NULL};
+    static char *const keys[] = {"name", "path", "socket", "serial", "read-only", "queues", "block-size", "promises", NULL};
     if (options->n_disks == OPTIONS_DISKS_MAX)
         return tv_error_set(err, -EINVAL, "more than %d disks on one command line; start a second store", OPTIONS_DISKS_MAX);
     char *text = strdup(argument);
@@ -88,10 +93,11 @@ static int parse_disk(struct options *options, const char *argument, struct tv_e
         char *item = rest;
         int key = getsubopt(&rest, keys, &value);
         if (key < 0)
-            return tv_error_set(err, -EINVAL,
-                                "--disk %s: '%s' is not known; there are name=, path=, socket=, serial=, queues=, block-size= and "
-                                "read-only",
-                                argument, item);
+            return tv_error_set(
+                err, -EINVAL,
+                "--disk %s: '%s' is not known; there are name=, path=, socket=, serial=, queues=, block-size=, promises= "
+                "and read-only",
+                argument, item);
         if (set_key(disk, (enum key)key, value))
             return tv_error_set(err, -EINVAL, "--disk %s: '%s' has no good value (queues: 1 to %d; block-size: 512 to 4096)",
                                 argument, keys[key], STORE_QUEUES_MAX);

@@ -16,8 +16,13 @@ static void dispatch(struct store *store)
     struct dispatcher *d = store->dispatcher;
     uint64_t now_ns = clock_now_ns();
     for (struct dispatch_item *item; (item = d->ops->next(d, now_ns));) {
+        struct disk_request *request = (struct disk_request *)((char *)item - offsetof(struct disk_request, item));
+        struct disk_usage *usage = &request->disk->promised.usage;
         item->dispatched_ns = now_ns;
-        disk_begin((struct disk_request *)((char *)item - offsetof(struct disk_request, item)));
+        usage->requests++;
+        usage->bytes += item->len_bytes;
+        usage->device_ns += item->cost_ns;
+        disk_begin(request);
     }
     uint64_t wake_ns = d->ops->wake_ns(d);
     if (wake_ns == store->wake_ns)
@@ -68,11 +73,13 @@ static void on_batch_end(void *arg)
     store_end_batch(arg);
 }
 
-// What holds requests back here, its limits, would hold up everybody meanwhile: they do not count until the disk is drained.
+// What holds requests back here, its limits, would hold up everybody meanwhile: they do not count until the disk is drained, nor
+// does what is let go in this way.
 void store_drain(struct disk *disk, const unsigned *count)
 {
     struct store *store = disk->store;
     struct dispatcher *d = store->dispatcher;
+    const struct disk_usage before = disk->promised.usage;
     if (*count)
         d->ops->queue_set(d, disk->queue, &dispatch_no_terms, clock_now_ns(), NULL);
     while (*count) {
@@ -80,6 +87,7 @@ void store_drain(struct disk *disk, const unsigned *count)
         assert(io_in_flight(store->io));
         io_wait(store->io);
     }
+    disk->promised.usage = before;
     d->ops->queue_set(d, disk->queue, &disk->terms, clock_now_ns(), NULL);
     store_end_batch(store);
 }
@@ -108,7 +116,8 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     else if (store->io && !transfer_env_init(&store->env, store->io, err))
         store->dispatcher = scheduler->create(&dispatch, err);
     store->wake_ns = UINT64_MAX;
-    if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)))
+    if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)) &&
+        (store->promises = promises_create(store, err)))
         return store;
     store_destroy(store);
     return NULL;
@@ -123,6 +132,7 @@ void store_destroy(struct store *store)
         store->disks = disk->next;
         disk_destroy(disk);
     }
+    promises_destroy(store->promises);
     if (store->dispatcher)
         store->dispatcher->ops->destroy(store->dispatcher);
     loop_remove(store->timer);
@@ -168,14 +178,17 @@ static int check_config(struct store *store, const struct disk_config *config, s
 
 int store_add_disk(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err)
 {
+    struct promise_set promises = {.resource = PROMISE_DISK};
     int r = check_config(store, config, err);
+    if (!r && config->promises && (r = promise_set_parse(&promises, PROMISE_DISK, config->promises, err)) && err)
+        tv_error_prefix(err, "disk '%s'", config->name);
     if (r) {
         close(image_fd);
         close(listen_fd);
         return r;
     }
     struct tv_error own = {0};
-    struct disk *disk = disk_create(store, config, image_fd, listen_fd, &own);
+    struct disk *disk = disk_create(store, config, &promises, image_fd, listen_fd, &own);
     if (!disk) {
         if (err)
             *err = own;
@@ -204,6 +217,35 @@ int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes
 {
     struct disk *disk = *find(store, name);
     return disk ? disk_resize(disk, size_bytes, err) : no_such_disk(name, err);
+}
+
+struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    if (!disk)
+        no_such_disk(name, err);
+    return disk;
+}
+
+int store_promise(struct store *store, const json_t *promises, bool admitted, json_t *unproven, struct tv_error *err)
+{
+    int r = promises_change(store->promises, promises, admitted, unproven, err);
+    if (!r)
+        store_end_batch(store); // what an old limit held back
+    return r;
+}
+
+json_t *store_list_promises(const struct store *store)
+{
+    json_t *list = json_array();
+    for (const struct disk *disk = store->disks; disk; disk = disk->next) {
+        if (!disk->promised.set.n)
+            continue;
+        json_t *object = json_pack("{s:s}", "name", disk->name);
+        promises_describe(store->promises, disk, object);
+        json_array_append_new(list, object);
+    }
+    return list;
 }
 
 json_t *store_list(const struct store *store)

@@ -30,6 +30,8 @@ struct disk_config {
     bool read_only;
     unsigned n_queues;         // 1 to STORE_QUEUES_MAX
     uint32_t block_size_bytes; // 0: what the image's device wants
+    const char *promises;      // as trivet-promises(7) has them; NULL: none
+    bool admitted;             // they were admitted before, and are not to be refused since the device is busier now
 };
 
 struct store *store_create(struct loop *loop, const struct store_config *config, struct tv_error *err);
@@ -40,6 +42,11 @@ const char *store_describe(const struct store *store);
 int store_add_disk(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err);
 int store_remove_disk(struct store *store, const char *name, struct tv_error *err); // drains
 int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes, struct tv_error *err);
+// Other promises of running disks, {name: text}: for all of them or none. What was taken on trust (admission.h) is appended to
+// `unproven`, {"name", "promise"}. -ENOENT, -EINVAL and -ERANGE for what means nothing, -EBUSY when there is not so much to be
+// promised, -EOPNOTSUPP when the scheduler cannot hold it.
+int store_promise(struct store *store, const json_t *promises, bool admitted, json_t *unproven, struct tv_error *err);
+json_t *store_list_promises(const struct store *store); // of the disks that were promised something, with verdicts
 json_t *store_list(const struct store *store);
 json_t *store_stat(const struct store *store, const char *name, struct tv_error *err); // NULL with err: there is none
 

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from store_rig import DEADLINE_S, Control, Skip, listening_socket, main, readline, wait_for
+from store_rig import DEADLINE_S, Skip, main, readline, wait_for
 
 F_OFD_SETLK = 37  # <asm-generic/fcntl.h>
 FLUSH, CONFIG_WCE, DISCARD, WRITE_ZEROES, MQ = 9, 11, 13, 14, 12
@@ -251,20 +251,10 @@ def full_loop_device(rig):
 
 def controlled(rig):
     """A store as trivetd runs it: nothing but a control socket; everything else comes through it."""
-    control_socket = listening_socket(rig.path("control"))
-    with open(rig.path("store.log"), "wb") as log:
-        store = rig.start([rig.store_program, "--control", str(control_socket.fileno())], stderr=log,
-                          pass_fds=[control_socket.fileno()])
-    control = Control(rig.path("control"))
+    control, store = rig.controlled()
 
     def add(name, params, image, flags=os.O_RDWR):
-        fd = os.open(image, flags)
-        listen = listening_socket(rig.path(name + ".sock"))
-        try:
-            return control.call("disk.add", {"name": name, **params}, [fd, listen.fileno()])
-        finally:
-            os.close(fd)
-            listen.close()
+        return control.add_disk(rig, name, params, image, flags)
 
     assert "result" in add("db", {"serial": "X", "queues": 2}, rig.image("a", 16))
     rig.image("b", 16)

@@ -73,6 +73,14 @@ class Rig:
             assert p.poll() is None, f"the store ended: {self.log(log)}"
         return p
 
+    def controlled(self, *extra):
+        """A store as trivetd runs it: nothing but a control socket; everything else comes through it."""
+        listen = listening_socket(self.path("control"))
+        with open(self.path("store.log"), "wb") as log:
+            store = self.start([self.store_program, "--control", str(listen.fileno()), *extra], stderr=log, pass_fds=[listen.fileno()])
+        listen.close()
+        return Control(self.path("control")), store
+
     def log(self, name="store.log"):
         with open(self.path(name), encoding="utf-8") as f:
             return f.read()
@@ -112,6 +120,7 @@ class Control:
         self.socket.connect(path)
         self.buffer = b""
         self.id = 0
+        self.notified = []  # (method, params)
 
     def call(self, method, params=None, fds=()):
         self.id += 1
@@ -121,12 +130,25 @@ class Control:
             message["fds"] = len(fds)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         self.socket.sendmsg([json.dumps(message).encode() + b"\n"], ancillary)
-        while b"\n" not in self.buffer:
-            data = self.socket.recv(65536)
-            assert data, "the store closed its control socket"
-            self.buffer += data
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return json.loads(line)
+        while True:
+            while b"\n" not in self.buffer:
+                data = self.socket.recv(65536)
+                assert data, "the store closed its control socket"
+                self.buffer += data
+            line, self.buffer = self.buffer.split(b"\n", 1)
+            answer = json.loads(line)
+            if "id" in answer:
+                return answer
+            self.notified.append((answer["method"], answer["params"]))
+
+    def add_disk(self, rig, name, params, image, flags=os.O_RDWR):
+        fd = os.open(image, flags)
+        listen = listening_socket(rig.path(name + ".sock"))
+        try:
+            return self.call("disk.add", {"name": name, **params}, [fd, listen.fileno()])
+        finally:
+            os.close(fd)
+            listen.close()
 
     def ok(self, method, params=None, fds=()):
         answer = self.call(method, params, fds)

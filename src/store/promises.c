@@ -1,0 +1,293 @@
+// What disks were promised, and whether it is kept: see promises.h.
+#include "store/promises.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/rpc.h"
+#include "promise/watch.h"
+#include "store/admission.h"
+#include "store/terms.h"
+#include "store/verdict.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define SETTLED_SHARE (ADMISSION_SHARE_MAX / 20 * 19) // below this it is not too much any more
+#define MEASURED_REQUESTS 100000u                     // so many requests, and what they cost is half forgotten
+
+struct promises {
+    struct store *store;
+    struct promise_watch *watch;
+    struct loop_source *timer;
+    bool is_too_much; // more is promised than the device can do, as it now turns out
+};
+
+// ---- what is counted goes to the watch ----
+
+static uint64_t waited_ns(const struct disk *disk, uint64_t now_ns)
+{
+    const struct dispatcher *d = disk->store->dispatcher;
+    return d->ops->waited_ns ? d->ops->waited_ns(d, disk->queue, now_ns) : 0;
+}
+
+static struct disk_usage usage_since(const struct disk_usage *now, const struct disk_usage *then)
+{
+    return (struct disk_usage){.bytes = now->bytes - then->bytes,
+                               .requests = now->requests - then->requests,
+                               .device_ns = now->device_ns - then->device_ns,
+                               .late = now->late - then->late};
+}
+
+static void measure(struct disk_promises *p, const struct disk_usage *more)
+{
+    struct disk_usage *m = &p->measured;
+    m->bytes += more->bytes;
+    m->requests += more->requests;
+    m->device_ns += more->device_ns;
+    if (m->requests < MEASURED_REQUESTS)
+        return;
+    m->bytes /= 2;
+    m->requests /= 2;
+    m->device_ns /= 2;
+}
+
+static void feed(struct promises *p, struct disk *disk, uint64_t now_ns)
+{
+    struct disk_promises *promised = &disk->promised;
+    const struct dispatcher *d = p->store->dispatcher;
+    const struct disk_usage more = usage_since(&promised->usage, &promised->seen);
+    const uint64_t waited = waited_ns(disk, now_ns);
+    const struct promise_sample sample = {.amount = {[PROMISE_BANDWIDTH] = more.bytes,
+                                                     [PROMISE_OPERATIONS] = more.requests,
+                                                     [PROMISE_LATENCY] = more.late,
+                                                     [PROMISE_UTILIZATION] = more.device_ns},
+                                          .waited_ns = waited - promised->seen_waited_ns};
+    promise_watch_add(p->watch, promised->slot, &sample);
+    promised->seen = promised->usage;
+    promised->seen_waited_ns = waited;
+    if (d->ops->knows_costs && d->ops->knows_costs(d))
+        measure(promised, &more);
+}
+
+static uint64_t feed_all(struct promises *p)
+{
+    const uint64_t now_ns = clock_now_ns();
+    for (struct disk *disk = p->store->disks; disk; disk = disk->next)
+        feed(p, disk, now_ns);
+    return now_ns;
+}
+
+// What was taken on trust may prove to be too much, and a device may become slower.
+static void check_sum(struct promises *p)
+{
+    const uint64_t need = admission_need(p->store);
+    const bool is_too_much = need > (p->is_too_much ? SETTLED_SHARE : ADMISSION_SHARE_MAX);
+    if (is_too_much && !p->is_too_much)
+        log_event(LOG_WARN, "store", "more is reserved than the device can promise", LOG_U64("reserved_ppm_of_time", need),
+                  LOG_U64("can_be_promised_ppm", ADMISSION_SHARE_MAX));
+    p->is_too_much = is_too_much;
+}
+
+static void on_tick(void *arg)
+{
+    struct promises *p = arg;
+    promise_watch_tick(p->watch, feed_all(p));
+    check_sum(p);
+}
+
+static void on_event(void *arg, const struct promise_event *event)
+{
+    struct promises *p = arg;
+    const struct promise_verdict *v = &event->verdict;
+    char text[PROMISE_TEXT_MAX];
+    promise_format(&v->promise, text);
+    if (v->kept)
+        log_event(LOG_INFO, "store", "promise is kept again", LOG_STR("disk", event->name), LOG_STR("promise", text));
+    else
+        log_event(LOG_WARN, "store", "promise broken", LOG_STR("disk", event->name), LOG_STR("promise", text),
+                  LOG_U64("goal", v->goal), LOG_U64("achieved", v->achieved), LOG_U64("lack_ppm", v->lack),
+                  LOG_STR("held_by", event->held_by_name ? event->held_by_name : "nobody"));
+    if (!p->store->control)
+        return;
+    json_t *params = verdict_describe(v, event->held_by_name, clock_now_ns());
+    json_object_set_new(params, "name", json_string(event->name));
+    rpc_server_broadcast(p->store->control, "promise.changed", params);
+}
+
+// ---- life ----
+
+struct promises *promises_create(struct store *store, struct tv_error *err)
+{
+    struct promises *p = calloc(1, sizeof(*p));
+    if (!p) {
+        tv_error_set(err, -ENOMEM, "promises: out of memory");
+        return NULL;
+    }
+    p->store = store;
+    const struct promise_watch_options options = {
+        .holders_max = IO_FILES_MAX, .event = on_event, .opaque = p, PROMISE_WATCH_DEFAULTS};
+    p->watch = promise_watch_create(&options, clock_now_ns());
+    if (!p->watch)
+        tv_error_set(err, -ENOMEM, "promises: out of memory");
+    else if ((p->timer = loop_add_timer(store->loop, on_tick, p, err)))
+        return p;
+    promises_destroy(p);
+    return NULL;
+}
+
+void promises_destroy(struct promises *p)
+{
+    if (!p)
+        return;
+    loop_remove(p->timer);
+    promise_watch_destroy(p->watch);
+    free(p);
+}
+
+// ---- changes ----
+
+static uint64_t late_after(const struct promise_set *set)
+{
+    const struct promise *latency = promise_set_find(set, PROMISE_RESERVE, PROMISE_LATENCY);
+    return latency ? latency->value : UINT64_MAX;
+}
+
+static int set_terms(struct disk *disk, const struct promise_set *set, struct tv_error *err)
+{
+    struct dispatcher *d = disk->store->dispatcher;
+    const struct dispatch_terms terms = terms_of_promises(set);
+    int r = d->ops->queue_set(d, disk->queue, &terms, clock_now_ns(), err);
+    if (r)
+        return err ? tv_error_prefix(err, "disk '%s'", disk->name) : r;
+    disk->terms = terms;
+    disk->promised.set = *set;
+    disk->promised.late_ns = late_after(set);
+    return 0;
+}
+
+static void log_unproven(const json_t *unproven)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(unproven, i, one)
+        log_event(LOG_INFO, "store", "promised on trust: what such requests cost the device is not known yet",
+                  LOG_STR("disk", json_string_value(json_object_get(one, "name"))),
+                  LOG_STR("promise", json_string_value(json_object_get(one, "promise"))));
+}
+
+int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, struct tv_error *err)
+{
+    const struct admission_change change = {.disk = disk, .set = *set};
+    json_t *unproven = json_array();
+    int r = admitted ? 0 : admission_check(p->store, &change, 1, unproven, err);
+    if (!r)
+        log_unproven(unproven);
+    json_decref(unproven);
+    if (!r)
+        r = set_terms(disk, set, err);
+    if (!r)
+        r = promise_watch_join(p->watch, disk->name, set, clock_now_ns(), &disk->promised.slot, err);
+    if (r)
+        return r;
+    disk->promised.is_watched = true;
+    loop_set_timer(p->timer, PROMISES_TICK_NS, PROMISES_TICK_NS);
+    return 0;
+}
+
+void promises_leave(struct promises *p, struct disk *disk)
+{
+    if (disk->promised.is_watched)
+        promise_watch_leave(p->watch, disk->promised.slot);
+    disk->promised.is_watched = false;
+    if (!p->store->disks)
+        loop_set_timer(p->timer, 0, 0);
+}
+
+static int change_one(struct promises *p, struct disk *disk, const struct promise_set *set, struct tv_error *err)
+{
+    const struct promise_set before = disk->promised.set;
+    int r = set_terms(disk, set, err);
+    if (r)
+        return r;
+    r = promise_watch_change(p->watch, disk->promised.slot, set, clock_now_ns(), err);
+    if (r)
+        set_terms(disk, &before, NULL);
+    return r;
+}
+
+static int change_all(struct promises *p, struct admission_change *changes, size_t n, struct tv_error *err)
+{
+    int r = 0;
+    size_t i = 0;
+    feed_all(p); // what was done up to here does not count for what is promised from now on
+    for (; i < n && !r; i++) {
+        assert(changes[i].disk); // decoded
+        const struct promise_set before = changes[i].disk->promised.set;
+        r = change_one(p, changes[i].disk, &changes[i].set, err);
+        changes[i].set = before;
+    }
+    for (size_t undo = 0; r && undo + 1 < i; undo++)
+        change_one(p, changes[undo].disk, &changes[undo].set, NULL);
+    return r;
+}
+
+static int decode(struct promises *p, const json_t *wanted, struct admission_change *changes, struct tv_error *err)
+{
+    const char *name;
+    json_t *text;
+    size_t n = 0;
+    json_object_foreach((json_t *)wanted, name, text)
+    {
+        struct admission_change *change = &changes[n++];
+        change->disk = store_find_disk(p->store, name, err);
+        if (!change->disk)
+            return -ENOENT;
+        if (!json_is_string(text))
+            return tv_error_set(err, -EINVAL, "disk '%s': its promises must be a text, as 'reserve: 40MB/s'", name);
+        if (promise_set_parse(&change->set, PROMISE_DISK, json_string_value(text), err))
+            return tv_error_prefix(err, "disk '%s'", name);
+    }
+    return 0;
+}
+
+static void log_change(const struct disk *disk)
+{
+    char text[PROMISE_SET_TEXT_MAX];
+    log_event(LOG_INFO, "store", "promises changed", LOG_STR("disk", disk->name),
+              LOG_STR("promises", promise_set_format(&disk->promised.set, text)));
+}
+
+int promises_change(struct promises *p, const json_t *wanted, bool admitted, json_t *unproven, struct tv_error *err)
+{
+    const size_t n = json_object_size(wanted);
+    struct admission_change *changes = calloc(n + 1, sizeof(*changes));
+    if (!changes)
+        return tv_error_set(err, -ENOMEM, "promises: out of memory");
+    int r = decode(p, wanted, changes, err);
+    if (!r && !admitted)
+        r = admission_check(p->store, changes, n, unproven, err);
+    if (!r)
+        r = change_all(p, changes, n, err);
+    for (size_t i = 0; i < n && !r; i++)
+        log_change(changes[i].disk);
+    if (!r)
+        log_unproven(unproven);
+    free(changes);
+    return r;
+}
+
+// ---- what is told ----
+
+void promises_describe(struct promises *p, const struct disk *disk, json_t *object)
+{
+    struct promise_verdict verdicts[PROMISE_SET_MAX];
+    char text[PROMISE_SET_TEXT_MAX];
+    json_t *list = json_array();
+    const uint64_t now_ns = clock_now_ns();
+    const unsigned n = promise_watch_verdicts(p->watch, disk->promised.slot, verdicts);
+    for (unsigned i = 0; i < n; i++)
+        json_array_append_new(list, verdict_describe(&verdicts[i], promise_watch_name(p->watch, verdicts[i].held_by), now_ns));
+    json_object_set_new(object, "promises", json_string(promise_set_format(&disk->promised.set, text)));
+    json_object_set_new(object, "verdicts", list);
+}

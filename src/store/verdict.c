@@ -1,0 +1,45 @@
+// A verdict as JSON: see verdict.h.
+#include "store/verdict.h"
+
+#include "base/clock.h"
+
+static void set(json_t *object, const char *key, uint64_t value)
+{
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+static const char *unit_of(const struct promise *p)
+{
+    if (p->metric == PROMISE_BANDWIDTH)
+        return "bytes/s";
+    if (p->metric == PROMISE_OPERATIONS)
+        return "requests/s";
+    return p->metric == PROMISE_LATENCY ? "ppm of requests" : "ppm of time";
+}
+
+static json_t *record(const struct promise_record *r)
+{
+    json_t *object = json_object();
+    set(object, "judged_ms", r->judged_ms);
+    set(object, "broken_ms", r->broken_ms);
+    return object;
+}
+
+json_t *verdict_describe(const struct promise_verdict *v, const char *held_by, uint64_t now_ns)
+{
+    char text[PROMISE_TEXT_MAX];
+    json_t *object = json_object();
+    json_object_set_new(object, "promise", json_string(promise_format(&v->promise, text)));
+    json_object_set_new(object, "kept", json_boolean(v->kept));
+    json_object_set_new(object, "owed", json_boolean(v->owed));
+    set(object, "for_ms", (now_ns - v->since_ns) / NS_PER_MS);
+    json_object_set_new(object, "unit", json_string(unit_of(&v->promise)));
+    set(object, "goal", v->goal);
+    set(object, "achieved", v->achieved);
+    set(object, "lack_ppm", v->lack);
+    json_object_set_new(object, "held_by", held_by ? json_string(held_by) : json_null());
+    set(object, "held_ppm", v->held);
+    json_object_set_new(object, "hour", record(&v->hour));
+    json_object_set_new(object, "day", record(&v->day));
+    return object;
+}

@@ -4,9 +4,13 @@ _trivet_machines() {
     trivet ps --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p'
 }
 
+_trivet_disks() {
+    trivet promises --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p'
+}
+
 _trivet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local commands="image run up down config ps console logs start stop kill pause resume save restore top machine help"
+    local commands="image run up down config ps console logs start stop kill pause resume save restore top disk promises machine help"
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$word")
@@ -25,7 +29,8 @@ _trivet() {
     up) mapfile -t COMPREPLY < <(compgen -f -W "--json" -- "$word") && return ;;
     down) mapfile -t COMPREPLY < <(compgen -f -W "--timeout --json" -- "$word") && return ;;
     config) [ "$COMP_CWORD" = 2 ] && words=check || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; } ;;
-    ps) words="--json" ;;
+    ps | promises) words="--json" ;;
+    disk) [ "$COMP_CWORD" = 2 ] && words=promise || { [ "$COMP_CWORD" = 3 ] && words="$(_trivet_disks)" || words="--json"; } ;;
     machine) [ "$COMP_CWORD" = 2 ] && words=stats || words="$(_trivet_machines) --json" ;;
     top) words="--once --interval --count --json" ;;
     start | kill) words="$(_trivet_machines) --all --json" ;;

@@ -95,26 +95,51 @@ static int stop_one(const struct up *up, const char *name, struct tv_error *err)
     return client_call_long(up->fd, "machine.stop", params, STOP_TIMEOUT_MS, &result, err);
 }
 
-// A machine that is changed has to stop for it.
-static int apply_one(struct up *up, const json_t *spec, struct tv_error *err)
+static void note(struct up *up, const json_t *spec, const char *what)
 {
     const char *name = json_string_value(json_object_get(spec, "name"));
-    cleanup_json json_t *plan = NULL, *result = NULL;
-    int rc = apply(up, spec, true, &plan, err);
-    if (rc)
-        return rc;
-    const char *what = json_string_value(json_object_get(plan, "result"));
-    if (what && strcmp(what, "changed") == 0)
-        rc = stop_one(up, name, err);
-    if (!rc)
-        rc = apply(up, spec, false, &result, err);
-    if (rc)
-        return rc;
     json_array_append_new(up->names, json_string(name));
-    if (what && strcmp(what, "created") == 0)
+    if (strcmp(what, "created") == 0)
         json_array_append_new(up->created, json_string(name));
-    json_array_append_new(up->done, json_pack("{s:s, s:s}", "name", name, "result", what ? what : "?"));
-    return 0;
+    json_array_append_new(up->done, json_pack("{s:s, s:s}", "name", name, "result", what));
+}
+
+// What has to be done for a machine: created, changed, promises changed, unchanged.
+static int plan_one(const struct up *up, const json_t *spec, json_t *plan, struct tv_error *err)
+{
+    cleanup_json json_t *result = NULL;
+    int rc = apply(up, spec, true, &result, err);
+    const char *what = json_string_value(json_object_get(result, "result"));
+    if (!rc)
+        json_array_append_new(plan, json_string(what ? what : "?"));
+    return rc;
+}
+
+// Nobody stops for other promises, and all machines get theirs or none.
+static int apply_promises(const struct up *up, const struct up_file *file, const json_t *plan, struct tv_error *err)
+{
+    cleanup_json json_t *specs = json_array(), *result = NULL;
+    size_t i;
+    json_t *what;
+    json_array_foreach(plan, i, what)
+    {
+        if (strcmp(json_string_value(what), "promises changed") == 0)
+            json_array_append(specs, json_array_get(file->machines, i));
+    }
+    return json_array_size(specs) ? client_call(up->fd, "machine.promise", json_pack("{s:O}", "specs", specs), &result, err) : 0;
+}
+
+// A machine that is changed has to stop for it.
+static int apply_one(struct up *up, const json_t *spec, const char *what, struct tv_error *err)
+{
+    const char *name = json_string_value(json_object_get(spec, "name"));
+    cleanup_json json_t *result = NULL;
+    int rc = strcmp(what, "changed") == 0 ? stop_one(up, name, err) : 0;
+    if (!rc && strcmp(what, "promises changed") != 0)
+        rc = apply(up, spec, false, &result, err);
+    if (!rc)
+        note(up, spec, what);
+    return rc;
 }
 
 // Until a trivetd that goes with its last machine has gone, so that who calls next, or takes the folders away, does not meet it.
@@ -156,7 +181,7 @@ static int start_all(struct up *up, json_t **result, struct tv_error *err)
 
 static int bring_up(struct up *up, const struct up_file *file, json_t **result, struct tv_error *err)
 {
-    cleanup_json json_t *facts = NULL;
+    cleanup_json json_t *facts = NULL, *plan = json_array();
     size_t i;
     json_t *spec;
     int rc = client_call(up->fd, "trivetd.facts", json_pack("{s:O, s:O}", "tenants", file->tenants, "networks", file->networks),
@@ -164,7 +189,14 @@ static int bring_up(struct up *up, const struct up_file *file, json_t **result, 
     json_array_foreach(file->machines, i, spec)
     {
         if (!rc)
-            rc = apply_one(up, spec, err);
+            rc = plan_one(up, spec, plan, err);
+    }
+    if (!rc)
+        rc = apply_promises(up, file, plan, err);
+    json_array_foreach(file->machines, i, spec)
+    {
+        if (!rc)
+            rc = apply_one(up, spec, json_string_value(json_array_get(plan, i)), err);
     }
     if (!rc)
         rc = start_all(up, result, err);

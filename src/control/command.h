@@ -64,4 +64,6 @@ int cmd_restore(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
 int cmd_top(int argc, char **argv);
+int cmd_disk(int argc, char **argv);
+int cmd_promises(int argc, char **argv);
 int cmd_machine(int argc, char **argv);

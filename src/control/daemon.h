@@ -108,7 +108,13 @@ int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_er
 void daemon_store_close_disks(struct daemon_machine *m);
 void daemon_store_abandon(struct daemon_machine *m);                             // what is being opened for it
 void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req); // answers it
+void daemon_store_note_late(struct daemon *d);                                   // nobody waits for it until it has answered
 void daemon_disk_away(struct daemon_machine *m, const char *disk);
+
+// daemon_promise.c
+bool machine_differs_in_promises_only(const struct machine_spec *a, const struct machine_spec *b);
+rpc_method_fn daemon_promise, daemon_promises, daemon_change_promises; // methods
+rpc_method_fn daemon_promise_changed;                                  // of the store's
 
 // daemon_batch.c
 struct batch *batch_create(struct rpc_request *req);

@@ -78,7 +78,18 @@ static void update(struct daemon_machine *m, struct machine_spec *spec, struct r
         rpc_reply(req, json_pack("{s:s}", "result", "changed"));
 }
 
-// {"spec": {...}, "dry": bool}: makes the machine, or changes it; "dry" only says what would be done.
+// What becomes of a machine; NULL: there is none of that name.
+static const char *result_of(const struct daemon_machine *m, const struct machine_spec *spec)
+{
+    if (!m)
+        return "created";
+    if (same_spec(&m->spec, spec))
+        return "unchanged";
+    return machine_differs_in_promises_only(&m->spec, spec) ? "promises changed" : "changed";
+}
+
+// {"spec": {...}, "dry": bool}: makes the machine, or changes it; "dry" only says what would be done. "promises changed" of a
+// machine that runs is done by machine.promise.
 static void method_apply(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
@@ -89,10 +100,10 @@ static void method_apply(void *arg, struct rpc_request *req, const json_t *param
         return;
     }
     struct daemon_machine *m = machine_find(d, spec.name);
-    bool same = m && same_spec(&m->spec, &spec);
-    if (same || json_is_true(json_object_get(params, "dry"))) {
+    const char *result = result_of(m, &spec);
+    if (strcmp(result, "unchanged") == 0 || json_is_true(json_object_get(params, "dry"))) {
         spec_free(&spec);
-        rpc_reply(req, json_pack("{s:s}", "result", same ? "unchanged" : m ? "changed" : "created"));
+        rpc_reply(req, json_pack("{s:s}", "result", result));
         return;
     }
     if (m) {
@@ -340,5 +351,8 @@ const struct rpc_method daemon_methods[] = {
     {"machine.kill", method_kill},
     {"machine.call", method_call},
     {"machine.disks", method_disks},
+    {"machine.promise", daemon_change_promises},
+    {"disk.promise", daemon_promise},
+    {"disk.promises", daemon_promises},
     {0},
 };

@@ -98,6 +98,8 @@ int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_er
     *opening = (struct disk_opening){.machine = m, .disk = disk};
     int rc = store_process_open_disk(&m->daemon->store, label, &m->spec.disks[disk], &open, err);
     if (!rc) {
+        if (!m->launch) // it comes back to its machine
+            json_object_set_new(open.params, "admitted", json_true());
         rc = rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds, 2, STORE_TIMEOUT_MS,
                             disk_added, opening);
         if (rc)
@@ -144,7 +146,7 @@ static void awake(void *arg, const json_t *result, const struct tv_error *err)
 }
 
 // From now on nobody waits for its counters, until it has answered this.
-static void note_late(struct daemon *d)
+void daemon_store_note_late(struct daemon *d)
 {
     if (!d->store_late && d->store_control)
         d->store_late = rpc_call_async(d->store_control, "disk.list", json_object(), NULL, 0, 0, awake, d) == 0;
@@ -168,7 +170,7 @@ static void stat_answered(void *arg, const json_t *result, const struct tv_error
         json_array_append_new(s->disks, stat);
     }
     if (err->code == -ETIMEDOUT)
-        note_late(s->daemon);
+        daemon_store_note_late(s->daemon);
     close_stats(s);
 }
 
@@ -244,7 +246,9 @@ static int watch_store(struct daemon *d, bool is_child, struct tv_error *err)
     const int fd = store_process_connect(&d->store, NULL);
     if (fd < 0)
         return tv_error_set(err, fd, "trivet-store takes no connection: %s; its log is %s/store.log", strerror(-fd), d->state_dir);
-    d->store_control = rpc_conn_create(d->loop, fd, NULL, err);
+    static const struct rpc_method methods[] = {{"promise.changed", daemon_promise_changed}, {0}};
+    const struct rpc_service service = {.methods = methods, .arg = d};
+    d->store_control = rpc_conn_create(d->loop, fd, &service, err);
     return d->store_control ? 0 : -ENOMEM;
 }
 

@@ -1,6 +1,10 @@
 // What a machine is to be: see spec.h.
 #include "control/spec.h"
 
+#include "control/cleanup.h"
+
+#include "promise/promise.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +36,29 @@ int spec_parse_size(const char *text, const char *what, uint64_t *bytes, struct 
         return tv_error_set(err, -EINVAL, "%s '%s' is no size, such as 512M or 2G", what, text);
     *bytes = (uint64_t)value << shift;
     return 0;
+}
+
+static bool comes_before(const struct promise *a, const struct promise *b)
+{
+    return a->kind != b->kind ? a->kind < b->kind : a->metric < b->metric;
+}
+
+int spec_parse_promises(const char *text, char **promises, struct tv_error *err)
+{
+    struct promise_set set, sorted = {.resource = PROMISE_DISK};
+    char buffer[PROMISE_SET_TEXT_MAX];
+    *promises = NULL;
+    int rc = promise_set_parse(&set, PROMISE_DISK, text, err);
+    if (rc || !set.n)
+        return rc;
+    for (; sorted.n < set.n; sorted.n++) {
+        unsigned at = sorted.n;
+        for (; at && comes_before(&set.list[sorted.n], &sorted.list[at - 1]); at--)
+            sorted.list[at] = sorted.list[at - 1];
+        sorted.list[at] = set.list[sorted.n];
+    }
+    *promises = strdup(promise_set_format(&sorted, buffer));
+    return *promises ? 0 : tv_error_set(err, -ENOMEM, "no memory");
 }
 
 int spec_parse_restart(const char *text, enum spec_restart *restart)
@@ -91,6 +118,13 @@ static int absolute(const char *key, const char *path, struct tv_error *err)
     return !path || path[0] == '/' ? 0 : tv_error_set(err, -EINVAL, "'%s' should be an absolute path", key);
 }
 
+static int take_promises(const json_t *json, char **promises, struct tv_error *err)
+{
+    cleanup_free char *text = NULL;
+    int rc = take_string(json, "promises", &text, err);
+    return rc || !text ? rc : spec_parse_promises(text, promises, err);
+}
+
 static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_error *err)
 {
     uint64_t queues = 1;
@@ -104,6 +138,8 @@ static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_err
         rc = take_string(json, "serial", &disk->serial, err);
     if (!rc)
         rc = take_string(json, "image", &disk->image, err);
+    if (!rc)
+        rc = take_promises(json, &disk->promises, err);
     if (!rc)
         rc = take_number(json, "size_bytes", 0, INT64_MAX, &disk->size_bytes, err);
     if (!rc)
@@ -250,6 +286,7 @@ static json_t *encode_disk(const struct disk_spec *disk)
     put_string(json, "path", disk->path);
     put_string(json, "serial", disk->serial);
     put_string(json, "image", disk->image);
+    put_string(json, "promises", disk->promises);
     put_number(json, "size_bytes", disk->size_bytes);
     put_number(json, "queues", disk->queues);
     json_object_set_new(json, "read_only", json_boolean(disk->read_only));
@@ -291,6 +328,7 @@ void spec_free(struct machine_spec *spec)
         free(spec->disks[i].path);
         free(spec->disks[i].serial);
         free(spec->disks[i].image);
+        free(spec->disks[i].promises);
     }
     *spec = (struct machine_spec){0};
 }

@@ -20,6 +20,7 @@ enum spec_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS };
 
 struct disk_spec {
     char *name, *path, *serial; // serial: NULL is none
+    char *promises;             // as promise_set_format() has them, in the order of kinds and metrics; NULL: none
     char *image;                // a private copy of this image's disk is made at path when there is nothing yet; NULL: no
     uint64_t size_bytes;        // made (sparse) or grown to this; 0: as it is
     unsigned queues;
@@ -50,5 +51,7 @@ bool spec_name_is_good(const char *name);
 
 // "512M", "2G", "1048576": bytes, with K, M, G, T (powers of 1024) and an optional "iB" or "B". -EINVAL with a message on `what`.
 int spec_parse_size(const char *text, const char *what, uint64_t *bytes, struct tv_error *err);
+// Promises of a disk, in the one text for what they say; *promises is the caller's, NULL when there are none.
+int spec_parse_promises(const char *text, char **promises, struct tv_error *err);
 int spec_parse_restart(const char *text, enum spec_restart *restart);
 const char *spec_restart_name(enum spec_restart restart);

@@ -32,7 +32,7 @@ int store_process_start(struct store_process *store, bool dies_with_parent, int 
     if (listen_fd < 0)
         return listen_fd;
     snprintf(number, sizeof(number), "%d", listen_fd);
-    const char *const argv[] = {"trivet-store", "--control", number, NULL};
+    const char *const argv[] = {"trivet-store", "--control", number, "--scheduler", "oios", NULL};
     const struct worker_start start = {.program = "trivet-store",
                                        .argv = argv,
                                        .fds = &listen_fd,
@@ -70,6 +70,8 @@ int store_process_open_disk(const struct store_process *store, const char *label
     open->params = json_pack("{s:s, s:b, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues);
     if (disk->serial)
         json_object_set_new(open->params, "serial", json_string(disk->serial));
+    if (disk->promises)
+        json_object_set_new(open->params, "promises", json_string(disk->promises));
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "control/image.h"
 #include "control/paths.h"
 #include "control/spec.h"
+#include "promise/promise.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,10 +23,16 @@ struct network {
     char *name, *tenant, *description;
 };
 
+// As texts: promise/promise.h reads them.
+struct promises {
+    char *reserve, *limit, *weight, *latency, *utilization;
+};
+
 struct disk {
     char *name, *path, *size, *from, *serial;
     bool read_only;
     uint32_t *queues;
+    struct promises *promises;
 };
 
 struct machine {
@@ -61,10 +68,20 @@ static const cyaml_schema_value_t word = {CYAML_VALUE_STRING(CYAML_FLAG_POINTER,
 static const cyaml_schema_field_t tenant_fields[] = {NAME(tenant), TEXT(tenant, description), CYAML_FIELD_END};
 static const cyaml_schema_field_t network_fields[] = {NAME(network), TEXT(network, tenant), TEXT(network, description),
                                                       CYAML_FIELD_END};
+static const cyaml_schema_field_t promise_fields[] = {
+    TEXT(promises, reserve), TEXT(promises, limit),       TEXT(promises, weight),
+    TEXT(promises, latency), TEXT(promises, utilization), CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t disk_fields[] = {
-    NAME(disk),           TEXT(disk, path),   TEXT(disk, size),
-    TEXT(disk, from),     TEXT(disk, serial), CYAML_FIELD_BOOL("read_only", CYAML_FLAG_OPTIONAL, struct disk, read_only),
-    NUMBER(disk, queues), CYAML_FIELD_END,
+    NAME(disk),
+    TEXT(disk, path),
+    TEXT(disk, size),
+    TEXT(disk, from),
+    TEXT(disk, serial),
+    CYAML_FIELD_BOOL("read_only", CYAML_FLAG_OPTIONAL, struct disk, read_only),
+    NUMBER(disk, queues),
+    CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct disk, promises, promise_fields),
+    CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t machine_fields[] = {
     NAME(machine),
@@ -200,6 +217,27 @@ static int put_default_path(const struct reader *r, const struct disk *disk, jso
     return json_object_set_new(json, "path", json_string(path));
 }
 
+static int put_promises(const struct reader *r, const struct disk *disk, json_t *json)
+{
+    const struct promises none = {0}, *p = disk->promises ? disk->promises : &none;
+    const struct {
+        const char *key, *value;
+    } entries[] = {{"reserve", p->reserve},
+                   {"limit", p->limit},
+                   {"weight", p->weight},
+                   {"latency", p->latency},
+                   {"utilization", p->utilization}};
+    struct promise_set set = {.resource = PROMISE_DISK};
+    char text[PROMISE_SET_TEXT_MAX], key[32];
+    for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+        struct tv_error why = {0};
+        snprintf(key, sizeof(key), "promises/%s", entries[i].key);
+        if (entries[i].value && promise_set_add(&set, entries[i].key, entries[i].value, &why))
+            return FAULT(r, "disks", disk->name, key, "disk '%s': %s", disk->name, why.text);
+    }
+    return set.n ? json_object_set_new(json, "promises", json_string(promise_set_format(&set, text))) : 0;
+}
+
 static int read_disk(struct reader *r, uint32_t index)
 {
     const struct disk *disk = &r->plan->disks[index];
@@ -213,6 +251,8 @@ static int read_disk(struct reader *r, uint32_t index)
         rc = put_number(r, (const char *const[]){"disks", disk->name, "queues"}, json, disk->queues, SPEC_QUEUES_MAX);
     if (!rc)
         rc = put_from(r, disk, json);
+    if (!rc)
+        rc = put_promises(r, disk, json);
     if (!rc)
         rc = put_default_path(r, disk, json);
     for (uint32_t i = 0; i < index && !rc; i++)

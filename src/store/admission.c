@@ -34,6 +34,13 @@ static bool needs_measure(const struct promise *p)
     return p->kind == PROMISE_RESERVE && (p->metric == PROMISE_BANDWIDTH || p->metric == PROMISE_OPERATIONS);
 }
 
+bool admission_is_proven(const struct disk *disk, const struct promise *p)
+{
+    uint64_t alone[PROMISE_METRICS] = {0};
+    admission_alone(disk, alone);
+    return !needs_measure(p) || alone[p->metric];
+}
+
 static void describe(struct promise_holder *holder, struct entry *entry, const struct disk *disk, const struct promise_set *set,
                      json_t *unproven)
 {

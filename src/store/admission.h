@@ -22,5 +22,7 @@ int admission_check(const struct store *store, const struct admission_change *ch
                     struct tv_error *err);
 // What the disk would reach alone, in bytes and requests a second, by what its requests cost of late; untouched where not known.
 void admission_alone(const struct disk *disk, uint64_t alone[static PROMISE_METRICS]);
+// False: the promise was taken on trust, or would be.
+bool admission_is_proven(const struct disk *disk, const struct promise *p);
 // What all reserves take of the device's time, in millionths, as far as it is known.
 uint64_t admission_need(const struct store *store);

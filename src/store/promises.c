@@ -286,8 +286,11 @@ void promises_describe(struct promises *p, const struct disk *disk, json_t *obje
     json_t *list = json_array();
     const uint64_t now_ns = clock_now_ns();
     const unsigned n = promise_watch_verdicts(p->watch, disk->promised.slot, verdicts);
-    for (unsigned i = 0; i < n; i++)
-        json_array_append_new(list, verdict_describe(&verdicts[i], promise_watch_name(p->watch, verdicts[i].held_by), now_ns));
+    for (unsigned i = 0; i < n; i++) {
+        json_t *verdict = verdict_describe(&verdicts[i], promise_watch_name(p->watch, verdicts[i].held_by), now_ns);
+        json_object_set_new(verdict, "proven", json_boolean(admission_is_proven(disk, &verdicts[i].promise)));
+        json_array_append_new(list, verdict);
+    }
     json_object_set_new(object, "promises", json_string(promise_set_format(&disk->promised.set, text)));
     json_object_set_new(object, "verdicts", list);
 }

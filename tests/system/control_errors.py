@@ -57,6 +57,12 @@ wrong(["image", "build", "busybox", "--mirror", "nowhere"], "nowhere", "URL")
 wrong(["ps"], "trivet up", status=1)
 
 
+disk_file = "disks:\n  d:\n    size: 1M\n    promises:\n      %s\nmachines: {m: {image: busybox, disks: [d]}}\n"
+wrong_file(disk_file % "reserve: lots", "bad.yaml:5", "disk 'd'", "lots")
+wrong_file(disk_file % "reserve: 20MB/s\n      limit: 10MB/s", "bad.yaml:6", "disk 'd'", "10MB/s")
+wrong_file(disk_file % "promise: 20MB/s", "bad.yaml:5", "promise")
+
+
 def as_nobody(words, *hints, **variables):
     """The same as another user, who may read and write less."""
     env = {**ENV, "TRIVET_RUN_DIR": home + "/run", "TRIVET_STATE_DIR": home + "/state", **variables}

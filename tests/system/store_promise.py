@@ -105,13 +105,15 @@ def broken_is_told(rig):
     wait_for("the reserve to be broken", lambda: not verdicts(control, "a")[too_much]["kept"])
     v = verdicts(control, "a")[too_much]
     assert v["lack_ppm"] > 0 and v["achieved"] < v["goal"] and v["held_by"] in (None, "b") and v["day"]["broken_ms"] > 0, v
-    assert verdicts(control, "a")["limit: 1000TB/s"]["kept"]
+    limit = verdicts(control, "a")["limit: 1000TB/s"]
+    assert limit["kept"] and limit["proven"], limit
     told = [params for method, params in control.notified if method == "promise.changed"]
     assert told and told[0]["name"] == "a" and told[0]["promise"] == too_much and not told[0]["kept"], control.notified
     assert "promise broken disk=a" in rig.log()
     # Once it is known what requests cost the device, such a promise is refused, with the arithmetic, and the one that was made
     # on trust is told of.
     wait_for("the costs to be known", lambda: all(control.ok("disk.stat", {"name": disk})["alone_bytes_per_s"] for disk in "ab"))
+    assert verdicts(control, "a")[too_much]["proven"]
     message = control.refused("disk.promise", {"name": "b", "promises": too_much})
     assert "the device cannot keep" in message and "900TB/s (disk 'b': " in message, message
     wait_for("it to be told", lambda: "more is reserved than the device can promise" in rig.log())

@@ -1,0 +1,133 @@
+// trivet disk promise NAME PROMISES: what a disk is promised from now on. trivet promises: what is promised, and whether it is
+// kept.
+#include "control/cleanup.h"
+#include "control/client.h"
+#include "control/command.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *text(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+    return value ? value : "";
+}
+
+static void print_unproven(const json_t *unproven)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(unproven, i, one)
+        printf("%s: '%s' is taken on trust: what the requests of this disk take of the device is not known yet\n",
+               text(one, "name"), text(one, "promise"));
+}
+
+int cmd_disk(int argc, char **argv)
+{
+    bool json = false;
+    const struct option_spec options[] = {{"--json", &json, NULL}, {0}};
+    int words = command_options(command_find("disk"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words < 1 || strcmp(argv[1], "promise") != 0)
+        return command_usage("disk", words ? "no such thing as '%s'" : "what to do is missing", argv[1]);
+    if (words != 3)
+        return command_usage("disk", words < 3 ? "which disk, or what it is promised, is missing" : "unexpected '%s'", argv[4]);
+    struct tv_error err = {0};
+    cleanup_json json_t *result = NULL;
+    cleanup_close int fd = client_connect(&err);
+    if (fd < 0 || client_call(fd, "disk.promise", json_pack("{s:s, s:s}", "name", argv[2], "promises", argv[3]), &result, &err))
+        return command_failed("disk", json, command_status(&err), &err);
+    if (json) {
+        command_print_json(json_incref(result));
+        return EXIT_OK;
+    }
+    printf("%s: %s\n", argv[2], text(result, "result"));
+    print_unproven(json_object_get(result, "unproven"));
+    return EXIT_OK;
+}
+
+// --- the table
+
+static void format_value(const json_t *verdict, const char *key, char value[static 32])
+{
+    const char *unit = text(verdict, "unit");
+    const double number = json_number_value(json_object_get(verdict, key));
+    if (strcmp(unit, "bytes/s") == 0)
+        snprintf(value, 32, "%.1fMB/s", number / 1e6);
+    else if (strcmp(unit, "requests/s") == 0)
+        snprintf(value, 32, "%.0f iops", number);
+    else
+        snprintf(value, 32, "%.1f%%%s", number / 1e4, strcmp(unit, "ppm of requests") == 0 ? " late" : "");
+}
+
+static void format_time(const json_t *verdict, char value[static 32])
+{
+    const json_int_t s = json_integer_value(json_object_get(verdict, "for_ms")) / 1000;
+    if (s < 120)
+        snprintf(value, 32, "%llds", (long long)s);
+    else if (s < 7200)
+        snprintf(value, 32, "%lldm", (long long)s / 60);
+    else
+        snprintf(value, 32, "%lldh", (long long)s / 3600);
+}
+
+static void format_verdict(const json_t *v, char value[static 48])
+{
+    if (!json_is_true(json_object_get(v, "kept")))
+        snprintf(value, 48, "BROKEN by %.1f%%", json_number_value(json_object_get(v, "lack_ppm")) / 1e4);
+    else
+        snprintf(value, 48, "%s%s", json_is_true(json_object_get(v, "owed")) ? "kept" : "kept, idle",
+                 json_is_false(json_object_get(v, "proven")) ? ", on trust" : "");
+}
+
+static void print_verdict(const char *name, const json_t *v)
+{
+    char achieved[32], since[32], verdict[48], who[160] = "-";
+    const char *held_by = text(v, "held_by");
+    format_value(v, "achieved", achieved);
+    format_time(v, since);
+    format_verdict(v, verdict);
+    if (!json_is_true(json_object_get(v, "kept")))
+        snprintf(who, sizeof(who), "%s (%.1f%% of the time)", held_by[0] ? held_by : "nobody",
+                 json_number_value(json_object_get(v, "held_ppm")) / 1e4);
+    printf("%-24s %-24s %12s  %-18s %5s  %s\n", name, text(v, "promise"), achieved, verdict, since, who);
+}
+
+static void print_table(const json_t *result)
+{
+    size_t i, j;
+    json_t *disk, *verdict;
+    printf("%-24s %-24s %12s  %-18s %5s  %s\n", "DISK", "PROMISE", "ACHIEVED", "VERDICT", "SINCE", "HELD BY");
+    json_array_foreach(json_object_get(result, "promises"), i, disk)
+    {
+        const json_t *verdicts = json_object_get(disk, "verdicts");
+        if (!json_array_size(verdicts))
+            printf("%-24s %-24s %12s  %s\n", text(disk, "name"), text(disk, "promises"), "-", text(disk, "state"));
+        json_array_foreach(verdicts, j, verdict) print_verdict(text(disk, "name"), verdict);
+    }
+    if (json_is_true(json_object_get(result, "late")))
+        puts("the store does not answer");
+}
+
+int cmd_promises(int argc, char **argv)
+{
+    bool json = false;
+    const struct option_spec options[] = {{"--json", &json, NULL}, {0}};
+    int words = command_options(command_find("promises"), argc, argv, options);
+    if (words < 0)
+        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
+    if (words > 0)
+        return command_usage("promises", "unexpected '%s'", argv[1]);
+    struct tv_error err = {0};
+    cleanup_json json_t *result = NULL;
+    cleanup_close int fd = client_connect(&err);
+    if (fd < 0 || client_call(fd, "disk.promises", json_object(), &result, &err))
+        return command_failed("promises", json, command_status(&err), &err);
+    if (json)
+        command_print_json(json_incref(result));
+    else
+        print_table(result);
+    return EXIT_OK;
+}

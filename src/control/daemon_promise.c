@@ -1,0 +1,302 @@
+// Promises on the disks of machines, as trivetd has them: see daemon.h.
+//
+// A machine's specification says what its disks are promised, and a disk gets it whenever it is given to the store. Of a machine
+// that runs the store is asked first; what it refuses has changed nothing.
+#include "control/cleanup.h"
+#include "control/daemon.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHANGE_TIMEOUT_MS 10000
+#define LOOK_TIMEOUT_MS 1000 // as for counters
+
+// A change of machines, for all of them or none, on its way to the store.
+struct promising {
+    struct daemon *daemon;
+    struct rpc_request *req;
+    size_t n;
+    struct machine_spec specs[]; // as they are to be
+};
+
+static void fail(struct rpc_request *req, const struct tv_error *err)
+{
+    rpc_reply_error(req, RPC_FAILED, err);
+}
+
+static bool differs(const char *a, const char *b)
+{
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+static void discard(struct promising *p)
+{
+    for (size_t i = 0; p && i < p->n; i++)
+        spec_free(&p->specs[i]);
+    free(p);
+}
+
+// The machine that a specification is for, as long as it differs in promises alone.
+static struct daemon_machine *machine_for(const struct promising *p, const struct machine_spec *spec, struct tv_error *err)
+{
+    struct daemon_machine *m = machine_find(p->daemon, spec->name);
+    if (m && machine_differs_in_promises_only(&m->spec, spec))
+        return m;
+    tv_error_set(err, -ESRCH, "machine '%s' is not there, or differs in more than its promises; `trivet up` changes it",
+                 spec->name);
+    return NULL;
+}
+
+static void take_over(struct daemon_machine *m, struct machine_spec *spec)
+{
+    for (unsigned i = 0; i < m->spec.n_disks; i++) {
+        char *old = m->spec.disks[i].promises;
+        m->spec.disks[i].promises = spec->disks[i].promises;
+        spec->disks[i].promises = old;
+    }
+}
+
+// The store has agreed, or has not to be asked.
+static void settle(struct promising *p, const json_t *unproven)
+{
+    struct tv_error err = {0};
+    for (size_t i = 0; i < p->n && !err.code; i++) {
+        struct daemon_machine *m = machine_for(p, &p->specs[i], &err);
+        if (!m)
+            break;
+        take_over(m, &p->specs[i]);
+        machine_record(m, &err);
+    }
+    if (err.code)
+        fail(p->req, &err);
+    else
+        rpc_reply(p->req, json_pack("{s:s, s:o}", "result", "promises changed", "unproven",
+                                    unproven ? json_deep_copy(unproven) : json_array()));
+    discard(p);
+}
+
+static void change_answered(void *arg, const json_t *result, const struct tv_error *said)
+{
+    struct promising *p = arg;
+    struct tv_error err = *said;
+    if (result) {
+        settle(p, json_object_get(result, "unproven"));
+        return;
+    }
+    if (said->code == -ETIMEDOUT)
+        tv_error_set(&err, -ETIMEDOUT, "the store does not answer; `kill -9 %d` has it started again",
+                     (int)p->daemon->store.worker.pid);
+    fail(p->req, &err);
+    discard(p);
+}
+
+// What the store has to be told: label -> text of each disk that it has and whose promises are others.
+static void add_changes(const struct daemon_machine *m, const struct machine_spec *spec, json_t *changes)
+{
+    for (unsigned i = 0; i < spec->n_disks && m->worker.pid; i++) {
+        char label[128];
+        const char *text = spec->disks[i].promises;
+        if (!differs(m->spec.disks[i].promises, text) || (m->disk_away[i] && !m->opening[i]))
+            continue;
+        daemon_store_label(m, i, label);
+        json_object_set_new(changes, label, json_string(text ? text : ""));
+    }
+}
+
+static int list_changes(const struct promising *p, json_t *changes, struct tv_error *err)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        const struct daemon_machine *m = machine_for(p, &p->specs[i], err);
+        if (!m)
+            return err->code;
+        if (m->launch)
+            return tv_error_set(err, -EBUSY, "machine '%s' is just starting; try again when it runs", m->spec.name);
+        add_changes(m, &p->specs[i], changes);
+    }
+    return 0;
+}
+
+// Takes p.
+static void start_change(struct promising *p)
+{
+    struct daemon *d = p->daemon;
+    cleanup_json json_t *changes = json_object();
+    struct tv_error err = {0};
+    int rc = list_changes(p, changes, &err);
+    if (!rc && (!d->store_control || !json_object_size(changes))) {
+        settle(p, NULL);
+        return;
+    }
+    if (!rc && (rc = rpc_call_async(d->store_control, "disk.promise", json_pack("{s:O}", "promises", changes), NULL, 0,
+                                    CHANGE_TIMEOUT_MS, change_answered, p)))
+        tv_error_set(&err, rc, "trivet-store: %s", strerror(-rc));
+    if (!rc)
+        return;
+    fail(p->req, &err);
+    discard(p);
+}
+
+// {"specs": [...]}: what the disks of these machines, which are there, are promised from now on.
+void daemon_change_promises(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const json_t *specs = json_object_get(params, "specs");
+    struct promising *p = calloc(1, sizeof(*p) + json_array_size(specs) * sizeof(p->specs[0]));
+    int rc = 0;
+    if (!p) {
+        tv_error_set(&err, -ENOMEM, "no memory");
+        fail(req, &err);
+        return;
+    }
+    *p = (struct promising){.daemon = arg, .req = req};
+    for (size_t i = 0; i < json_array_size(specs) && !rc; i++) {
+        rc = spec_decode(json_array_get(specs, i), &p->specs[i], &err);
+        p->n += !rc;
+    }
+    if (!rc) {
+        start_change(p);
+        return;
+    }
+    discard(p);
+    rpc_reply_error(req, RPC_BAD_PARAMS, &err);
+}
+
+bool machine_differs_in_promises_only(const struct machine_spec *a, const struct machine_spec *b)
+{
+    cleanup_json json_t *ja = spec_encode(a), *jb = spec_encode(b);
+    size_t i;
+    json_t *disk;
+    json_array_foreach(json_object_get(ja, "disks"), i, disk) json_object_del(disk, "promises");
+    json_array_foreach(json_object_get(jb, "disks"), i, disk) json_object_del(disk, "promises");
+    return json_equal(ja, jb);
+}
+
+// --- one disk, by name
+
+// MACHINE.DISK, or DISK where only one machine has a disk of that name. NULL with err.
+static const struct daemon_machine *find_disk(const struct daemon *d, const char *name, unsigned *disk, struct tv_error *err)
+{
+    const struct daemon_machine *found = NULL;
+    char label[128], other[128] = "";
+    for (const struct daemon_machine *m = d->machines; m; m = m->next)
+        for (unsigned i = 0; i < m->spec.n_disks; i++) {
+            daemon_store_label(m, i, label);
+            if (strcmp(name, label) != 0 && strcmp(name, m->spec.disks[i].name) != 0)
+                continue;
+            if (found && strcmp(name, label) != 0) {
+                tv_error_set(err, -EINVAL, "there is a disk '%s' in several machines; name one of them, as '%s' or '%s'", name,
+                             other, label);
+                return NULL;
+            }
+            found = m;
+            *disk = i;
+            memcpy(other, label, sizeof(other));
+        }
+    if (!found)
+        tv_error_set(err, -ENOENT, "no machine has a disk '%s'; `trivet up` makes the disks of a file", name);
+    return found;
+}
+
+void daemon_promise(void *arg, struct rpc_request *req, const json_t *params)
+{
+    const char *name = json_string_value(json_object_get(params, "name"));
+    const char *text = json_string_value(json_object_get(params, "promises"));
+    struct tv_error err = {0};
+    unsigned disk = 0;
+    if (!name || !text) {
+        tv_error_set(&err, -EINVAL, "disk.promise takes: name and promises, both strings");
+        rpc_reply_error(req, RPC_BAD_PARAMS, &err);
+        return;
+    }
+    const struct daemon_machine *m = find_disk(arg, name, &disk, &err);
+    if (!m) {
+        fail(req, &err);
+        return;
+    }
+    json_t *spec = spec_encode(&m->spec);
+    json_object_set_new(json_array_get(json_object_get(spec, "disks"), disk), "promises", json_string(text));
+    cleanup_json json_t *change = json_pack("{s:[o]}", "specs", spec);
+    daemon_change_promises(arg, req, change);
+}
+
+// --- what is promised, and whether it is kept
+
+struct looking {
+    struct daemon *daemon;
+    struct rpc_request *req;
+};
+
+static const json_t *verdicts_of(const json_t *told, const char *label)
+{
+    size_t i;
+    json_t *disk;
+    json_array_foreach(told, i, disk)
+    {
+        const char *name = json_string_value(json_object_get(disk, "name"));
+        if (name && strcmp(name, label) == 0)
+            return json_object_get(disk, "verdicts");
+    }
+    return NULL;
+}
+
+static json_t *describe(const struct daemon_machine *m, unsigned disk, const json_t *told)
+{
+    char label[128];
+    daemon_store_label(m, disk, label);
+    const json_t *verdicts = m->worker.pid ? verdicts_of(told, label) : NULL;
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", label, "machine", m->spec.name, "disk", m->spec.disks[disk].name,
+                     "state", machine_state_name(m), "promises", m->spec.disks[disk].promises, "verdicts",
+                     verdicts ? json_deep_copy(verdicts) : json_array());
+}
+
+// `told`: the store's answer; NULL: it is not there, or does not answer.
+static void answer_look(const struct daemon *d, struct rpc_request *req, const json_t *told)
+{
+    json_t *list = json_array();
+    for (const struct daemon_machine *m = d->machines; m; m = m->next)
+        for (unsigned i = 0; i < m->spec.n_disks; i++)
+            if (m->spec.disks[i].promises)
+                json_array_append_new(list, describe(m, i, told));
+    rpc_reply(req, json_pack("{s:o, s:b}", "promises", list, "late", d->store_late));
+}
+
+static void look_answered(void *arg, const json_t *result, const struct tv_error *err)
+{
+    struct looking *l = arg;
+    if (err->code == -ETIMEDOUT)
+        daemon_store_note_late(l->daemon);
+    answer_look(l->daemon, l->req, result);
+    free(l);
+}
+
+void daemon_promises(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct daemon *d = arg;
+    struct looking *l = d->store_control && !d->store_late ? malloc(sizeof(*l)) : NULL;
+    (void)params;
+    if (l) {
+        *l = (struct looking){.daemon = d, .req = req};
+        if (rpc_call_async(d->store_control, "disk.promises", json_object(), NULL, 0, LOOK_TIMEOUT_MS, look_answered, l) == 0)
+            return;
+        free(l);
+    }
+    answer_look(d, req, NULL);
+}
+
+// The store tells of a promise that was broken or is kept again. Whoever listens to us is told as well.
+void daemon_promise_changed(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct daemon *d = arg;
+    const char *name = json_string_value(json_object_get(params, "name"));
+    const char *promise = json_string_value(json_object_get(params, "promise"));
+    const char *held_by = json_string_value(json_object_get(params, "held_by"));
+    const bool kept = json_is_true(json_object_get(params, "kept"));
+    if (name && promise)
+        log_event(kept ? LOG_INFO : LOG_WARN, "trivetd", kept ? "promise is kept again" : "promise broken", LOG_STR("disk", name),
+                  LOG_STR("promise", promise), LOG_STR("held_by", held_by ? held_by : "nobody"));
+    rpc_server_broadcast(d->server, "promise.changed", json_deep_copy(params));
+    rpc_reply(req, json_object());
+}

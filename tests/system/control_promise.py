@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Promises on the disks of machines: by the file, by a command while they run, refused, shown, and given again after kill -9."""
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from command import fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
+
+FILE = """
+disks:
+  one-root: {from: image busybox, path: one-root.raw}
+  one-data: {size: 64M, promises: {%s}}
+  two-data: {size: 64M%s}
+machines:
+  one: {image: busybox, append: quiet trivet.check, memory: 128M, disks: [one-root, one-data]}
+  two: {image: busybox, append: quiet, memory: 64M, disks: [two-data]}
+"""
+
+
+def pids():
+    return {m["name"]: m["pid"] for m in trivet_json("ps")["machines"]}
+
+
+def process(name):
+    return [pid for pid, comm in ours().items() if comm == name]
+
+
+def promises():
+    return {d["name"]: d for d in trivet_json("promises")["promises"]}
+
+
+def expect(**texts):
+    """What is promised, by name with _ for . and -, and the store's verdicts are of just that."""
+    found = promises()
+    if {name.replace(".", "_").replace("-", "_"): d["promises"] for name, d in found.items()} != texts:
+        fail(f"promised: {found}, not {texts}")
+    for name, d in found.items():
+        if ", ".join(v["promise"] for v in d["verdicts"]) != d["promises"]:
+            fail(f"verdicts of {name}: {d}")
+    return found
+
+
+def refused(words, *hints, status=1):
+    done = trivet(*words, status=status)
+    if len(done.stderr.splitlines()) != 1 or any(hint not in done.stderr for hint in hints):
+        fail(f"{words}: {done.stderr}, not {hints}")
+
+
+def kill(name):
+    pid = process(name)[0]
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+use_image()
+file = write("promises.yaml", FILE % ("weight: 300, limit: 200 iops", ""))
+trivet("up", file)
+running = pids()
+expect(one_one_data="limit: 200 iops, weight: 300")
+limit = until("the limit to be judged", lambda: [v for v in promises()["one.one-data"]["verdicts"]
+                                                 if v["promise"] == "limit: 200 iops" and v["day"]["judged_ms"] > 0])[0]
+if not limit["kept"]:
+    fail(f"the limit: {limit}")
+table = trivet("promises").stdout
+if "one.one-data" not in table or "limit: 200 iops" not in table or "kept" not in table:
+    fail(table)
+print("ok: promised by the file, and judged")
+
+trivet("disk", "promise", "one-data", "weight: 200; reserve: 30%")
+expect(one_one_data="reserve: 30%, weight: 200")
+refused(["disk", "promise", "two.two-data", "reserve: 60%"], "85%", "30% (disk 'one.one-data')", "60% (disk 'two.two-data')")
+refused(["disk", "promise", "two.two-data", "reserve: 60"], "disk 'two-data'", "unit", status=2)
+refused(["disk", "promise", "three", "weight: 1"], "no machine has a disk 'three'", status=2)
+refused(["up", write("refused.yaml", FILE % ("reserve: 50%", ", promises: {reserve: 40%}"))], "85%")
+expect(one_one_data="reserve: 30%, weight: 200")
+trust = trivet_json("disk", "promise", "two-data", "reserve: 1MB/s")
+if trust != {"result": "promises changed", "unproven": [{"name": "two.two-data", "promise": "reserve: 1MB/s"}]}:
+    fail(f"a reserve of a disk that has done nothing: {trust}")
+print("ok: changed by the command, and refused")
+
+file = write("promises.yaml", FILE % ("reserve: 30%, limit: 5000 iops", ", promises: {utilization: 20%}"))
+changed = trivet_json("up", file)["changes"]
+if [c["result"] for c in changed] != ["promises changed"] * 2 or pids() != running:
+    fail(f"up with other promises: {changed}, {pids()} instead of {running}")
+if [c["result"] for c in trivet_json("up", file)["changes"]] != ["unchanged"] * 2:
+    fail("up again is not unchanged")
+made = {"one_one_data": "reserve: 30%, limit: 5k iops", "two_two_data": "reserve: 20%"}
+expect(**made)
+print("ok: changed by the file, without a restart")
+
+old = kill("trivet-store")
+until("another store", lambda: process("trivet-store") not in ([], [old]))
+until("its verdicts", lambda: all(d["verdicts"] for d in promises().values()))
+expect(**made)
+kill("trivetd")
+until("trivetd gone", lambda: not process("trivetd"))
+expect(**made)
+if pids() != running:
+    fail(f"a machine did not outlive the kills: {pids()} instead of {running}")
+print("ok: the same after kill -9 of the store and of trivetd")
+
+trivet("kill", "two")
+stopped = promises()["two.two-data"]
+if stopped["promises"] != "reserve: 20%" or stopped["verdicts"] or stopped["state"] != "stopped":
+    fail(f"of a machine that does not run: {stopped}")
+trivet("disk", "promise", "two-data", "reserve: 70%")  # for when it runs
+refused(["start", "two"], "85%", "70% (disk 'two.two-data')")
+trivet("disk", "promise", "two-data", "")
+trivet("start", "two")
+expect(one_one_data="reserve: 30%, limit: 5k iops")
+trivet("kill", "--all")
+trivet("down")
+nothing_left()
+print("ok: a machine that does not run, and a start that is refused")

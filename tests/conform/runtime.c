@@ -348,6 +348,7 @@ static void random_registers(struct context *c)
 #define CAUSE_LOAD_ACCESS 5
 #define CAUSE_STORE_ACCESS 7
 #define CAUSE_LOAD_PAGE 13
+#define CAUSE_STORE_PAGE 15
 
 static bool verbose;
 static uint64_t executed, entry_cost; // instructions: of blocks, of entering one that is empty
@@ -369,6 +370,9 @@ static void correct_oracle(struct context *c, uint32_t insn)
     if ((c->scause == CAUSE_LOAD_MISALIGNED || c->scause == CAUSE_LOAD_ACCESS || c->scause == CAUSE_LOAD_PAGE) &&
         (insn & 0x7f) == 0x2f && insn >> 27 != 2)
         c->scause += 2; // misaligned 4 and 6, access 5 and 7, page 13 and 15
+    // It looks for memory before it looks whether an AMO may write: most of the gigapage's window leads to none.
+    if (c->scause == CAUSE_STORE_ACCESS && (insn & 0x7f) == 0x2f && levels && !(entry_of(c->stval) & W))
+        c->scause = CAUSE_STORE_PAGE;
 }
 
 // A misaligned access outside memory may be made in parts, and stval then names one of them (privileged ISA 10.1.9).

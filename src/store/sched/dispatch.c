@@ -18,6 +18,12 @@ const struct dispatch_ops *dispatch_find(const char *name)
     return NULL;
 }
 
+uint64_t dispatch_never_wakes(const struct dispatcher *d)
+{
+    (void)d;
+    return UINT64_MAX;
+}
+
 static int check_pair(const char *unit, uint64_t reserve, uint64_t limit, struct tv_error *err)
 {
     if (limit && reserve > limit)

@@ -96,6 +96,7 @@ extern const struct dispatch_terms dispatch_no_terms;       // the default weigh
 const struct dispatch_ops *dispatch_find(const char *name); // NULL: there is none of this name
 extern const char dispatch_names[];                         // of all, for messages
 
+uint64_t dispatch_never_wakes(const struct dispatcher *d); // wake_ns of those that hold nothing back
 // For implementations: refuses terms that mean nothing, and all that is not in `known`.
 enum { DISPATCH_KNOWS_WEIGHT = 1, DISPATCH_KNOWS_RATES = 2, DISPATCH_KNOWS_DEVICE = 4, DISPATCH_KNOWS_LATENCY = 8 };
 int dispatch_check_terms(const struct dispatch_ops *ops, const struct dispatch_terms *terms, unsigned known, struct tv_error *err);

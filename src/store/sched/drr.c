@@ -130,12 +130,6 @@ static struct dispatch_item *drr_next(struct dispatcher *d, uint64_t now_ns)
     return item;
 }
 
-static uint64_t drr_wake_ns(const struct dispatcher *d)
-{
-    (void)d;
-    return UINT64_MAX;
-}
-
 static void drr_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns)
 {
     (void)now_ns;
@@ -153,6 +147,6 @@ const struct dispatch_ops dispatch_drr = {
     .queue_set = drr_queue_set,
     .enqueue = drr_enqueue,
     .next = drr_next,
-    .wake_ns = drr_wake_ns,
+    .wake_ns = dispatch_never_wakes,
     .complete = drr_complete,
 };

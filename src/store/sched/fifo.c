@@ -74,12 +74,6 @@ static struct dispatch_item *fifo_next(struct dispatcher *d, uint64_t now_ns)
     return item_fifo_pop(&f->line);
 }
 
-static uint64_t fifo_wake_ns(const struct dispatcher *d)
-{
-    (void)d;
-    return UINT64_MAX;
-}
-
 static void fifo_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns)
 {
     (void)now_ns;
@@ -97,6 +91,6 @@ const struct dispatch_ops dispatch_fifo = {
     .queue_set = fifo_queue_set,
     .enqueue = fifo_enqueue,
     .next = fifo_next,
-    .wake_ns = fifo_wake_ns,
+    .wake_ns = dispatch_never_wakes,
     .complete = fifo_complete,
 };

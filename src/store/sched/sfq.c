@@ -116,12 +116,6 @@ static struct dispatch_item *sfq_next(struct dispatcher *d, uint64_t now_ns)
     return item;
 }
 
-static uint64_t sfq_wake_ns(const struct dispatcher *d)
-{
-    (void)d;
-    return UINT64_MAX;
-}
-
 static void sfq_complete(struct dispatcher *d, struct dispatch_item *item, uint64_t now_ns)
 {
     (void)now_ns;
@@ -140,6 +134,6 @@ const struct dispatch_ops dispatch_sfq = {
     .queue_set = sfq_queue_set,
     .enqueue = sfq_enqueue,
     .next = sfq_next,
-    .wake_ns = sfq_wake_ns,
+    .wake_ns = dispatch_never_wakes,
     .complete = sfq_complete,
 };

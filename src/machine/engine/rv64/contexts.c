@@ -90,15 +90,11 @@ static size_t jump_slot(const struct rv64_mmu *mmu, uint64_t pc)
     return pc / 2 % mmu->n_jumps;
 }
 
-static size_t whole_pages(size_t bytes)
-{
-    return (bytes + RV64_PAGE_BYTES - 1) & RV64_PAGE_MASK;
-}
-
 struct rv64_mmu *rv64_mmu_create(unsigned n_jumps)
 {
-    size_t own = whole_pages(sizeof(struct rv64_mmu));
-    size_t each = whole_pages(sizeof(struct rv64_context) + n_jumps * sizeof(struct rv64_jump)), bytes = own + RV64_CONTEXTS * each;
+    size_t own = rv64_whole_pages(sizeof(struct rv64_mmu));
+    size_t each = rv64_whole_pages(sizeof(struct rv64_context) + n_jumps * sizeof(struct rv64_jump)),
+           bytes = own + RV64_CONTEXTS * each;
     // Pages of zeroes, so that what a vcpu does not use costs nothing.
     uint8_t *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)

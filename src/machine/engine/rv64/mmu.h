@@ -16,7 +16,6 @@
 #define RV64_PAGE_BYTES 4096ull
 #define RV64_PAGE_MASK (~(RV64_PAGE_BYTES - 1))
 #define RV64_TLB_ENTRIES 1024
-#define RV64_TLB_CODE_ENTRIES 1024 // of the one for execution, which is asked only where the jump table does not know
 
 enum rv64_access { RV64_READ, RV64_WRITE, RV64_EXECUTE };
 
@@ -68,7 +67,7 @@ struct rv64_mmu {
 
 static inline struct rv64_tlb_entry *rv64_tlb_entry(struct rv64_context *c, enum rv64_access access, uint64_t va)
 {
-    return &c->tlb[access].entries[(va / RV64_PAGE_BYTES) % (access == RV64_EXECUTE ? RV64_TLB_CODE_ENTRIES : RV64_TLB_ENTRIES)];
+    return &c->tlb[access].entries[(va / RV64_PAGE_BYTES) % RV64_TLB_ENTRIES];
 }
 
 // The host's address of a guest virtual one whose page is in the cache, or NULL. Not for what crosses the page's end.
@@ -78,6 +77,11 @@ static inline void *rv64_tlb_hit(struct rv64_context *c, enum rv64_access access
     if (__builtin_expect(e->tag == (va | (RV64_PAGE_BYTES - 1)), 1))
         return (void *)(uintptr_t)(va + e->addend);
     return NULL;
+}
+
+static inline size_t rv64_whole_pages(size_t bytes)
+{
+    return (bytes + RV64_PAGE_BYTES - 1) & RV64_PAGE_MASK;
 }
 
 static inline bool rv64_crosses_page(uint64_t va, unsigned size)

@@ -19,11 +19,6 @@
 // Code that runs only a few times, as much of a boot does, is not worth translating.
 #define COLD_RUNS 16
 
-static size_t whole_pages(size_t bytes)
-{
-    return (bytes + RV64_PAGE_BYTES - 1) & RV64_PAGE_MASK;
-}
-
 // Shared anonymous memory: mremap() maps it once more (its old size 0), and perf(1) looks into /tmp/perf-PID.map for it.
 static int map(struct rv64_code *c)
 {
@@ -75,7 +70,7 @@ int rv64_code_create(struct rv64_code **out, size_t bytes, unsigned n_jumps, str
     if (!c)
         return tv_error_set(err, -ENOMEM, "rv64: no memory for the translator");
     c->bytes = bytes & RV64_PAGE_MASK;
-    c->notes_bytes = whole_pages(c->bytes / CODE_PER_NOTES);
+    c->notes_bytes = rv64_whole_pages(c->bytes / CODE_PER_NOTES);
     c->notes_used = sizeof(uint64_t); // 0 is none
     c->n_jumps = n_jumps;
     c->chain = true;

@@ -1,6 +1,24 @@
 // Loads, stores and atomics: the translation cache inline, the rest out of line.
 #include "machine/engine/rv64/x86_64/translate.h"
 
+void translate_tlb_index(struct x86 *x, int at)
+{
+    x_shift(x, SH_SHR, false, at, 8);
+    x_ri(x, G_AND, false, at, TRANSLATE_TLB_INDEX_MASK);
+}
+
+void translate_tlb_compare(struct x86 *x, int index, enum rv64_access access)
+{
+    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
+    x_rx(x, X_CMP, true, RDX, R15, index, 0, TRANSLATE_TAG(access));
+}
+
+unsigned translate_load_op(bool is_signed, unsigned log2)
+{
+    static const unsigned ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
+    return ops[is_signed][log2];
+}
+
 static unsigned log2_of(unsigned size)
 {
     return (unsigned)__builtin_ctz(size);
@@ -20,10 +38,8 @@ static uint8_t *look_up(struct translator *t, unsigned base, int32_t first, int3
         x_rr(x, X_MOV, true, RDX, b);
     else
         x_rm(x, X_LEA, true, RDX, b, last);
-    x_shift(x, SH_SHR, false, RCX, 8);
-    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
-    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    translate_tlb_index(x, RCX);
+    translate_tlb_compare(x, RCX, access);
     uint8_t *unknown = x_jcc(x, CC_NE);
     x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     *host_base = b;
@@ -49,11 +65,10 @@ static bool is_float(const struct rv64_insn *insn)
 
 static void load_integer(struct translator *t, const struct rv64_insn *insn, int base, int addend)
 {
-    static const unsigned ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
     unsigned size = size_of(insn);
     bool is_signed = properties_of(insn) & RV64_P_SIGNED;
     int home = translate_home(insn->rd), target = home >= 0 ? home : RDX;
-    x_rx(&t->x, ops[is_signed][log2_of(size)], size == 8 || is_signed, target, base, addend, 0, insn->imm);
+    x_rx(&t->x, translate_load_op(is_signed, log2_of(size)), size == 8 || is_signed, target, base, addend, 0, insn->imm);
     translate_put(t, insn->rd, target);
 }
 
@@ -166,8 +181,7 @@ static uint8_t *page_differs(struct translator *t, const struct rv64_insn *insn,
         x_byte(&t->x, size - 1);
         *misaligned = x_jcc(&t->x, CC_NE);
     }
-    x_ri(&t->x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(&t->x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    translate_tlb_compare(&t->x, RCX, access);
     return x_jcc(&t->x, CC_NE);
 }
 
@@ -497,11 +511,9 @@ static bool translate_zero(struct translator *t, const struct rv64_insn *insn)
         x_rr(x, X_MOV, true, RAX, b);
     x_ri(x, G_AND, true, RAX, -RV64_CACHE_BLOCK_BYTES);
     x_rr(x, X_MOV, false, RCX, RAX);
-    x_shift(x, SH_SHR, false, RCX, 8);
-    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
+    translate_tlb_index(x, RCX);
     x_rr(x, X_MOV, true, RDX, RAX);
-    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(RV64_WRITE));
+    translate_tlb_compare(x, RCX, RV64_WRITE);
     uint8_t *unknown = x_jcc(x, CC_NE);
     struct cold *c = translate_cold(t, COLD_STEP, unknown, insn);
     x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(RV64_WRITE));

@@ -350,16 +350,6 @@ static void make_fault(struct maker *m)
     translate_jump_to(x, m->code, m->code->thunks.jump);
 }
 
-static const unsigned load_ops[2][4] = {{X_MOVZX8, X_MOVZX16, X_MOV, X_MOV}, {X_MOVSX8, X_MOVSX16, X_MOVSXD, X_MOV}};
-
-// rcx becomes the offset of the entry that the page of the address in rax would have.
-static void entry_of(struct maker *m)
-{
-    x_rr(&m->x, X_MOV, false, RCX, RAX);
-    x_shift(&m->x, SH_SHR, false, RCX, 8);
-    x_ri(&m->x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
-}
-
 // The access itself, where the translation cache knows the page; returns the jump that is taken when not.
 static uint8_t *access_known(struct maker *m, unsigned log2, bool is_store, bool is_signed)
 {
@@ -367,14 +357,14 @@ static uint8_t *access_known(struct maker *m, unsigned log2, bool is_store, bool
     enum rv64_access access = is_store ? RV64_WRITE : RV64_READ;
     if (is_store)
         x_rm(x, X_MOV_TO, true, RCX, RSP, VCPU(access_value) + m->pushed);
-    entry_of(m);
+    x_rr(x, X_MOV, false, RCX, RAX);
+    translate_tlb_index(x, RCX);
     x_rm(x, X_LEA, true, RDX, RAX, (1 << log2) - 1);
-    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    translate_tlb_compare(x, RCX, access);
     uint8_t *unknown = x_jcc(x, CC_NE);
     x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     if (!is_store) {
-        x_rx(x, load_ops[is_signed][log2], log2 == 3 || is_signed, RAX, RAX, RCX, 0, 0);
+        x_rx(x, translate_load_op(is_signed, log2), log2 == 3 || is_signed, RAX, RAX, RCX, 0, 0);
     } else {
         x_rm(x, X_MOV, true, RDX, RSP, VCPU(access_value) + m->pushed);
         if (log2 == 1)
@@ -388,7 +378,7 @@ static uint8_t *access_known(struct maker *m, unsigned log2, bool is_store, bool
 static void extend_loaded(struct maker *m, unsigned log2, bool is_signed)
 {
     if (is_signed)
-        x_rr(&m->x, load_ops[true][log2], true, RAX, RAX);
+        x_rr(&m->x, translate_load_op(true, log2), true, RAX, RAX);
     x_byte(&m->x, 0xc3);
 }
 
@@ -448,11 +438,9 @@ static const uint8_t *make_search(struct maker *m, unsigned log2, enum rv64_acce
     x_push(x, RBX);
     m->pushed += 8;
     x_rr(x, X_MOV, false, RBX, RDX);
-    x_shift(x, SH_SHR, false, RBX, 8);
-    x_ri(x, G_AND, false, RBX, TRANSLATE_TLB_INDEX_MASK);
+    translate_tlb_index(x, RBX);
     x_rm(x, X_LEA, true, RDX, RDX, (1 << log2) - 1);
-    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RBX, 0, TRANSLATE_TAG(access));
+    translate_tlb_compare(x, RBX, access);
     uint8_t *unknown = x_jcc8(x, CC_NE);
     x_byte(x, 0x66);
     x_rx(x, X_GROUP_I8, false, G_CMP, RSP, RCX, 0, changes + m->pushed);
@@ -480,10 +468,8 @@ static const uint8_t *make_span(struct maker *m, enum rv64_access access)
     struct x86 *x = &m->x;
     m->pushed = 8;
     x_rm(x, X_MOV_TO, true, RCX, RSP, VCPU(access_va) + m->pushed);
-    x_shift(x, SH_SHR, false, RCX, 8);
-    x_ri(x, G_AND, false, RCX, TRANSLATE_TLB_INDEX_MASK);
-    x_ri(x, G_OR, true, RDX, (int32_t)RV64_PAGE_BYTES - 1);
-    x_rx(x, X_CMP, true, RDX, R15, RCX, 0, TRANSLATE_TAG(access));
+    translate_tlb_index(x, RCX);
+    translate_tlb_compare(x, RCX, access);
     uint8_t *unknown = x_jcc8(x, CC_NE);
     x_rx(x, X_MOV, true, RCX, R15, RCX, 0, TRANSLATE_ADDEND(access));
     x_byte(x, 0xc3);

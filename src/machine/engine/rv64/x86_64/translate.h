@@ -123,6 +123,11 @@ struct translator {
 struct code_block *translate(struct rv64_code *c, struct code_page *page, const uint8_t *guest, unsigned priv);
 // The one instruction at `guest`, a page's last halfword, whose second half is elsewhere.
 struct code_block *translate_crossing(struct rv64_code *c, const uint8_t *guest, uint32_t raw, unsigned priv);
+// The look into the translation cache, in parts. Makes an address in `at` the offset of the entry that its page would have;
+void translate_tlb_index(struct x86 *x, int at);
+// and compares the page of the address in rdx with the entry at `index`: equal when it is there. Changes rdx.
+void translate_tlb_compare(struct x86 *x, int index, enum rv64_access access);
+unsigned translate_load_op(bool is_signed, unsigned log2); // mov, or what extends
 // Emit an instruction; false: not by this function.
 bool translate_integer(struct translator *t, const struct rv64_insn *insn);
 bool translate_memory(struct translator *t, const struct rv64_insn *insn);

@@ -216,8 +216,12 @@ static void assert_same(const struct promise_set *a, const struct promise_set *b
 {
     assert_int_equal(a->resource, b->resource);
     assert_int_equal(a->n, b->n);
-    for (unsigned i = 0; i < a->n; i++)
-        assert_memory_equal(&a->list[i], &b->list[i], sizeof(a->list[i]));
+    for (unsigned i = 0; i < a->n; i++) {
+        assert_int_equal(a->list[i].kind, b->list[i].kind);
+        assert_int_equal(a->list[i].metric, b->list[i].metric);
+        assert_int_equal(a->list[i].per_mille, b->list[i].per_mille);
+        assert_int_equal(a->list[i].value, b->list[i].value);
+    }
 }
 
 // Any value of any metric is read back as it was printed.

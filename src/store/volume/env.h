@@ -1,0 +1,26 @@
+// What the volumes of a store share: the loop, the I/O engine, and a list of requests that are done already.
+#pragma once
+
+#include "base/loop.h"
+#include "store/io.h"
+#include "store/volume/bounce.h"
+#include "store/volume/volume.h"
+
+struct volume_env {
+    struct loop *loop;
+    struct io_engine *io;
+    struct bounce_pool bounce; // for files alone, which wait for nothing while they hold one; a layer has a pool of its own
+    uint8_t *zeroes;           // VOLUME_ZEROES bytes, read-only
+    struct volume_request *finished, **finished_tail;
+};
+
+#define VOLUME_ZEROES (128u << 10)
+
+int volume_env_init(struct volume_env *env, struct loop *loop, struct io_engine *io, struct tv_error *err);
+void volume_env_fini(struct volume_env *env); // no volume is left
+
+// For volumes: the request is done, though its start has not returned yet, or whatever else must return first. `done` is called at
+// the end of the batch.
+void volume_finish_later(struct volume_env *env, struct volume_request *request, int result);
+// For the store: calls `done` of what was finished up to now; false: there was nothing.
+bool volume_env_deliver(struct volume_env *env);

@@ -15,4 +15,4 @@ void blocking_start(struct blocking *b, struct io_op *op);
 struct io_op *blocking_reap(struct blocking *b); // a list (by link) of what is done, results set; NULL: nothing
 
 // Carries the operation out here and now; its result.
-int io_perform(const struct io_op *op);
+int io_perform(struct io_op *op);

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define ADD_FDS_MAX RPC_FDS_MAX
+
 static void reply_ok(struct rpc_request *req)
 {
     rpc_reply(req, json_object());
@@ -42,40 +44,64 @@ static bool get_u64(const json_t *params, const char *key, uint64_t otherwise, u
     return true;
 }
 
+static bool are_strings(const json_t *params, const char *const *keys, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const json_t *member = json_object_get(params, keys[i]);
+        if (member && !json_is_string(member))
+            return false;
+    }
+    return true;
+}
+
+static unsigned take_fds(struct rpc_request *req, int *fds)
+{
+    unsigned n = 0;
+    while (n < ADD_FDS_MAX && (fds[n] = rpc_request_take_fd(req, n)) >= 0)
+        n++;
+    return n;
+}
+
+// A disk of one file needs no "volume": its image is descriptor 0 then, and its vhost-user socket 1.
 static void method_add(void *arg, struct rpc_request *req, const json_t *params)
 {
+    static const char *const strings[] = {"serial", "promises"};
     struct store *store = arg;
-    uint64_t queues, block_size;
+    uint64_t queues, block_size, vhost;
     const char *name = need_name(req, params);
     if (!name)
         return;
-    const json_t *serial = json_object_get(params, "serial"), *read_only = json_object_get(params, "read_only");
-    const json_t *promises = json_object_get(params, "promises"), *admitted = json_object_get(params, "admitted");
-    if ((serial && !json_is_string(serial)) || (read_only && !json_is_boolean(read_only)) ||
-        (promises && !json_is_string(promises)) || (admitted && !json_is_boolean(admitted)) ||
-        !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size)) {
+    const json_t *read_only = json_object_get(params, "read_only"), *admitted = json_object_get(params, "admitted");
+    const json_t *volume = json_object_get(params, "volume");
+    if (!are_strings(params, strings, 2) || (read_only && !json_is_boolean(read_only)) ||
+        (admitted && !json_is_boolean(admitted)) || (volume && !json_is_object(volume)) ||
+        !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size) ||
+        !get_u64(params, "vhost", volume ? ADD_FDS_MAX : 1, ADD_FDS_MAX, &vhost)) {
         refuse(req, "disk.add takes: name, serial, promises (strings), read_only, admitted (booleans), queues (1 to 64), "
-                    "block_size (512 to 4096)");
+                    "block_size (512 to 4096), volume (an object), vhost (the number of the descriptor)");
         return;
     }
-    int image_fd = req ? rpc_request_take_fd(req, 0) : -1, listen_fd = req ? rpc_request_take_fd(req, 1) : -1;
-    if (image_fd < 0 || listen_fd < 0) {
-        if (image_fd >= 0)
-            close(image_fd);
+    int fds[ADD_FDS_MAX];
+    const unsigned n_fds = req ? take_fds(req, fds) : 0;
+    if (!volume && n_fds < 2) {
+        if (n_fds)
+            close(fds[0]);
         refuse(req, "disk.add wants two descriptors beside it: the image and a listening socket");
         return;
     }
     struct disk_config config = {
         .name = name,
-        .serial = json_string_value(serial),
+        .serial = json_string_value(json_object_get(params, "serial")),
+        .volume = volume,
+        .vhost = vhost == ADD_FDS_MAX ? -1 : (int)vhost,
         .read_only = json_is_true(read_only),
         .n_queues = (unsigned)queues,
         .block_size_bytes = (uint32_t)block_size,
-        .promises = json_string_value(promises),
+        .promises = json_string_value(json_object_get(params, "promises")),
         .admitted = json_is_true(admitted),
     };
     struct tv_error err = {0};
-    if (store_add_disk(store, &config, image_fd, listen_fd, &err))
+    if (store_add_disk(store, &config, fds, n_fds, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else
         reply_ok(req);

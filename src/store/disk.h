@@ -1,30 +1,52 @@
-// A disk: the virtio-blk device behind one vhost-user socket, on one image. Private to the store; its thread.
+// A disk: a volume, its queue at the dispatcher, what it is promised, and what is counted of its requests. Private to the store;
+// its thread.
 //
-// A request's way: popped from its queue into a free slot of the pool, decoded whole, answered at once if it is refused or needs no
-// device, else queued at the dispatcher; store.c starts its transfer when the dispatcher says so; its end is pushed to the queue,
-// and the queue called at the end of the batch.
+// Front ends (store/front) serve it to clients: one or several, by any protocol, at the same time. A front end owns its requests
+// and checks what a client wants against disk->volume. The disk hands a request to the dispatcher, starts it on the volume when the
+// dispatcher lets it go, and calls `done`. Work comes in batches (store.h): a front end that has something to tell its client when
+// one ends marks itself.
 #pragma once
 
-#include "store/image.h"
+#include "base/histogram.h"
 #include "store/promises.h"
 #include "store/sched/dispatch.h"
 #include "store/store.h"
-#include "store/transfer.h"
-#include "vhost/backend.h"
+#include "store/volume/env.h"
 
-#define DISK_REQUESTS_MAX 1024 // in the store at once; the rest waits in the rings
-#define DISK_POP_BUDGET 1024   // requests popped from a queue in one go: a driver that never stops gets no more than its turn
+#define DISK_STATUS_MAX 16 // requests for status under way at once; they pass by the dispatcher
+
+struct disk_request {
+    struct dispatch_item item; // the disk's
+    // The front end's: op, durable, may_unmap, only_fast, offset_bytes, len_bytes and data; `extent` is an answer. The rest the
+    // disk's.
+    struct volume_request io;
+    struct disk *disk;                                      // set by disk_submit()
+    struct disk_request *link;                              // the disk's
+    void (*done)(struct disk_request *request, int result); // as of a volume's request
+};
+
+struct disk_front {
+    const struct disk_front_ops *ops;
+    struct disk *disk;
+    struct disk_front *next, *next_marked;
+    bool is_marked;
+};
+
+struct disk_front_ops {
+    // At the end of a batch in which it was marked: its answers go out. True: there is more to take, and the others come first.
+    bool (*end_batch)(struct disk_front *front);
+    void (*resized)(struct disk_front *front);                        // disk->volume has another size
+    void (*describe)(const struct disk_front *front, json_t *object); // adds members to what is told of the disk
+    void (*destroy)(struct disk_front *front);                        // the disk goes: drains its requests and detaches
+};
 
 struct disk_counters {
     uint64_t reads, writes, flushes, discards, write_zeroes, read_bytes, written_bytes, errors, refused;
 };
 
-struct disk_request {
-    struct dispatch_item item;
-    struct disk *disk;
-    uint16_t queue, head;
-    struct disk_request *link; // free
-    struct transfer transfer;
+// Nanoseconds from submission to completion of what succeeded, queueing included.
+struct disk_latency {
+    struct histogram read, write, flush, trim; // trim: discard and write-zeroes
 };
 
 struct store {
@@ -33,59 +55,59 @@ struct store {
     struct dispatcher *dispatcher;
     struct loop_source *timer; // for the dispatcher
     uint64_t wake_ns;          // for when it is set; UINT64_MAX: it is not
-    struct transfer_env env;
+    struct volume_env env;
     struct promises *promises;
     struct rpc_server *control; // NULL: there is none
     struct disk *disks;
-    struct disk *dirty; // with queues to call
-    struct virtq_chain chain;
+    struct disk_front *marked;
     void (*quit)(void *);
     void *quit_arg;
 };
 
 struct disk {
-    struct disk *next, *next_dirty;
+    struct disk *next;
     struct store *store;
-    char name[STORE_NAME_MAX], serial[BLK_ID_BYTES];
-    struct image image;
-    int file;
-    unsigned n_queues;
-    struct vhost_backend *backend;
-    struct vhost_backend_ops ops;
+    char name[STORE_NAME_MAX];
+    char serial[STORE_SERIAL_MAX + 1];
+    struct volume *volume;
+    struct disk_front *fronts;
     struct dispatch_queue *queue;
     struct dispatch_terms terms; // of the queue
     struct disk_promises promised;
-    // of the session with the present front end
-    uint64_t acked;            // features
-    bool writeback;            // configuration field of VIRTIO_BLK_F_CONFIG_WCE
-    uint64_t started, starved; // bits of queues; starved: may have requests for which there was no slot, or no budget
-    uint64_t to_call;          // bits of queues; not 0 only while the disk is on the dirty list
-    bool is_dirty;
-    unsigned n_in_flight; // sum of the next
-    unsigned in_flight[STORE_QUEUES_MAX];
-    // the pool of requests: slots from n_used on have never been touched
-    struct disk_request *slots, *free;
-    unsigned n_used;
+    unsigned n_in_flight; // submitted and not done
+    // Contexts for the volume: as many as can be under way at once.
+    uint8_t *contexts;
+    size_t context_bytes; // of each
+    unsigned n_contexts;  // that were ever used
+    void *free_context;   // a list; what was used last is warm
+    unsigned n_status;
+    struct disk_request *status_waiting, **status_tail;
     struct disk_counters counters;
     struct disk_latency *latency;
     bool logged_full, logged_short, logged_error;
 };
 
-// `promises`: those of config.
-struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises, int image_fd,
-                         int listen_fd, struct tv_error *err);
-void disk_destroy(struct disk *disk);
+// Takes the volume, also on failure. `promises`: those of config.
+struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises,
+                         struct volume *volume, struct tv_error *err);
+void disk_destroy(struct disk *disk); // and its front ends
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
 json_t *disk_stat(const struct disk *disk);
-void disk_pop_starved(struct disk *disk);    // as far as slots and budget go
-bool disk_is_eager(const struct disk *disk); // starved, and there are slots
-void disk_call_queues(struct disk *disk);
+void disk_describe(const struct disk *disk, json_t *object); // what it is: the shorter part of its stat
 
-void disk_begin(struct disk_request *request); // the dispatcher has let it go: start its transfer
+void disk_attach(struct disk *disk, struct disk_front *front);
+void disk_detach(struct disk_front *front);
 
-// store.c, for disks
+// disk_request.c
+void disk_submit(struct disk *disk, struct disk_request *request); // `done` is never called from inside
+void disk_begin(struct disk_request *request);                     // the dispatcher has let it go
+int disk_make_contexts(struct disk *disk, struct tv_error *err);   // for its volume; nothing is under way
+void disk_free_contexts(struct disk *disk);
+
+// store.c
 struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err); // NULL with err
-void store_mark_dirty(struct disk *disk);                                                  // the batch's end will see to it
-void store_forget_dirty(struct disk *disk);
+void store_mark(struct disk_front *front);                                                 // the batch's end will see to it
+void store_unmark(struct disk_front *front);
+// Ends a batch: for whoever was called from outside of the store and has submitted or marked something.
 void store_end_batch(struct store *store);
-void store_drain(struct disk *disk, const unsigned *count); // until *count, of the disk's requests, is 0
+void store_drain(struct disk *disk, const unsigned *count); // until *count, of requests of the disk's, is 0

@@ -1,6 +1,6 @@
 // What a disk tells of itself: the answer of disk.stat.
 #include "store/admission.h"
-#include "store/disk_request.h"
+#include "store/disk.h"
 
 static void set(json_t *object, const char *key, uint64_t value)
 {
@@ -20,15 +20,23 @@ static json_t *latency(const struct histogram *h)
     return object;
 }
 
+void disk_describe(const struct disk *disk, json_t *object)
+{
+    const struct volume *volume = disk->volume;
+    json_object_set_new(object, "name", json_string(disk->name));
+    set(object, "size_bytes", volume->size_bytes);
+    set(object, "block_size", volume->block_bytes);
+    json_object_set_new(object, "read_only", json_boolean(volume->read_only));
+    json_object_set_new(object, "volume", volume_describe(volume));
+    for (const struct disk_front *front = disk->fronts; front; front = front->next)
+        front->ops->describe(front, object);
+}
+
 json_t *disk_stat(const struct disk *disk)
 {
     const struct disk_counters *c = &disk->counters;
     json_t *object = json_object(), *latencies = json_object();
-    json_object_set_new(object, "name", json_string(disk->name));
-    set(object, "size_bytes", disk->image.size_bytes);
-    json_object_set_new(object, "read_only", json_boolean(disk->image.read_only));
-    json_object_set_new(object, "direct", json_boolean(disk->image.direct));
-    json_object_set_new(object, "connected", json_boolean(vhost_backend_is_connected(disk->backend)));
+    disk_describe(disk, object);
     set(object, "reads", c->reads);
     set(object, "writes", c->writes);
     set(object, "flushes", c->flushes);

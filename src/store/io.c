@@ -15,7 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define THREADS_WITH_URING 2 // for BLKDISCARD alone
+#define THREADS_WITH_URING 2 // for BLKDISCARD and lseek alone
 #define THREADS_ALONE 16
 
 // Invariant: with_kernel <= depth; `waiting` is not empty only while with_kernel == depth.
@@ -87,7 +87,7 @@ static int start_uring(struct io_engine *io)
 
 static bool goes_to_threads(const struct io_engine *io, const struct io_op *op)
 {
-    if (!io->has_uring || op->kind == IO_DISCARD)
+    if (!io->has_uring || op->kind == IO_DISCARD || op->kind == IO_STATUS)
         return true;
     return !io->has_fallocate && (op->kind == IO_PUNCH || op->kind == IO_ZERO);
 }

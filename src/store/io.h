@@ -22,13 +22,14 @@ enum io_kind {
     IO_PUNCH,   // the range becomes a hole and reads as zeroes
     IO_ZERO,    // the range reads as zeroes and keeps its place
     IO_DISCARD, // BLKDISCARD: a block device forgets the range
+    IO_STATUS,  // result 1: the range begins in a hole; 0: with data. len_bytes is cut to what is alike
 };
 
 struct io_op {
     enum io_kind kind;
     bool durable;                     // IO_WRITE: on stable storage before it is done (RWF_DSYNC)
     int file;                         // as io_add_file() gave it
-    uint64_t offset_bytes, len_bytes; // len_bytes: of PUNCH, ZERO and DISCARD; of the others the sum of iov
+    uint64_t offset_bytes, len_bytes; // len_bytes: the sum of iov, where there is one
     const struct iovec *iov;          // of READ and WRITE
     unsigned n_iov;
     void (*done)(struct io_op *op, int result);

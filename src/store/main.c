@@ -3,9 +3,9 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/rpc.h"
-#include "store/image.h"
 #include "store/options.h"
 #include "store/store.h"
+#include "store/volume/image.h"
 #include "vhost/memory.h"
 
 #include <errno.h>
@@ -58,7 +58,8 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
         return listen_fd;
     }
     p->n_sockets++;
-    return store_add_disk(p->store, &option->disk, image_fd, listen_fd, err);
+    int fds[] = {image_fd, listen_fd};
+    return store_add_disk(p->store, &option->disk, fds, 2, err);
 }
 
 static int check_control(int fd, struct tv_error *err)

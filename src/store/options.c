@@ -89,6 +89,7 @@ static int parse_disk(struct options *options, const char *argument, struct tv_e
     struct option_disk *disk = &options->disks[options->n_disks];
     options->text[options->n_disks++] = text;
     disk->disk.n_queues = 1;
+    disk->disk.vhost = 1;
     for (char *rest = text, *value; *rest;) {
         char *item = rest;
         int key = getsubopt(&rest, keys, &value);

@@ -3,13 +3,18 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/front/vhost_blk.h"
+#include "store/volume/spec.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define DRAIN_WAIT_MS 1000 // for what does not go by the I/O engine, another service
 
 static void dispatch(struct store *store)
 {
@@ -31,46 +36,63 @@ static void dispatch(struct store *store)
     loop_set_timer(store->timer, wake_ns == UINT64_MAX ? 0 : wake_ns > now_ns ? wake_ns - now_ns : 1, 0);
 }
 
-void store_mark_dirty(struct disk *disk)
+void store_mark(struct disk_front *front)
 {
-    if (disk->is_dirty)
+    struct store *store = front->disk->store;
+    if (front->is_marked)
         return;
-    disk->is_dirty = true;
-    disk->next_dirty = disk->store->dirty;
-    disk->store->dirty = disk;
+    front->is_marked = true;
+    front->next_marked = store->marked;
+    store->marked = front;
 }
 
-void store_forget_dirty(struct disk *disk)
+void store_unmark(struct disk_front *front)
 {
-    struct disk **at = &disk->store->dirty;
-    while (*at && *at != disk)
-        at = &(*at)->next_dirty;
+    struct disk_front **at = &front->disk->store->marked;
+    while (*at && *at != front)
+        at = &(*at)->next_marked;
     if (*at)
-        *at = disk->next_dirty;
-    disk->is_dirty = false;
+        *at = front->next_marked;
+    front->is_marked = false;
+}
+
+static void end_fronts(struct store *store)
+{
+    struct disk_front *front = store->marked;
+    store->marked = NULL;
+    for (struct disk_front *next; front; front = next) {
+        next = front->next_marked;
+        front->is_marked = false;
+        if (front->ops->end_batch(front)) {
+            store_mark(front);
+            io_poke(store->io);
+        }
+    }
 }
 
 void store_end_batch(struct store *store)
 {
-    struct disk *disk = store->dirty;
-    store->dirty = NULL;
-    for (struct disk *next; disk; disk = next) {
-        next = disk->next_dirty;
-        disk_pop_starved(disk);
-        disk->is_dirty = false;
-        disk_call_queues(disk);
-        if (disk_is_eager(disk)) { // its budget was used up: the others first
-            store_mark_dirty(disk);
-            io_poke(store->io);
-        }
-    }
-    dispatch(store);
+    do {
+        end_fronts(store);
+        dispatch(store);
+    } while (volume_env_deliver(&store->env));
     io_submit(store->io);
 }
 
 static void on_batch_end(void *arg)
 {
     store_end_batch(arg);
+}
+
+static void wait_for_one(struct disk *disk)
+{
+    struct io_engine *io = disk->store->io;
+    if (disk->volume->ops->wait)
+        disk->volume->ops->wait(disk->volume, io_in_flight(io) ? 0 : DRAIN_WAIT_MS);
+    else
+        assert(io_in_flight(io));
+    if (io_in_flight(io))
+        io_wait(io);
 }
 
 // What holds requests back here, its limits, would hold up everybody meanwhile: they do not count until the disk is drained, nor
@@ -84,8 +106,8 @@ void store_drain(struct disk *disk, const unsigned *count)
         d->ops->queue_set(d, disk->queue, &dispatch_no_terms, clock_now_ns(), NULL);
     while (*count) {
         store_end_batch(store);
-        assert(io_in_flight(store->io));
-        io_wait(store->io);
+        if (*count)
+            wait_for_one(disk);
     }
     disk->promised.usage = before;
     d->ops->queue_set(d, disk->queue, &disk->terms, clock_now_ns(), NULL);
@@ -113,7 +135,7 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     struct dispatch_config dispatch = {.window = STORE_WINDOW};
     if (!scheduler)
         tv_error_set(err, -EINVAL, "no scheduler '%s'; there are %s", config->scheduler, dispatch_names);
-    else if (store->io && !transfer_env_init(&store->env, store->io, err))
+    else if (store->io && !volume_env_init(&store->env, loop, store->io, err))
         store->dispatcher = scheduler->create(&dispatch, err);
     store->wake_ns = UINT64_MAX;
     if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)) &&
@@ -136,7 +158,7 @@ void store_destroy(struct store *store)
     if (store->dispatcher)
         store->dispatcher->ops->destroy(store->dispatcher);
     loop_remove(store->timer);
-    transfer_env_fini(&store->env);
+    volume_env_fini(&store->env);
     io_destroy(store->io);
     free(store);
 }
@@ -159,7 +181,7 @@ static int no_such_disk(const char *name, struct tv_error *err)
     return tv_error_set(err, -ENOENT, "no disk '%s' in this store; disk.list tells which there are", name);
 }
 
-static int check_config(struct store *store, const struct disk_config *config, struct tv_error *err)
+static int check_config(struct store *store, const struct disk_config *config, unsigned n_fds, struct tv_error *err)
 {
     size_t len = strlen(config->name);
     if (!len || len >= STORE_NAME_MAX)
@@ -170,35 +192,77 @@ static int check_config(struct store *store, const struct disk_config *config, s
     if (!config->n_queues || config->n_queues > STORE_QUEUES_MAX)
         return tv_error_set(err, -EINVAL, "disk '%s': %u queues: must be 1 to %d", config->name, config->n_queues,
                             STORE_QUEUES_MAX);
-    if (config->serial && strlen(config->serial) > BLK_ID_BYTES)
-        return tv_error_set(err, -EINVAL, "disk '%s': serial '%s': must have at most %u bytes", config->name, config->serial,
-                            BLK_ID_BYTES);
+    if (config->serial && strlen(config->serial) > STORE_SERIAL_MAX)
+        return tv_error_set(err, -EINVAL, "disk '%s': serial '%s': must have at most %d bytes", config->name, config->serial,
+                            STORE_SERIAL_MAX);
+    if (config->vhost >= (int)n_fds)
+        return tv_error_set(err, -EINVAL, "disk '%s': its vhost-user socket should be descriptor %d, and there are %u",
+                            config->name, config->vhost, n_fds);
     return 0;
 }
 
-int store_add_disk(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err)
+static struct volume *build_volume(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds,
+                                   struct tv_error *err)
+{
+    char label[STORE_NAME_MAX + 8];
+    snprintf(label, sizeof(label), "disk '%s'", config->name);
+    struct volume_spec spec = {
+        .env = &store->env,
+        .label = label,
+        .fds = fds,
+        .n_fds = n_fds,
+        .read_only = config->read_only,
+        .block_bytes = config->block_size_bytes,
+    };
+    json_t *file = config->volume ? NULL : json_pack("{s:s, s:i}", "type", "file", "fd", 0);
+    struct volume *volume = volume_build(&spec, config->volume ? config->volume : file, err);
+    json_decref(file);
+    return volume;
+}
+
+static struct disk *make_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err)
 {
     struct promise_set promises = {.resource = PROMISE_DISK};
-    int r = check_config(store, config, err);
-    if (!r && config->promises && (r = promise_set_parse(&promises, PROMISE_DISK, config->promises, err)) && err)
+    if (check_config(store, config, n_fds, err))
+        return NULL;
+    if (config->promises && promise_set_parse(&promises, PROMISE_DISK, config->promises, err)) {
         tv_error_prefix(err, "disk '%s'", config->name);
-    if (r) {
-        close(image_fd);
-        close(listen_fd);
-        return r;
+        return NULL;
     }
+    int vhost_fd = -1;
+    if (config->vhost >= 0) {
+        vhost_fd = fds[config->vhost];
+        fds[config->vhost] = -1;
+    }
+    struct volume *volume = build_volume(store, config, fds, n_fds, err);
+    struct disk *disk = volume ? disk_create(store, config, &promises, volume, err) : NULL;
+    if (vhost_fd < 0)
+        return disk;
+    if (!disk)
+        close(vhost_fd);
+    else if (vhost_blk_create(disk, config->n_queues, vhost_fd, err)) {
+        disk_destroy(disk);
+        disk = NULL;
+    }
+    return disk;
+}
+
+int store_add_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err)
+{
     struct tv_error own = {0};
-    struct disk *disk = disk_create(store, config, &promises, image_fd, listen_fd, &own);
+    struct disk *disk = make_disk(store, config, fds, n_fds, &own);
+    for (unsigned i = 0; i < n_fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     if (!disk) {
         if (err)
             *err = own;
         return own.code;
     }
     *find(store, config->name) = disk;
-    log_event(LOG_INFO, "store", "disk added", LOG_STR("disk", disk->name), LOG_U64("size_bytes", disk->image.size_bytes),
-              LOG_U64("block_size", disk->image.block_size_bytes),
-              LOG_STR("mode", disk->image.read_only ? "read-only" : "read-write"),
-              LOG_STR("io", disk->image.direct ? "direct" : "cached"));
+    log_event(LOG_INFO, "store", "disk added", LOG_STR("disk", disk->name), LOG_STR("volume", disk->volume->ops->kind),
+              LOG_U64("size_bytes", disk->volume->size_bytes), LOG_U64("block_size", disk->volume->block_bytes),
+              LOG_STR("mode", disk->volume->read_only ? "read-only" : "read-write"));
     return 0;
 }
 
@@ -251,11 +315,11 @@ json_t *store_list_promises(const struct store *store)
 json_t *store_list(const struct store *store)
 {
     json_t *list = json_array();
-    for (const struct disk *disk = store->disks; disk; disk = disk->next)
-        json_array_append_new(list, json_pack("{s:s, s:I, s:i, s:b, s:b, s:b, s:i}", "name", disk->name, "size_bytes",
-                                              (json_int_t)disk->image.size_bytes, "block_size", (int)disk->image.block_size_bytes,
-                                              "read_only", disk->image.read_only, "direct", disk->image.direct, "connected",
-                                              vhost_backend_is_connected(disk->backend), "queues", (int)disk->n_queues));
+    for (const struct disk *disk = store->disks; disk; disk = disk->next) {
+        json_t *object = json_object();
+        disk_describe(disk, object);
+        json_array_append_new(list, object);
+    }
     return list;
 }
 

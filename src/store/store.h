@@ -1,4 +1,4 @@
-// The store: disks served over vhost-user-blk from raw files and block devices. The one public header of this folder.
+// The store: disks, served to machines. The one public header of this folder.
 //
 // One thread runs everything: the loop, the disks' queues, the dispatcher and the I/O engine. Work is done in batches: a kick or a
 // batch of completions ends with store_end_batch(), which hands the device what the dispatcher lets go, in one system call, and
@@ -15,6 +15,7 @@
 #define STORE_QUEUES_MAX 64
 #define STORE_WINDOW 256 // requests with the device at once
 #define STORE_NAME_MAX 64
+#define STORE_SERIAL_MAX 20 // VIRTIO_BLK_ID_BYTES
 
 struct store;
 struct disk;
@@ -25,10 +26,12 @@ struct store_config {
 };
 
 struct disk_config {
-    const char *name;   // at most STORE_NAME_MAX - 1 bytes; unique in the store
-    const char *serial; // at most 20 bytes; NULL: the name
+    const char *name;     // at most STORE_NAME_MAX - 1 bytes; unique in the store
+    const char *serial;   // at most STORE_SERIAL_MAX bytes; NULL: the name
+    const json_t *volume; // as volume/spec.h has it; NULL: the file that is descriptor 0
+    int vhost;            // which descriptor is a listening vhost-user socket; -1: none
     bool read_only;
-    unsigned n_queues;         // 1 to STORE_QUEUES_MAX
+    unsigned n_queues;         // of the vhost-user device: 1 to STORE_QUEUES_MAX
     uint32_t block_size_bytes; // 0: what the image's device wants
     const char *promises;      // as trivet-promises(7) has them; NULL: none
     bool admitted;             // they were admitted before, and are not to be refused since the device is busier now
@@ -38,8 +41,8 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
 void store_destroy(struct store *store); // drains and removes all disks
 const char *store_describe(const struct store *store);
 
-// Takes both descriptors, also on failure: the image (see image.h about who opens it), and a listening vhost-user socket.
-int store_add_disk(struct store *store, const struct disk_config *config, int image_fd, int listen_fd, struct tv_error *err);
+// Takes the descriptors, also on failure: those that the volume names (see volume/image.h about who opens an image), and sockets.
+int store_add_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err);
 int store_remove_disk(struct store *store, const char *name, struct tv_error *err); // drains
 int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes, struct tv_error *err);
 // Other promises of running disks, {name: text}: for all of them or none. What was taken on trust (admission.h) is appended to

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "store/request.h"
+#include "store/front/blk_request.h"
 
 #define SEGMENTS 16
 

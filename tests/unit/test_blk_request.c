@@ -10,7 +10,7 @@
 #include <cmocka.h>
 #include <linux/virtio_blk.h>
 
-#include "store/request.h"
+#include "store/front/blk_request.h"
 
 static const struct blk_geometry disk = {.capacity_bytes = 1 << 20, .block_size_bytes = 512, .discard = true, .write_zeroes = true};
 
@@ -183,22 +183,6 @@ static void test_get_id(void **state)
     assert_int_equal(rig.req.len_bytes, 4);
 }
 
-static void test_consume(void **state)
-{
-    (void)state;
-    uint8_t bytes[30];
-    struct iovec iov[3] = {{bytes, 10}, {bytes + 10, 10}, {bytes + 20, 10}}, *at = iov;
-    unsigned n = 3;
-    blk_iov_consume(&at, &n, 4);
-    assert_int_equal(n, 3);
-    assert_ptr_equal(at->iov_base, bytes + 4);
-    blk_iov_consume(&at, &n, 16);
-    assert_int_equal(n, 1);
-    assert_ptr_equal(at->iov_base, bytes + 20);
-    blk_iov_consume(&at, &n, 10);
-    assert_int_equal(n, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,7 +194,6 @@ int main(void)
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_ranges_not_negotiated),
         cmocka_unit_test(test_get_id),
-        cmocka_unit_test(test_consume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "store/image.h"
+#include "store/volume/image.h"
 
 static char path[64];
 static const struct image_options rw, ro = {.read_only = true};

@@ -44,8 +44,8 @@ struct volume_request {
     uint64_t offset_bytes, len_bytes; // multiples of block_bytes, in the volume, len_bytes not 0; of FLUSH both are 0
     struct volume_data data;          // READ, WRITE: len_bytes of it; the vector must stay as it is
     struct volume_extent extent;      // STATUS
-    // 0, or -errno: -ENOSPC no room to grow, -ENODATA what is below has become shorter, -EOPNOTSUPP not to be had here, else -EIO or
-    // the system's.
+    // 0, or -errno: -ENOSPC no room to grow, -ENODATA what is below has become shorter, -EOPNOTSUPP not to be had here, else -EIO
+    // or the system's.
     void (*done)(struct volume_request *request, int result);
     void *context; // context_bytes of memory, aligned for anything, of any content
 

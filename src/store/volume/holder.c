@@ -1,5 +1,5 @@
 // Who holds the lock on a file: see holder.h.
-#include "store/holder.h"
+#include "store/volume/holder.h"
 
 #include <dirent.h>
 #include <stdio.h>

@@ -45,6 +45,3 @@ struct blk_request {
 // 0: *req is a request that can be carried out. Positive: refused; this VIRTIO_BLK_S_ code is the answer, and of *req only `status`
 // is set. -EPROTO: there is no place for an answer.
 int blk_request_decode(struct blk_request *req, const struct virtq_chain *chain, const struct blk_geometry *geometry);
-
-// Drops the first len_bytes of *n segments at *iov, in place.
-void blk_iov_consume(struct iovec **iov, unsigned *n, size_t len_bytes);

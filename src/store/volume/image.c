@@ -1,9 +1,9 @@
 // Images: see image.h.
-#include "store/image.h"
+#include "store/volume/image.h"
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "store/holder.h"
+#include "store/volume/holder.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-// Decoding of virtio-blk requests: see request.h.
-#include "store/request.h"
+// Decoding of virtio-blk requests: see blk_request.h.
+#include "store/front/blk_request.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -123,18 +123,5 @@ int blk_request_decode(struct blk_request *req, const struct virtq_chain *chain,
         return 0;
     default:
         return VIRTIO_BLK_S_UNSUPP;
-    }
-}
-
-void blk_iov_consume(struct iovec **iov, unsigned *n, size_t len_bytes)
-{
-    while (*n && len_bytes >= (*iov)->iov_len) {
-        len_bytes -= (*iov)->iov_len;
-        (*iov)++;
-        (*n)--;
-    }
-    if (*n && len_bytes) {
-        (*iov)->iov_base = (uint8_t *)(*iov)->iov_base + len_bytes;
-        (*iov)->iov_len -= len_bytes;
     }
 }

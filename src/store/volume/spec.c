@@ -1,0 +1,66 @@
+// Volumes from specifications: see spec.h.
+#include "store/volume/spec.h"
+
+#include "store/volume/file.h"
+
+#include <errno.h>
+#include <string.h>
+
+typedef struct volume *build_fn(struct volume_spec *spec, const json_t *json, struct tv_error *err);
+
+static struct volume *refuse(struct volume_spec *spec, struct tv_error *err, const char *type, const char *what)
+{
+    tv_error_set(err, -EINVAL, "%s: volume of type '%s': %s", spec->label, type, what);
+    return NULL;
+}
+
+// -1 with err: there is none of this number, or it was taken.
+static int take_fd(struct volume_spec *spec, const json_t *json, const char *key, struct tv_error *err)
+{
+    const json_t *number = json_object_get(json, key);
+    const json_int_t n = json_integer_value(number);
+    if (!json_is_integer(number) || n < 0 || n >= (json_int_t)spec->n_fds || spec->fds[n] < 0) {
+        tv_error_set(err, -EINVAL,
+                     "%s: volume: \"%s\" must be the number of a descriptor beside the request, used once; there are %u",
+                     spec->label, key, spec->n_fds);
+        return -1;
+    }
+    int fd = spec->fds[n];
+    spec->fds[n] = -1;
+    return fd;
+}
+
+static struct volume *build_file(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    const json_t *read_only = json_object_get(json, "read_only"), *block_size = json_object_get(json, "block_size");
+    if ((read_only && !json_is_boolean(read_only)) || (block_size && !json_is_integer(block_size)))
+        return refuse(spec, err, "file", "takes fd, block_size (numbers) and read_only (a boolean)");
+    struct image_options options = {
+        .read_only = read_only ? json_is_true(read_only) : spec->read_only,
+        .block_size_bytes = block_size ? (uint32_t)json_integer_value(block_size) : spec->block_bytes,
+    };
+    int fd = take_fd(spec, json, "fd", err);
+    return fd < 0 ? NULL : file_volume_create(spec->env, fd, spec->label, &options, err);
+}
+
+static const struct {
+    const char *type;
+    build_fn *build;
+} builders[] = {
+    {"file", build_file},
+};
+
+struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    const char *type = json_string_value(json_object_get(json, "type"));
+    for (size_t i = 0; type && i < sizeof(builders) / sizeof(builders[0]); i++)
+        if (!strcmp(type, builders[i].type))
+            return builders[i].build(spec, json, err);
+    char known[128] = "";
+    for (size_t i = 0; i < sizeof(builders) / sizeof(builders[0]); i++) {
+        strcat(known, i ? ", " : "");
+        strcat(known, builders[i].type);
+    }
+    tv_error_set(err, -EINVAL, "%s: volume: no type '%s'; there are %s", spec->label, type ? type : "", known);
+    return NULL;
+}

@@ -1,0 +1,26 @@
+// What all volumes have in common: see volume.h.
+#include "store/volume/volume.h"
+
+#include <errno.h>
+
+int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err)
+{
+    if (!volume->ops->resize)
+        return tv_error_set(err, -EOPNOTSUPP, "a volume of type '%s' cannot be resized", volume->ops->kind);
+    return volume->ops->resize(volume, size_bytes, err);
+}
+
+json_t *volume_describe(const struct volume *volume)
+{
+    json_t *object = json_pack("{s:s, s:I, s:i, s:b}", "type", volume->ops->kind, "size_bytes", (json_int_t)volume->size_bytes,
+                               "block_size", (int)volume->block_bytes, "read_only", volume->read_only);
+    if (volume->ops->describe)
+        volume->ops->describe(volume, object);
+    return object;
+}
+
+void volume_destroy(struct volume *volume)
+{
+    if (volume)
+        volume->ops->destroy(volume);
+}

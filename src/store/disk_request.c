@@ -40,7 +40,7 @@ static void *get_context(struct disk *disk)
 {
     void *context = disk->free_context;
     if (context) {
-        memcpy(&disk->free_context, context, sizeof(context));
+        disk->free_context = *(void **)context;
         return context;
     }
     assert(disk->n_contexts < CONTEXTS);
@@ -49,7 +49,7 @@ static void *get_context(struct disk *disk)
 
 static void put_context(struct disk *disk, void *context)
 {
-    memcpy(context, &disk->free_context, sizeof(context));
+    *(void **)context = disk->free_context;
     disk->free_context = context;
 }
 

@@ -3,9 +3,9 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/rpc.h"
+#include "store/open.h"
 #include "store/options.h"
 #include "store/store.h"
-#include "store/volume/image.h"
 #include "vhost/memory.h"
 
 #include <errno.h>
@@ -40,26 +40,34 @@ static void on_signal(void *arg, int signo)
 // afterwards: who connects to it gets answers.
 #define START_LOCK_WAIT_MS 60000
 
+static int open_disk(struct program *p, const struct option_disk *option, json_t *volume, struct store_fds *fds,
+                     struct tv_error *err)
+{
+    const struct store_open_options open = {.read_only = option->disk.read_only, .lock_wait_ms = START_LOCK_WAIT_MS};
+    int r = store_open_volume(volume, &open, fds, err);
+    if (r)
+        return tv_error_prefix(err, "disk '%s'", option->disk.name);
+    int listen_fd = rpc_listen(option->socket, 0600, err);
+    if (listen_fd < 0)
+        return listen_fd;
+    p->n_sockets++;
+    fds->fd[fds->n++] = listen_fd;
+    struct disk_config config = option->disk;
+    config.volume = volume;
+    config.vhost = (int)fds->n - 1;
+    return store_add_disk(p->store, &config, fds->fd, fds->n, err);
+}
+
 static int add_disk(struct program *p, const struct option_disk *option, struct tv_error *err)
 {
-    int image_fd = image_open(option->path, option->disk.read_only, err);
-    if (image_fd < 0)
-        return image_fd;
-    char label[STORE_NAME_MAX + 8];
-    snprintf(label, sizeof(label), "disk '%s'", option->disk.name);
-    int r = image_lock(image_fd, option->disk.read_only, label, START_LOCK_WAIT_MS, err);
-    if (r) {
-        close(image_fd);
-        return r;
-    }
-    int listen_fd = rpc_listen(option->socket, 0600, err);
-    if (listen_fd < 0) {
-        close(image_fd);
-        return listen_fd;
-    }
-    p->n_sockets++;
-    int fds[] = {image_fd, listen_fd};
-    return store_add_disk(p->store, &option->disk, fds, 2, err);
+    struct store_fds fds = {0};
+    json_t *volume =
+        option->volume ? json_deep_copy(option->volume) : json_pack("{s:s, s:s}", "type", "file", "path", option->path);
+    int r = volume ? open_disk(p, option, volume, &fds, err) : tv_error_set(err, -ENOMEM, "out of memory");
+    if (r)
+        store_close_fds(&fds);
+    json_decref(volume);
+    return r;
 }
 
 static int check_control(int fd, struct tv_error *err)

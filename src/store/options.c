@@ -9,13 +9,16 @@
 #include <string.h>
 
 const char options_help[] =
-    "usage: trivet-store [--control FD] [--io auto|threads] [--scheduler N] [--log text|json] [--disk KEY=VALUE,...]...\n"
+    "usage: trivet-store [--control FD] [--io auto|threads] [--scheduler N] [--log text|json]\n"
+    "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]...\n"
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
     "\n"
     "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096][,promises=P]\n"
     "                a disk: its image, and the socket on which it waits for a machine; what it is promised, as in\n"
     "                'reserve: 40MB/s; limit: 300 iops', with a scheduler that holds it\n"
+    "  --volume N=V  what keeps the blocks of the disk of this name, in path='s place: an object of JSON, or @FILE with it;\n"
+    "                trivet-store(8) says what there is\n"
     "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize,\n"
     "                disk.promise, disk.promises, store.quit\n"
     "  --io threads  do without io_uring\n"
@@ -103,8 +106,36 @@ static int parse_disk(struct options *options, const char *argument, struct tv_e
             return tv_error_set(err, -EINVAL, "--disk %s: '%s' has no good value (queues: 1 to %d; block-size: 512 to 4096)",
                                 argument, keys[key], STORE_QUEUES_MAX);
     }
-    if (!disk->disk.name || !disk->path || !disk->socket)
+    if (!disk->disk.name || !disk->socket)
         return tv_error_set(err, -EINVAL, "--disk %s: name=, path= and socket= are all needed", argument);
+    return 0;
+}
+
+static int parse_volume(struct options *options, const char *argument, struct tv_error *err)
+{
+    const char *equals = strchr(argument, '=');
+    struct option_disk *disk = options->disks, *end = options->disks + options->n_disks;
+    while (equals && disk < end &&
+           (strncmp(disk->disk.name, argument, (size_t)(equals - argument)) || disk->disk.name[equals - argument]))
+        disk++;
+    if (!equals || disk == end || disk->path || disk->volume)
+        return tv_error_set(err, -EINVAL,
+                            "--volume %s: must be NAME=JSON, behind a --disk of this name that has no path=", argument);
+    json_error_t where;
+    disk->volume = equals[1] == '@' ? json_load_file(equals + 2, JSON_REJECT_DUPLICATES, &where)
+                                    : json_loads(equals + 1, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(disk->volume))
+        return tv_error_set(err, -EINVAL, "--volume %s: must be an object of JSON%s%s", argument, disk->volume ? "" : ": ",
+                            disk->volume ? "" : where.text);
+    return 0;
+}
+
+static int check_disks(const struct options *options, struct tv_error *err)
+{
+    for (unsigned i = 0; i < options->n_disks; i++)
+        if (!options->disks[i].path && !options->disks[i].volume)
+            return tv_error_set(err, -EINVAL, "--disk name=%s: path= is missing, or --volume behind it",
+                                options->disks[i].disk.name);
     return 0;
 }
 
@@ -114,6 +145,8 @@ static int parse_one(struct options *options, int option, const char *argument, 
     switch (option) {
     case 'd':
         return parse_disk(options, argument, err);
+    case 'V':
+        return parse_volume(options, argument, err);
     case 'c':
         if (parse_number(argument, 0, 1u << 20, &fd))
             return tv_error_set(err, -EINVAL, "--control %s: must be the number of an open descriptor", argument);
@@ -146,10 +179,15 @@ static int parse_one(struct options *options, int option, const char *argument, 
 int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
 {
     static const struct option longs[] = {
-        {"disk", required_argument, NULL, 'd'}, {"control", required_argument, NULL, 'c'},
-        {"io", required_argument, NULL, 'i'},   {"scheduler", required_argument, NULL, 's'},
-        {"log", required_argument, NULL, 'l'},  {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},    {NULL, 0, NULL, 0},
+        {"disk", required_argument, NULL, 'd'},
+        {"volume", required_argument, NULL, 'V'},
+        {"control", required_argument, NULL, 'c'},
+        {"io", required_argument, NULL, 'i'},
+        {"scheduler", required_argument, NULL, 's'},
+        {"log", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     *options = (struct options){.control_fd = -1};
     opterr = 0;
@@ -163,6 +201,8 @@ int options_parse(struct options *options, int argc, char **argv, struct tv_erro
         r = tv_error_set(err, -EINVAL, "%s: not an option; a disk is given by --disk name=N,path=IMAGE,socket=PATH", argv[optind]);
     if (!r && !options->n_disks && options->control_fd < 0)
         r = tv_error_set(err, -EINVAL, "nothing to serve; give --disk name=N,path=IMAGE,socket=PATH or --control FD");
+    if (!r)
+        r = check_disks(options, err);
     if (r < 0)
         options_free(options);
     return r;
@@ -170,7 +210,9 @@ int options_parse(struct options *options, int argc, char **argv, struct tv_erro
 
 void options_free(struct options *options)
 {
-    for (unsigned i = 0; i < options->n_disks; i++)
+    for (unsigned i = 0; i < options->n_disks; i++) {
         free(options->text[i]);
+        json_decref(options->disks[i].volume);
+    }
     options->n_disks = 0;
 }

@@ -11,7 +11,8 @@ enum { OPTIONS_HELP = 1, OPTIONS_VERSION = 2 };
 
 struct option_disk {
     struct disk_config disk;
-    const char *path, *socket;
+    const char *path, *socket; // socket NULL: none
+    json_t *volume;            // path NULL: instead of it; with paths and addresses (open.h)
 };
 
 struct options {

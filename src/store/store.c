@@ -251,9 +251,11 @@ int store_add_disk(struct store *store, const struct disk_config *config, int *f
 {
     struct tv_error own = {0};
     struct disk *disk = make_disk(store, config, fds, n_fds, &own);
-    for (unsigned i = 0; i < n_fds; i++)
+    for (unsigned i = 0; i < n_fds; i++) {
         if (fds[i] >= 0)
             close(fds[i]);
+        fds[i] = -1;
+    }
     if (!disk) {
         if (err)
             *err = own;

@@ -1,5 +1,5 @@
 // A volume, or a whole tree of them, from what somebody wrote down: {"type": "file", "fd": 0}. The descriptors that "fd" counts
-// come beside it. trivet-store(1) says what there is.
+// come beside it. trivet-store(8) says what there is.
 #pragma once
 
 #include "store/volume/env.h"

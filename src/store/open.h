@@ -1,0 +1,27 @@
+// A volume in a person's words, with paths and addresses, made into one with descriptors, which is what a store takes: for whoever
+// may open things, the store's own command line and trivetd. Any thread; blocks.
+//
+// In each object of the tree, "path" of an image becomes "fd", "key_file" becomes "key_fd", and "socket" (a Unix socket), or "host"
+// and "port", become "fd". Everything else is left as it is.
+#pragma once
+
+#include "base/error.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#define STORE_FDS_MAX 14 // beside one request
+
+struct store_fds {
+    unsigned n;
+    int fd[STORE_FDS_MAX + 1]; // with room for a socket that is not part of a volume
+};
+
+struct store_open_options {
+    bool read_only;        // images that do not say otherwise by "read_only"
+    unsigned lock_wait_ms; // for a process that has an image and is about to end; 0: what the store waits for anyway
+};
+
+// Appends to `fds` and changes `volume`; on failure some of both may have happened. The message names the path.
+int store_open_volume(json_t *volume, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err);
+void store_close_fds(struct store_fds *fds); // those that are left; -1 is none

@@ -100,8 +100,8 @@ int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_er
     if (!rc) {
         if (!m->launch) // it comes back to its machine
             json_object_set_new(open.params, "admitted", json_true());
-        rc = rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds, 2, STORE_TIMEOUT_MS,
-                            disk_added, opening);
+        rc = rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds.fd, open.fds.n,
+                            STORE_TIMEOUT_MS, disk_added, opening);
         if (rc)
             tv_error_set(err, rc, "disk '%s': trivet-store: %s", m->spec.disks[disk].name, strerror(-rc));
         store_process_close_disk(&open);

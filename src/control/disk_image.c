@@ -1,4 +1,4 @@
-// The file or block device behind a disk: see disk_image.h.
+// What is behind a disk: see disk_image.h.
 #include "control/disk_image.h"
 
 #include "control/cleanup.h"
@@ -71,7 +71,7 @@ static int grow(const struct disk_spec *disk, int fd, const struct stat *st, str
     return tool_run(&(struct tool){.argv = argv, .package = "e2fsprogs"}, err);
 }
 
-int disk_image_open(const struct disk_spec *disk, struct tv_error *err)
+static int open_image(const struct disk_spec *disk, struct tv_error *err)
 {
     int flags = (disk->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK; // a FIFO must not hold us up
     int fd = open(disk->path, flags);
@@ -98,6 +98,31 @@ int disk_image_open(const struct disk_spec *disk, struct tv_error *err)
     return fd;
 }
 
+static int open_volume(const struct disk_spec *disk, json_t **volume, struct store_fds *fds, struct tv_error *err)
+{
+    const struct store_open_options options = {.read_only = disk->read_only};
+    if (access(disk->path, F_OK) < 0 && errno == ENOENT)
+        return tv_error_set(err, -ENOENT, "disk '%s': %s: there is no such file; `trivet disk create` makes one", disk->name,
+                            disk->path);
+    int rc = store_load_volume(disk->path, volume, err);
+    if (!rc)
+        rc = store_open_volume(*volume, &options, fds, err);
+    return rc ? tv_error_prefix(err, "disk '%s'", disk->name) : 0;
+}
+
+int disk_image_open(const struct disk_spec *disk, json_t **volume, struct store_fds *fds, struct tv_error *err)
+{
+    *volume = NULL;
+    if (store_is_volume_file(disk->path))
+        return open_volume(disk, volume, fds, err);
+    int fd = open_image(disk, err);
+    if (fd < 0)
+        return fd;
+    *volume = json_pack("{s:s, s:i}", "type", "file", "fd", (int)fds->n);
+    fds->fd[fds->n++] = fd;
+    return 0;
+}
+
 // Where a file would be made: the folder has to be there and writable.
 static int check_folder(const struct disk_spec *disk, struct tv_error *err)
 {
@@ -113,9 +138,20 @@ static int check_folder(const struct disk_spec *disk, struct tv_error *err)
     return 0;
 }
 
+static int check_volume(const struct disk_spec *disk, struct tv_error *err)
+{
+    cleanup_json json_t *volume = NULL;
+    struct store_fds fds = {0};
+    int rc = open_volume(disk, &volume, &fds, err);
+    store_close_fds(&fds);
+    return rc;
+}
+
 int disk_image_check(const struct disk_spec *disk, struct tv_error *err)
 {
     struct stat st;
+    if (store_is_volume_file(disk->path))
+        return check_volume(disk, err);
     if (stat(disk->path, &st) < 0) {
         if (errno != ENOENT || (!disk->size_bytes && !disk->image))
             return explain_open(disk, errno, err);

@@ -4,6 +4,7 @@
 #include "control/cleanup.h"
 
 #include "promise/promise.h"
+#include "store/open.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -150,6 +151,10 @@ static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_err
         rc = absolute("path", disk->path, err);
     if (!rc && !disk->path)
         rc = tv_error_set(err, -EINVAL, "'path' is missing");
+    if (!rc && store_is_volume_file(disk->path) && (disk->size_bytes || disk->image))
+        rc = tv_error_set(err, -EINVAL,
+                          "%s is a volume file, which is not made from a size or an image; `trivet disk create` makes one",
+                          disk->path);
     if (!rc && disk->serial && strlen(disk->serial) > 20)
         rc = tv_error_set(err, -EINVAL, "serial '%s' is longer than 20 characters", disk->serial);
     if (!rc && disk->size_bytes % 512)

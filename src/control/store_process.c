@@ -56,18 +56,20 @@ int store_process_open_disk(const struct store_process *store, const char *label
                             struct store_disk *open, struct tv_error *err)
 {
     char path[PATH_MAX];
-    *open = (struct store_disk){.fds = {-1, -1}};
+    json_t *volume;
+    *open = (struct store_disk){0};
     int rc = disk_path(store, label, path, err);
     if (rc)
         return rc;
-    if ((open->fds[0] = disk_image_open(disk, err)) < 0)
-        return open->fds[0];
-    if ((open->fds[1] = rpc_listen(path, 0600, err)) < 0) {
-        rc = open->fds[1];
+    rc = disk_image_open(disk, &volume, &open->fds, err);
+    open->params = json_pack("{s:s, s:b, s:i, s:o*, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues,
+                             "volume", volume, "vhost", (int)open->fds.n);
+    const int listen_fd = rc ? rc : rpc_listen(path, 0600, err);
+    if (listen_fd < 0) {
         store_process_close_disk(open);
-        return rc;
+        return listen_fd;
     }
-    open->params = json_pack("{s:s, s:b, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues);
+    open->fds.fd[open->fds.n++] = listen_fd;
     if (disk->serial)
         json_object_set_new(open->params, "serial", json_string(disk->serial));
     if (disk->promises)
@@ -77,11 +79,9 @@ int store_process_open_disk(const struct store_process *store, const char *label
 
 void store_process_close_disk(struct store_disk *open)
 {
-    for (size_t i = 0; i < 2; i++)
-        if (open->fds[i] >= 0)
-            close(open->fds[i]);
+    store_close_fds(&open->fds);
     json_decref(open->params);
-    *open = (struct store_disk){.fds = {-1, -1}};
+    open->params = NULL;
 }
 
 int store_process_connect_disk(const struct store_process *store, const char *label, struct tv_error *err)
@@ -107,7 +107,7 @@ int store_process_add(const struct store_process *store, const char *label, cons
     if (rc)
         return rc;
     cleanup_close int fd = store_process_connect(store, err);
-    rc = fd < 0 ? fd : rpc_call(fd, "disk.add", json_incref(open.params), open.fds, 2, STORE_TIMEOUT_MS, &result, err);
+    rc = fd < 0 ? fd : rpc_call(fd, "disk.add", json_incref(open.params), open.fds.fd, open.fds.n, STORE_TIMEOUT_MS, &result, err);
     store_process_close_disk(&open);
     if (rc) {
         store_process_forget_disk(store, label);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "control/spec.h"
 #include "control/worker.h"
+#include "store/open.h"
 
 #include <jansson.h>
 #include <limits.h>
@@ -23,15 +24,15 @@ struct store_process {
 // Starts a store with its sockets in store->dir. stderr_fd as for worker_start().
 int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err);
 
-// What the method disk.add takes: two descriptors and its parameters.
+// What the method disk.add takes: descriptors and its parameters.
 struct store_disk {
-    int fds[2]; // the image, a listening socket; -1: none
+    struct store_fds fds;
     json_t *params;
 };
 
 // The control connection.
 int store_process_connect(const struct store_process *store, struct tv_error *err);
-// Opens the image, and the socket by the name `label`. The caller hands the descriptors over and closes its own.
+// Opens what is behind it, and the socket by the name `label`. The caller hands the descriptors over and closes its own.
 int store_process_open_disk(const struct store_process *store, const char *label, const struct disk_spec *disk,
                             struct store_disk *open, struct tv_error *err);
 void store_process_close_disk(struct store_disk *open);

@@ -61,9 +61,16 @@ static int open_disk(struct program *p, const struct option_disk *option, json_t
 static int add_disk(struct program *p, const struct option_disk *option, struct tv_error *err)
 {
     struct store_fds fds = {0};
-    json_t *volume =
-        option->volume ? json_deep_copy(option->volume) : json_pack("{s:s, s:s}", "type", "file", "path", option->path);
-    int r = volume ? open_disk(p, option, volume, &fds, err) : tv_error_set(err, -ENOMEM, "out of memory");
+    json_t *volume = NULL;
+    int r = 0;
+    if (option->volume)
+        volume = json_deep_copy(option->volume);
+    else if (store_is_volume_file(option->path))
+        r = store_load_volume(option->path, &volume, err);
+    else
+        volume = json_pack("{s:s, s:s}", "type", "file", "path", option->path);
+    if (!r)
+        r = open_disk(p, option, volume, &fds, err);
     if (r)
         store_close_fds(&fds);
     json_decref(volume);

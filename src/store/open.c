@@ -5,8 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -142,6 +144,50 @@ int store_open_volume(json_t *volume, const struct store_open_options *options, 
         json_array_foreach(member, i, element) if (!r && json_is_object(element)) r = store_open_volume(element, options, fds, err);
     }
     return r;
+}
+
+// ---- volume files ----
+
+bool store_is_volume_file(const char *path)
+{
+    const size_t len = strlen(path), suffix = sizeof(STORE_VOLUME_SUFFIX) - 1;
+    return len > suffix && !strcmp(path + len - suffix, STORE_VOLUME_SUFFIX);
+}
+
+static void make_absolute(json_t *volume, const char *folder, int folder_len)
+{
+    static const char *const keys[] = {"path", "key_file", "socket"};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        const char *path = json_string_value(json_object_get(volume, keys[i]));
+        if (path && path[0] != '/')
+            json_object_set_new(volume, keys[i], json_sprintf("%.*s/%s", folder_len, folder, path));
+    }
+    const char *key;
+    json_t *member, *element;
+    size_t i;
+    json_object_foreach(volume, key, member)
+    {
+        make_absolute(member, folder, folder_len);
+        json_array_foreach(member, i, element) make_absolute(element, folder, folder_len);
+    }
+}
+
+int store_load_volume(const char *path, json_t **volume, struct tv_error *err)
+{
+    json_error_t where;
+    char real[PATH_MAX];
+    if (!realpath(path, real))
+        return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    *volume = json_load_file(real, JSON_REJECT_DUPLICATES, &where);
+    if (!*volume)
+        return tv_error_set(err, -EINVAL, "%s:%d: %s; it should be a volume in JSON, as trivet-store(8) tells", path, where.line,
+                            where.text);
+    if (!json_is_object(*volume)) {
+        json_decref(*volume);
+        return tv_error_set(err, -EINVAL, "%s: should be one object of JSON, a volume, as trivet-store(8) tells", path);
+    }
+    make_absolute(*volume, real, (int)(strrchr(real, '/') - real));
+    return 0;
 }
 
 void store_close_fds(struct store_fds *fds)

@@ -3,6 +3,9 @@
 //
 // In each object of the tree, "path" of an image becomes "fd", "key_file" becomes "key_fd", and "socket" (a Unix socket), or "host"
 // and "port", become "fd". Everything else is left as it is.
+//
+// A volume that stays is kept in a *volume file*, a text of JSON. Which files are one is told by their names and never by what is
+// in them: a raw image holds what its guest wants.
 #pragma once
 
 #include "base/error.h"
@@ -21,6 +24,11 @@ struct store_open_options {
     bool read_only;        // images that do not say otherwise by "read_only"
     unsigned lock_wait_ms; // for a process that has an image and is about to end; 0: what the store waits for anyway
 };
+
+#define STORE_VOLUME_SUFFIX ".volume"
+bool store_is_volume_file(const char *path);
+// Relative paths in the file are of its own folder, and absolute in *volume, which is the caller's. What it names is not looked at.
+int store_load_volume(const char *path, json_t **volume, struct tv_error *err);
 
 // Appends to `fds` and changes `volume`; on failure some of both may have happened. The message names the path.
 int store_open_volume(json_t *volume, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err);

@@ -15,9 +15,10 @@ const char options_help[] =
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
     "\n"
     "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096][,promises=P]\n"
-    "                a disk: its image, and the socket on which it waits for a machine; what it is promised, as in\n"
+    "                a disk: its image, or a file of the name *.volume that says what keeps its blocks, and the socket on\n"
+    "                which it waits for a machine; what it is promised, as in\n"
     "                'reserve: 40MB/s; limit: 300 iops', with a scheduler that holds it\n"
-    "  --volume N=V  what keeps the blocks of the disk of this name, in path='s place: an object of JSON, or @FILE with it;\n"
+    "  --volume N=V  what keeps the blocks of the disk of this name, in path='s place: an object of JSON;\n"
     "                trivet-store(8) says what there is\n"
     "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize,\n"
     "                disk.promise, disk.promises, store.quit\n"
@@ -122,8 +123,7 @@ static int parse_volume(struct options *options, const char *argument, struct tv
         return tv_error_set(err, -EINVAL,
                             "--volume %s: must be NAME=JSON, behind a --disk of this name that has no path=", argument);
     json_error_t where;
-    disk->volume = equals[1] == '@' ? json_load_file(equals + 2, JSON_REJECT_DUPLICATES, &where)
-                                    : json_loads(equals + 1, JSON_REJECT_DUPLICATES, &where);
+    disk->volume = json_loads(equals + 1, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(disk->volume))
         return tv_error_set(err, -EINVAL, "--volume %s: must be an object of JSON%s%s", argument, disk->volume ? "" : ": ",
                             disk->volume ? "" : where.text);

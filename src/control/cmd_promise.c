@@ -2,7 +2,7 @@
 // kept.
 #include "control/cleanup.h"
 #include "control/client.h"
-#include "control/command.h"
+#include "control/cmd_disk.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,27 +23,21 @@ static void print_unproven(const json_t *unproven)
                text(one, "name"), text(one, "promise"));
 }
 
-int cmd_disk(int argc, char **argv)
+int disk_promise(const struct disk_command *c)
 {
-    bool json = false;
-    const struct option_spec options[] = {{"--json", &json, NULL}, {0}};
-    int words = command_options(command_find("disk"), argc, argv, options);
-    if (words < 0)
-        return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
-    if (words < 1 || strcmp(argv[1], "promise") != 0)
-        return command_usage("disk", words ? "no such thing as '%s'" : "what to do is missing", argv[1]);
-    if (words != 3)
-        return command_usage("disk", words < 3 ? "which disk, or what it is promised, is missing" : "unexpected '%s'", argv[4]);
     struct tv_error err = {0};
     cleanup_json json_t *result = NULL;
+    json_t *params = json_pack("{s:s, s:s}", "name", c->words[0], "promises", c->words[1]);
     cleanup_close int fd = client_connect(&err);
-    if (fd < 0 || client_call(fd, "disk.promise", json_pack("{s:s, s:s}", "name", argv[2], "promises", argv[3]), &result, &err))
-        return command_failed("disk", json, command_status(&err), &err);
-    if (json) {
+    if (fd < 0)
+        json_decref(params);
+    if (fd < 0 || client_call(fd, "disk.promise", params, &result, &err))
+        return command_failed("disk", c->json, command_status(&err), &err);
+    if (c->json) {
         command_print_json(json_incref(result));
         return EXIT_OK;
     }
-    printf("%s: %s\n", argv[2], text(result, "result"));
+    printf("%s: %s\n", c->words[0], text(result, "result"));
     print_unproven(json_object_get(result, "unproven"));
     return EXIT_OK;
 }

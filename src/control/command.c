@@ -101,8 +101,8 @@ int command_failed(const char *name, bool json, int status, const struct tv_erro
 
 int command_status(const struct tv_error *err)
 {
-    static const int wrong_calls[] = {EINVAL,  ENOENT,       EACCES, EPERM, ENOMEM, EADDRINUSE, EISDIR,
-                                      ENOTDIR, ENAMETOOLONG, EROFS,  EFBIG, ENOSPC, EDQUOT};
+    static const int wrong_calls[] = {EINVAL, EEXIST,  ENOENT,       EACCES, EPERM, ENOMEM, EADDRINUSE,
+                                      EISDIR, ENOTDIR, ENAMETOOLONG, EROFS,  EFBIG, ENOSPC, EDQUOT};
     for (size_t i = 0; i < sizeof(wrong_calls) / sizeof(wrong_calls[0]); i++)
         if (err->code == -wrong_calls[i])
             return EXIT_USAGE;

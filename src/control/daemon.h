@@ -111,6 +111,11 @@ void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req);
 void daemon_store_note_late(struct daemon *d);                                   // nobody waits for it until it has answered
 void daemon_disk_away(struct daemon_machine *m, const char *disk);
 
+// daemon_disk.c
+// MACHINE.DISK, or DISK where only one machine has a disk of that name. NULL with err.
+const struct daemon_machine *daemon_find_disk(const struct daemon *d, const char *name, unsigned *disk, struct tv_error *err);
+rpc_method_fn daemon_disk_find, daemon_disk_call; // methods
+
 // daemon_promise.c
 bool machine_differs_in_promises_only(const struct machine_spec *a, const struct machine_spec *b);
 rpc_method_fn daemon_promise, daemon_promises, daemon_change_promises; // methods

@@ -176,30 +176,6 @@ bool machine_differs_in_promises_only(const struct machine_spec *a, const struct
 
 // --- one disk, by name
 
-// MACHINE.DISK, or DISK where only one machine has a disk of that name. NULL with err.
-static const struct daemon_machine *find_disk(const struct daemon *d, const char *name, unsigned *disk, struct tv_error *err)
-{
-    const struct daemon_machine *found = NULL;
-    char label[128], other[128] = "";
-    for (const struct daemon_machine *m = d->machines; m; m = m->next)
-        for (unsigned i = 0; i < m->spec.n_disks; i++) {
-            daemon_store_label(m, i, label);
-            if (strcmp(name, label) != 0 && strcmp(name, m->spec.disks[i].name) != 0)
-                continue;
-            if (found && strcmp(name, label) != 0) {
-                tv_error_set(err, -EINVAL, "there is a disk '%s' in several machines; name one of them, as '%s' or '%s'", name,
-                             other, label);
-                return NULL;
-            }
-            found = m;
-            *disk = i;
-            memcpy(other, label, sizeof(other));
-        }
-    if (!found)
-        tv_error_set(err, -ENOENT, "no machine has a disk '%s'; `trivet up` makes the disks of a file", name);
-    return found;
-}
-
 void daemon_promise(void *arg, struct rpc_request *req, const json_t *params)
 {
     const char *name = json_string_value(json_object_get(params, "name"));
@@ -211,7 +187,7 @@ void daemon_promise(void *arg, struct rpc_request *req, const json_t *params)
         rpc_reply_error(req, RPC_BAD_PARAMS, &err);
         return;
     }
-    const struct daemon_machine *m = find_disk(arg, name, &disk, &err);
+    const struct daemon_machine *m = daemon_find_disk(arg, name, &disk, &err);
     if (!m) {
         fail(req, &err);
         return;

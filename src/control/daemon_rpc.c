@@ -352,6 +352,8 @@ const struct rpc_method daemon_methods[] = {
     {"machine.call", method_call},
     {"machine.disks", method_disks},
     {"machine.promise", daemon_change_promises},
+    {"disk.find", daemon_disk_find},
+    {"disk.call", daemon_disk_call},
     {"disk.promise", daemon_promise},
     {"disk.promises", daemon_promises},
     {0},

@@ -72,39 +72,48 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
     return 0;
 }
 
-static int copy_range(int in, int out, off_t from, off_t to)
+struct copying {
+    int in, out;
+    uint64_t done_bytes, total_bytes; // of data, without the holes
+    const struct file_progress *progress;
+};
+
+static int copy_range(struct copying *c, off_t from, off_t to)
 {
-    char buf[65536];
+    static char buf[1 << 20];
     for (off_t at = from; at < to;) {
         size_t want = to - at > (off_t)sizeof(buf) ? sizeof(buf) : (size_t)(to - at);
-        ssize_t n = pread(in, buf, want, at);
+        ssize_t n = pread(c->in, buf, want, at);
         if (n < 0)
             return -errno;
         if (n == 0)
             return 0;
-        if (pwrite(out, buf, (size_t)n, at) != n)
+        errno = 0;
+        if (pwrite(c->out, buf, (size_t)n, at) != n)
             return errno ? -errno : -ENOSPC;
         at += n;
+        c->done_bytes += (uint64_t)n;
+        int rc = c->progress ? c->progress->tell(c->progress->arg, c->done_bytes, c->total_bytes) : 0;
+        if (rc)
+            return rc;
     }
     return 0;
 }
 
-static int copy_data(int in, int out, off_t size)
+static int copy_data(struct copying *c, off_t size)
 {
-    if (ioctl(out, FICLONE, in) == 0)
-        return 0;
-    if (ftruncate(out, size) < 0)
+    if (ftruncate(c->out, size) < 0)
         return -errno;
     for (off_t at = 0; at < size;) {
-        off_t data = lseek(in, at, SEEK_DATA);
+        off_t data = lseek(c->in, at, SEEK_DATA);
         if (data < 0 && errno == ENXIO)
             return 0; // nothing but a hole up to the end
         if (data < 0)
             data = at;
-        off_t hole = lseek(in, data, SEEK_HOLE);
+        off_t hole = lseek(c->in, data, SEEK_HOLE);
         if (hole < 0)
             hole = size;
-        int rc = copy_range(in, out, data, hole);
+        int rc = copy_range(c, data, hole);
         if (rc)
             return rc;
         at = hole;
@@ -112,16 +121,30 @@ static int copy_data(int in, int out, off_t size)
     return 0;
 }
 
+int file_copy_data(int in, int out, const struct file_progress *progress, bool *reflinked)
+{
+    struct stat st;
+    *reflinked = ioctl(out, FICLONE, in) == 0;
+    if (*reflinked)
+        return 0;
+    if (fstat(in, &st) < 0)
+        return -errno;
+    off_t size = S_ISBLK(st.st_mode) ? lseek(in, 0, SEEK_END) : st.st_size;
+    struct copying c = {.in = in, .out = out, .progress = progress};
+    c.total_bytes = S_ISBLK(st.st_mode) || st.st_blocks * 512 > size ? (uint64_t)size : (uint64_t)st.st_blocks * 512;
+    return size < 0 ? -errno : copy_data(&c, size);
+}
+
 int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err)
 {
     cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (in < 0 || fstat(in, &st) < 0)
+    bool reflinked;
+    if (in < 0)
         return tv_error_set(err, -errno, "%s: %s", from, strerror(errno));
     cleanup_close int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (out < 0)
         return tv_error_set(err, -errno, "%s: %s", to, strerror(errno));
-    int rc = copy_data(in, out, st.st_size);
+    int rc = file_copy_data(in, out, NULL, &reflinked);
     if (rc) {
         unlink(to);
         return tv_error_set(err, rc, "%s: copy of %s: %s", to, from, strerror(-rc));
@@ -136,14 +159,14 @@ int file_copy_unnamed(const char *from, const char *dir, struct tv_error *err)
     if (rc)
         return rc;
     cleanup_close int in = open(from, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    if (in < 0 || fstat(in, &st) < 0)
+    bool reflinked;
+    if (in < 0)
         return tv_error_set(err, -errno, "%s: %s", from, strerror(errno));
     int out = mkostemp(path, O_CLOEXEC);
     if (out < 0)
         return tv_error_set(err, -errno, "%s: a file cannot be made: %s", dir, strerror(errno));
     unlink(path);
-    rc = copy_data(in, out, st.st_size);
+    rc = file_copy_data(in, out, NULL, &reflinked);
     if (!rc)
         return out;
     close(out);

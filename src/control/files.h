@@ -16,6 +16,14 @@ int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *er
 // The same into a new file without a name in `dir`, which goes with its last descriptor. Returns the descriptor.
 int file_copy_unnamed(const char *from, const char *dir, struct tv_error *err);
 
+// Told now and then how much of the data there is was copied; an answer other than 0 stops it and becomes the result.
+struct file_progress {
+    int (*tell)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+    void *arg;
+};
+// The same between open files, the second empty; one thread at a time. `progress` may be NULL. 0 or -errno.
+int file_copy_data(int in, int out, const struct file_progress *progress, bool *reflinked);
+
 int dir_make(const char *path, mode_t mode, struct tv_error *err); // with its parents
 // The same of a folder that is ours alone, and ours to write; VARIABLE of the environment can name another.
 int dir_make_own(const char *path, const char *variable, struct tv_error *err);

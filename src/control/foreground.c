@@ -94,19 +94,6 @@ static void console_closed(void *arg)
 
 // --- the store
 
-static int temporary_dir(struct foreground *f, struct tv_error *err)
-{
-    char run[PATH_MAX];
-    int rc = path_run_dir(run, err);
-    if (!rc)
-        rc = dir_make_own(run, "TRIVET_RUN_DIR", err);
-    if (!rc)
-        rc = path_format(f->store.dir, err, "%s/run-XXXXXX", run);
-    if (!rc && !mkdtemp(f->store.dir))
-        rc = tv_error_set(err, -errno, "%s: the folder cannot be made: %s", run, strerror(errno));
-    return rc;
-}
-
 static void store_ended(void *arg, pid_t pid, int status);
 
 // All sockets are connected when this returns, so that their names can go.
@@ -136,25 +123,16 @@ static void attached(void *arg, const json_t *result, const struct tv_error *err
         fprintf(stderr, "trivet run: disk not attached again: %s\n", err->text);
 }
 
-// The names are of no use any more once all is connected.
-static void remove_dir(struct foreground *f)
-{
-    char run[PATH_MAX];
-    tree_remove(f->store.dir, NULL);
-    if (path_run_dir(run, NULL) == 0)
-        rmdir(run); // only if nothing else is in it
-}
-
 static void restart_store(void *arg)
 {
     struct foreground *f = arg;
     struct tv_error err = {0};
     int fds[SPEC_DISKS_MAX];
     memset(fds, -1, sizeof(fds));
-    int rc = temporary_dir(f, &err);
+    int rc = store_process_make_dir(&f->store, &err);
     if (!rc)
         rc = start_store(f, fds, &err);
-    remove_dir(f);
+    store_process_remove_dir(&f->store);
     for (unsigned i = 0; i < f->spec->n_disks; i++) {
         if (!rc && f->control)
             rpc_call_async(f->control, "disk.attach", json_pack("{s:s}", "name", f->spec->disks[i].name), &fds[i], 1, 0, attached,
@@ -222,14 +200,14 @@ static int start_machine(struct foreground *f, struct launch *launch, int *conso
 static int start_all(struct foreground *f, struct launch *launch, struct tv_error *err)
 {
     int console_fd = -1;
-    int rc = temporary_dir(f, err);
+    int rc = store_process_make_dir(&f->store, err);
     if (rc)
         return rc;
     if (f->spec->n_disks)
         rc = start_store(f, launch->disk_fds, err);
     if (!rc)
         rc = start_machine(f, launch, &console_fd, err);
-    remove_dir(f);
+    store_process_remove_dir(&f->store);
     if (rc) {
         if (console_fd >= 0)
             close(console_fd);

@@ -4,6 +4,7 @@
 #include "base/rpc.h"
 #include "control/cleanup.h"
 #include "control/disk_image.h"
+#include "control/files.h"
 #include "control/paths.h"
 
 #include <errno.h>
@@ -20,6 +21,27 @@ static int control_path(const struct store_process *store, char path[static PATH
 static int disk_path(const struct store_process *store, const char *label, char path[static PATH_MAX], struct tv_error *err)
 {
     return path_format(path, err, "%s/disk-%s.sock", store->dir, label);
+}
+
+int store_process_make_dir(struct store_process *store, struct tv_error *err)
+{
+    char run[PATH_MAX];
+    int rc = path_run_dir(run, err);
+    if (!rc)
+        rc = dir_make_own(run, "TRIVET_RUN_DIR", err);
+    if (!rc)
+        rc = path_format(store->dir, err, "%s/run-XXXXXX", run);
+    if (!rc && !mkdtemp(store->dir))
+        rc = tv_error_set(err, -errno, "%s: the folder cannot be made: %s", run, strerror(errno));
+    return rc;
+}
+
+void store_process_remove_dir(const struct store_process *store)
+{
+    char run[PATH_MAX];
+    tree_remove(store->dir, NULL);
+    if (path_run_dir(run, NULL) == 0)
+        rmdir(run); // only if nothing else is in it
 }
 
 int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err)

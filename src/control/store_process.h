@@ -21,6 +21,11 @@ struct store_process {
     char dir[PATH_MAX];
 };
 
+// A folder for one of the caller's own, below the run directory: store->dir. The names in it are of no use any more once all that
+// will be is connected.
+int store_process_make_dir(struct store_process *store, struct tv_error *err);
+void store_process_remove_dir(const struct store_process *store);
+
 // Starts a store with its sockets in store->dir. stderr_fd as for worker_start().
 int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err);
 

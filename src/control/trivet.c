@@ -27,8 +27,10 @@ const struct command commands[] = {
     {"save", cmd_save, "NAME FILE [--quit] [--json]", "Write a machine's whole state to a file."},
     {"restore", cmd_restore, "NAME FILE [--json]", "Start a machine from a saved state."},
     {"top", cmd_top, "[--once] [--interval SECONDS] [--count N] [--json]", "Show what each machine uses, live."},
-    {"disk", cmd_disk, "promise NAME PROMISES [--json]",
-     "Promise a disk something else while it runs, as 'reserve: 40MB/s, weight: 200'."},
+    {"disk", cmd_disk,
+     "create DISK --size SIZE | clone DISK NEW | resize DISK SIZE | import FILE NEW [--format F] | export DISK FILE [--format F] | "
+     "promise DISK PROMISES | stat DISK [--quiet] [--json]",
+     "Make disks, copy, grow and convert them, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"machine", cmd_machine, "stats NAME [--json]", "Show what a machine's engine has counted, by vcpu."},
     {0},

@@ -1,0 +1,23 @@
+// What follows `trivet disk`: verbs, one function each. Private to cmd_disk*.c and cmd_promise.c.
+#pragma once
+
+#include "control/command.h"
+
+struct disk_command {
+    char **words; // behind the verb; as many as it takes
+    bool json, quiet;
+    const char *size, *over, *format; // NULL: not said
+};
+
+int disk_promise(const struct disk_command *c); // cmd_promise.c
+int disk_create(const struct disk_command *c);  // cmd_disk_make.c
+int disk_clone(const struct disk_command *c);
+int disk_import(const struct disk_command *c); // cmd_disk_convert.c
+int disk_export(const struct disk_command *c);
+
+struct disk_access;
+// One that is not there yet; the folder for those of the state folder is made.
+int disk_find_new(const char *word, struct disk_access *disk, struct tv_error *err); // cmd_disk_make.c
+// Makes a file under another name, and gives it its own when it is whole. What is there is not replaced: -EEXIST.
+int disk_make_whole(const char *path, int (*make)(void *arg, const char *temp, struct tv_error *err), void *arg,
+                    struct tv_error *err);

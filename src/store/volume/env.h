@@ -22,5 +22,8 @@ void volume_env_fini(struct volume_env *env); // no volume is left
 // For volumes: the request is done, though its start has not returned yet, or whatever else must return first. `done` is called at
 // the end of the batch.
 void volume_finish_later(struct volume_env *env, struct volume_request *request, int result);
+// Carries out a request and waits for it, where nothing else of the volume is in flight: for opening and resizing. context and
+// `done` are its own. Others' requests go on meanwhile, and the store's batch is to be ended afterwards.
+int volume_run(struct volume *volume, struct volume_request *request);
 // For the store: calls `done` of what was finished up to now; false: there was nothing.
 bool volume_env_deliver(struct volume_env *env);

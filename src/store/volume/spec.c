@@ -2,6 +2,8 @@
 #include "store/volume/spec.h"
 
 #include "store/volume/file.h"
+#include "store/volume/null.h"
+#include "store/volume/ram.h"
 
 #include <errno.h>
 #include <string.h>
@@ -43,11 +45,52 @@ static struct volume *build_file(struct volume_spec *spec, const json_t *json, s
     return fd < 0 ? NULL : file_volume_create(spec->env, fd, spec->label, &options, err);
 }
 
+// "size_bytes" and "block_size", of what has no image to have them from.
+static int take_sizes(const struct volume_spec *spec, const json_t *json, uint64_t *size_bytes, uint32_t *block_bytes,
+                      struct tv_error *err)
+{
+    const json_t *block_size = json_object_get(json, "block_size");
+    const json_int_t size = json_integer_value(json_object_get(json, "size_bytes"));
+    const json_int_t block = block_size ? json_integer_value(block_size) : spec->block_bytes ? (json_int_t)spec->block_bytes : 512;
+    if (block < 512 || block > 4096 || (block & (block - 1)))
+        return tv_error_set(err, -EINVAL, "%s: volume: \"block_size\" must be 512, 1024, 2048 or 4096", spec->label);
+    if (size <= 0 || size % block)
+        return tv_error_set(err, -EINVAL, "%s: volume: \"size_bytes\" must be a multiple of %u", spec->label, (unsigned)block);
+    *size_bytes = (uint64_t)size;
+    *block_bytes = (uint32_t)block;
+    return 0;
+}
+
+static struct volume *build_null(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    const json_t *read_zeroes = json_object_get(json, "read_zeroes");
+    struct null_options options = {.read_only = spec->read_only, .read_zeroes = !read_zeroes || json_is_true(read_zeroes)};
+    if (read_zeroes && !json_is_boolean(read_zeroes))
+        return refuse(spec, err, "null", "read_zeroes must be true or false");
+    int r = take_sizes(spec, json, &options.size_bytes, &options.block_bytes, err);
+    return r ? NULL : null_volume_create(spec->env, &options, err);
+}
+
+static struct volume *build_ram(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct ram_options options;
+    if (take_sizes(spec, json, &options.size_bytes, &options.block_bytes, err))
+        return NULL;
+    struct volume *volume = ram_volume_create(spec->env, &options, err);
+    if (volume)
+        volume->read_only = spec->read_only;
+    else
+        tv_error_prefix(err, "%s", spec->label);
+    return volume;
+}
+
 static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
     {"file", build_file},
+    {"null", build_null},
+    {"ram", build_ram},
 };
 
 struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)

@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BATCH = 64 };
+enum { BATCH = 64, POLLS_A_ROUND = 32 };
 enum source_kind { SOURCE_FD, SOURCE_TIMER, SOURCE_SIGNAL, SOURCE_CHILD };
 
 // Invariant: on exactly one of the loop's lists, `live` (dead == false) or `dead`. fd is ours unless kind is SOURCE_FD.
@@ -57,6 +57,8 @@ struct loop {
     _Atomic bool stop;    // set by any thread (release), taken by the loop's (acquire)
     pthread_mutex_t lock; // of posts_first and posts_end
     struct post *posts_first, **posts_end;
+    loop_fn *poll;
+    void *poll_arg;
 };
 
 static void wake(struct loop *loop)
@@ -373,11 +375,25 @@ int loop_run_once(struct loop *loop, int timeout_ms)
     return served;
 }
 
+void loop_set_poll(struct loop *loop, loop_fn *fn, void *arg)
+{
+    loop->poll = fn;
+    loop->poll_arg = arg;
+}
+
+// A look at the sources is a system call, and one at memory is not.
+static void poll_memory(struct loop *loop)
+{
+    for (unsigned i = 0; i < POLLS_A_ROUND && loop->poll; i++)
+        loop->poll(loop->poll_arg);
+}
+
 int loop_run(struct loop *loop)
 {
     // Pairs with the release in loop_stop(): what was done before the stop is seen after loop_run() returns.
     while (!atomic_exchange_explicit(&loop->stop, false, memory_order_acquire)) {
-        const int rc = loop_run_once(loop, -1);
+        poll_memory(loop);
+        const int rc = loop_run_once(loop, loop->poll ? 0 : -1);
         if (rc < 0)
             return rc;
     }

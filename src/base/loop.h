@@ -28,6 +28,9 @@ int loop_run(struct loop *loop);
 // One round: waits at most timeout_ms (-1: forever) for something, serves all that is ready. Returns how many events were served.
 int loop_run_once(struct loop *loop, int timeout_ms);
 void loop_stop(struct loop *loop); // any thread
+// While there is such a function, the loop does not sleep: it calls it over and over, and looks at its sources in between. NULL:
+// the loop sleeps again. May be called from the function itself.
+void loop_set_poll(struct loop *loop, loop_fn *fn, void *arg);
 
 // Watches fd (borrowed; remove the source before closing it). NULL with err on failure, as for all of the following.
 struct loop_source *loop_add_fd(struct loop *loop, int fd, uint32_t events, loop_fd_fn *fn, void *arg, struct tv_error *err);

@@ -73,6 +73,7 @@ void disk_detach(struct disk_front *front)
         at = &(*at)->next;
     *at = front->next;
     store_unmark(front);
+    store_cool(front);
 }
 
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err)

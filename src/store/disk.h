@@ -28,13 +28,18 @@ struct disk_request {
 struct disk_front {
     const struct disk_front_ops *ops;
     struct disk *disk;
-    struct disk_front *next, *next_marked;
-    bool is_marked;
+    struct disk_front *next, *next_marked, *next_hot;
+    bool is_marked, is_hot;
+    uint64_t hot_until_ns;
 };
 
 struct disk_front_ops {
     // At the end of a batch in which it was marked: its answers go out. True: there is more to take, and the others come first.
     bool (*end_batch)(struct disk_front *front);
+    // Both NULL of one that is not polled. Takes what there is without having been told, and says whether there was anything.
+    bool (*poll)(struct disk_front *front);
+    // Whether its client has to tell from now on, since nobody polls; true if there was something that came before it knew.
+    bool (*set_kicks)(struct disk_front *front, bool wanted);
     void (*resized)(struct disk_front *front);                        // disk->volume has another size
     void (*describe)(const struct disk_front *front, json_t *object); // adds members to what is told of the disk
     void (*destroy)(struct disk_front *front);                        // the disk goes: drains its requests and detaches
@@ -60,6 +65,9 @@ struct store {
     struct rpc_server *control; // NULL: there is none
     struct disk *disks;
     struct disk_front *marked;
+    uint64_t poll_ns; // how long a front end is polled after it had something to do; 0: never
+    struct disk_front *hot;
+    uint64_t now_ns; // of this batch; 0: not looked at yet
     void (*quit)(void *);
     void *quit_arg;
 };
@@ -107,7 +115,12 @@ void disk_free_contexts(struct disk *disk);
 // store.c
 struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err); // NULL with err
 void store_mark(struct disk_front *front);                                                 // the batch's end will see to it
+uint64_t store_now_ns(struct store *store); // the same for all that is done in one go
 void store_unmark(struct disk_front *front);
 // Ends a batch: for whoever was called from outside of the store and has submitted or marked something.
 void store_end_batch(struct store *store);
 void store_drain(struct disk *disk, const unsigned *count); // until *count, of requests of the disk's, is 0
+
+// poll.c
+void store_heat(struct disk_front *front); // it had something to do: it is polled for a while
+void store_cool(struct disk_front *front); // it goes

@@ -1,7 +1,6 @@
 // A disk's requests, from a front end to the volume and back: see disk.h.
 #include "store/disk.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #include <assert.h>
@@ -129,7 +128,7 @@ static void on_done(struct volume_request *io, int result)
     struct disk_request *request = (struct disk_request *)((char *)io - offsetof(struct disk_request, io));
     struct disk *disk = request->disk;
     struct dispatcher *d = disk->store->dispatcher;
-    uint64_t now_ns = clock_now_ns();
+    const uint64_t now_ns = store_now_ns(disk->store);
     d->ops->complete(d, &request->item, now_ns);
     count_if_late(disk, &request->item, now_ns);
     if (!result)
@@ -194,7 +193,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     item->kind = kinds[request->io.op];
     item->offset_bytes = request->io.offset_bytes;
     item->len_bytes = request->io.len_bytes;
-    item->enqueued_ns = clock_now_ns();
+    item->enqueued_ns = store_now_ns(disk->store);
     item->cost_ns = 0;
     item->held_ns = 0;
     struct dispatcher *d = disk->store->dispatcher;

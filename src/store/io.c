@@ -191,21 +191,46 @@ static unsigned reap_threads(struct io_engine *io)
     return n;
 }
 
-static unsigned reap(struct io_engine *io)
+static unsigned take_completed(struct io_engine *io)
 {
     unsigned n = 0;
-    if (io->has_uring) {
+    if (io->has_uring && io->with_kernel > io->n_with_threads) {
         if (io->ring.flags & IORING_SETUP_DEFER_TASKRUN)
             io_uring_get_events(&io->ring);
         n += reap_ring(io);
     }
     if (io->n_with_threads)
         n += reap_threads(io);
+    return n;
+}
+
+static void end_batch(struct io_engine *io)
+{
     give_waiting(io);
     if (io->config.batch_end)
         io->config.batch_end(io->config.arg);
     io_submit(io);
+}
+
+static unsigned reap(struct io_engine *io)
+{
+    const unsigned n = take_completed(io);
+    end_batch(io);
     return n;
+}
+
+unsigned io_poll(struct io_engine *io)
+{
+    const unsigned n = io->with_kernel ? take_completed(io) : 0;
+    if (n)
+        end_batch(io);
+    return n;
+}
+
+void io_set_polled(struct io_engine *io, bool polled)
+{
+    if (io->has_uring)
+        io_uring_cq_eventfd_toggle(&io->ring, !polled);
 }
 
 static void on_event(void *arg, int fd, uint32_t events)

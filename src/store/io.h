@@ -61,5 +61,10 @@ void io_start(struct io_engine *io, struct io_op *op);
 void io_submit(struct io_engine *io);
 // Blocks until at least one operation has completed, and delivers all that have; for draining. Something must be in flight.
 void io_wait(struct io_engine *io);
+// Without waiting: delivers what has completed, as a batch if there was anything; how many. For those that poll.
+unsigned io_poll(struct io_engine *io);
+// Whether whoever polls is all that will look: then nothing wakes the loop. What completed before it is set back is found by
+// another io_poll().
+void io_set_polled(struct io_engine *io, bool polled);
 void io_poke(struct io_engine *io); // have batch_end called in the loop's next round
 unsigned io_in_flight(const struct io_engine *io);

@@ -101,7 +101,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
     int r = guest_memory_guard_install(err);
     if (r)
         return r;
-    struct store_config config = {.no_uring = options->no_uring, .scheduler = options->scheduler};
+    struct store_config config = {.no_uring = options->no_uring, .scheduler = options->scheduler, .poll_us = options->poll_us};
     p->store = store_create(p->loop, &config, err);
     if (!p->store)
         return err->code;

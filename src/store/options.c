@@ -9,7 +9,7 @@
 #include <string.h>
 
 const char options_help[] =
-    "usage: trivet-store [--control FD] [--io auto|threads] [--scheduler N] [--log text|json]\n"
+    "usage: trivet-store [--control FD] [--io auto|threads] [--poll US] [--scheduler N] [--log text|json]\n"
     "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]...\n"
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
@@ -23,6 +23,7 @@ const char options_help[] =
     "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize,\n"
     "                disk.promise, disk.promises, store.quit\n"
     "  --io threads  do without io_uring\n"
+    "  --poll US     for how many microseconds a guest that had something to do is looked at, before it has to kick; 0\n"
     "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
     "  --log json    one JSON object a line\n"
     "\n"
@@ -162,6 +163,10 @@ static int parse_one(struct options *options, int option, const char *argument, 
         if (!options->log_json && strcmp(argument, "text"))
             return tv_error_set(err, -EINVAL, "--log %s: must be text or json", argument);
         return 0;
+    case 'p':
+        if (parse_number(argument, 0, 1000000, &options->poll_us))
+            return tv_error_set(err, -EINVAL, "--poll %s: must be microseconds, 0 to 1000000", argument);
+        return 0;
     case 's':
         options->scheduler = argument;
         if (!dispatch_find(argument))
@@ -179,15 +184,11 @@ static int parse_one(struct options *options, int option, const char *argument, 
 int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
 {
     static const struct option longs[] = {
-        {"disk", required_argument, NULL, 'd'},
-        {"volume", required_argument, NULL, 'V'},
-        {"control", required_argument, NULL, 'c'},
-        {"io", required_argument, NULL, 'i'},
-        {"scheduler", required_argument, NULL, 's'},
-        {"log", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0},
+        {"disk", required_argument, NULL, 'd'},    {"volume", required_argument, NULL, 'V'},
+        {"control", required_argument, NULL, 'c'}, {"io", required_argument, NULL, 'i'},
+        {"poll", required_argument, NULL, 'p'},    {"scheduler", required_argument, NULL, 's'},
+        {"log", required_argument, NULL, 'l'},     {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0},
     };
     *options = (struct options){.control_fd = -1};
     opterr = 0;

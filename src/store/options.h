@@ -19,6 +19,7 @@ struct options {
     int control_fd; // -1: none
     bool no_uring, log_json;
     const char *scheduler; // NULL: the default
+    unsigned poll_us;
     unsigned n_disks;
     struct option_disk disks[OPTIONS_DISKS_MAX];
     char *text[OPTIONS_DISKS_MAX]; // what the strings above point into

@@ -19,7 +19,8 @@
 static void dispatch(struct store *store)
 {
     struct dispatcher *d = store->dispatcher;
-    uint64_t now_ns = clock_now_ns();
+    store->now_ns = 0;
+    const uint64_t now_ns = store_now_ns(store);
     for (struct dispatch_item *item; (item = d->ops->next(d, now_ns));) {
         struct disk_request *request = (struct disk_request *)((char *)item - offsetof(struct disk_request, item));
         struct disk_usage *usage = &request->disk->promised.usage;
@@ -34,6 +35,13 @@ static void dispatch(struct store *store)
         return;
     store->wake_ns = wake_ns;
     loop_set_timer(store->timer, wake_ns == UINT64_MAX ? 0 : wake_ns > now_ns ? wake_ns - now_ns : 1, 0);
+}
+
+uint64_t store_now_ns(struct store *store)
+{
+    if (!store->now_ns)
+        store->now_ns = clock_now_ns();
+    return store->now_ns;
 }
 
 void store_mark(struct disk_front *front)
@@ -77,6 +85,7 @@ void store_end_batch(struct store *store)
         dispatch(store);
     } while (volume_env_deliver(&store->env));
     io_submit(store->io);
+    store->now_ns = 0;
 }
 
 static void on_batch_end(void *arg)
@@ -129,6 +138,7 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
         return NULL;
     }
     store->loop = loop;
+    store->poll_ns = config->poll_us * NS_PER_US;
     struct io_config io = {.depth = STORE_WINDOW, .no_uring = config->no_uring, .batch_end = on_batch_end, .arg = store};
     store->io = io_create(loop, &io, err);
     const struct dispatch_ops *scheduler = config->scheduler ? dispatch_find(config->scheduler) : &dispatch_fifo;

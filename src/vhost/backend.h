@@ -42,5 +42,10 @@ int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_cha
 void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes);
 void vhost_backend_call(struct vhost_backend *be, unsigned queue); // after a batch of pushes: interrupt if the driver wants it
 
+// For a service that polls. Whether the driver has to kick; true also asks for what came before it knew: kicked() is called for it,
+// and the result says that there was something.
+bool vhost_backend_set_kicks(struct vhost_backend *be, unsigned queue, bool wanted);
+bool vhost_backend_poll(struct vhost_backend *be, unsigned queue); // kicked() if there is something, and whether there was
+
 void vhost_backend_config_changed(struct vhost_backend *be); // tells the front end
 bool vhost_backend_is_connected(const struct vhost_backend *be);

@@ -127,6 +127,24 @@ static void on_kick(void *arg, int fd, uint32_t events)
     }
 }
 
+bool vhost_backend_poll(struct vhost_backend *be, unsigned queue)
+{
+    struct backend_ring *ring = &be->rings[queue];
+    if (!ring->started || virtqueue_is_empty(&ring->vq))
+        return false;
+    ring_serve(ring);
+    backend_check_memory(be);
+    return true;
+}
+
+bool vhost_backend_set_kicks(struct vhost_backend *be, unsigned queue, bool wanted)
+{
+    struct backend_ring *ring = &be->rings[queue];
+    if (ring->started && !wanted)
+        virtqueue_kicks_off(&ring->vq);
+    return ring->started && wanted && virtqueue_kicks_on(&ring->vq) && vhost_backend_poll(be, queue);
+}
+
 void ring_poll_timer(void *arg)
 {
     struct vhost_backend *be = arg;

@@ -1,4 +1,5 @@
-// One pattern at one depth and size for a time, woken by call eventfds as a guest's driver would be. JSON with rate and latencies.
+// One pattern at one depth and size for a time, woken by call eventfds as a guest's driver would be, or polling. JSON with rate and
+// latencies.
 #include "blk_driver.h"
 
 #include <inttypes.h>
@@ -74,6 +75,11 @@ static void report(struct bench *b, double seconds)
            b->latency_ns[n * 99 / 100] / 1e3);
 }
 
+static void on_poll(void *arg)
+{
+    blk_device_poll(arg);
+}
+
 int blk_bench(const struct blk_options *options)
 {
     static struct bench b;
@@ -86,13 +92,15 @@ int blk_bench(const struct blk_options *options)
     b.loop = loop_create(&err);
     if (!b.loop || !b.latency_ns)
         blk_fail("%s", err.text);
-    b.dev = (struct blk_device){.completed = on_completed, .batch_done = refill, .arg = &b};
+    b.dev = (struct blk_device){.completed = on_completed, .batch_done = refill, .arg = &b, .polls = options->polls};
     blk_device_open(&b.dev, b.loop, options->socket, options->n_queues, options->refused);
     b.n_blocks = b.dev.capacity_sectors * 512 / options->size_bytes;
     struct loop_source *end = loop_add_timer(b.loop, on_end, &b, &err);
     if (!end || !b.n_blocks)
         blk_fail("%s", b.n_blocks ? err.text : "the disk is smaller than a request");
     loop_set_timer(end, options->seconds * NS_PER_S, 0);
+    if (options->polls)
+        loop_set_poll(b.loop, on_poll, &b.dev);
     b.from_ns = clock_now_ns();
     for (unsigned i = 0; i < options->n_queues; i++)
         refill(&b.dev, i);

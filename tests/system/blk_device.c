@@ -188,6 +188,16 @@ static void take_used(struct blk_queue *q)
     }
 }
 
+void blk_device_poll(struct blk_device *dev)
+{
+    for (unsigned i = 0; i < dev->n_queues; i++) {
+        const uint64_t before = dev->n_completed;
+        take_used(&dev->queues[i]);
+        if (dev->n_completed != before && dev->batch_done)
+            dev->batch_done(dev, i);
+    }
+}
+
 static void on_call(void *arg, int fd, uint32_t events)
 {
     struct blk_queue *q = arg;
@@ -198,7 +208,7 @@ static void on_call(void *arg, int fd, uint32_t events)
         take_used(q);
         if (q->dev->batch_done)
             q->dev->batch_done(q->dev, (unsigned)(q - q->dev->queues));
-    } while (virtq_driver_calls_on(&q->ring));
+    } while (!q->dev->polls && virtq_driver_calls_on(&q->ring));
 }
 
 // ---- set-up ----
@@ -269,7 +279,7 @@ void blk_device_open(struct blk_device *dev, struct loop *loop, const char *path
         init_queue(dev, i);
     vhost_frontend_set_status(dev->fe, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |
                                            VIRTIO_CONFIG_S_DRIVER_OK);
-    for (unsigned i = 0; i < n_queues; i++)
+    for (unsigned i = 0; i < n_queues && !dev->polls; i++)
         virtq_driver_calls_on(&dev->queues[i].ring);
 }
 

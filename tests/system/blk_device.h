@@ -45,6 +45,7 @@ struct blk_device {
     uint8_t *ram;
     unsigned n_queues;
     struct blk_queue queues[BLK_DEVICE_QUEUES];
+    bool polls; // wants no calls; blk_device_poll() looks
     uint64_t features, capacity_sectors;
     uint32_t block_size_bytes;
     uint64_t n_submitted, n_completed, n_attached;
@@ -63,6 +64,7 @@ struct blk_io *blk_device_get(struct blk_device *dev, unsigned queue); // NULL: 
 // Offers the request: type, sector, len_bytes, shift and data (at io->data + io->shift) are set. For len_bytes of out or in data.
 void blk_device_submit(struct blk_io *io, enum blk_cut cut);
 void blk_device_kick(struct blk_device *dev, unsigned queue);
+void blk_device_poll(struct blk_device *dev); // takes what is done, and has batch_done called for it
 // One request and its answer; only while nothing else is in flight. Copies data both ways. Its status.
 uint8_t blk_device_do(struct blk_device *dev, uint32_t type, uint64_t sector, void *data, uint32_t len_bytes);
 

@@ -20,7 +20,7 @@ static void usage(void)
 {
     fputs("usage: blk_driver verify|bench|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N] [--seed "
           "N]\n"
-          "         [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n",
+          "         [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]... [--poll]\n",
           stderr);
     exit(2);
 }
@@ -37,11 +37,17 @@ static uint64_t number(const char *text, uint64_t most)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"socket", required_argument, NULL, 's'}, {"queues", required_argument, NULL, 'q'},
-        {"depth", required_argument, NULL, 'd'},  {"requests", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 'x'},   {"seconds", required_argument, NULL, 't'},
-        {"size", required_argument, NULL, 'b'},   {"pattern", required_argument, NULL, 'p'},
-        {"refuse", required_argument, NULL, 'r'}, {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},
+        {"queues", required_argument, NULL, 'q'},
+        {"depth", required_argument, NULL, 'd'},
+        {"requests", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 'x'},
+        {"seconds", required_argument, NULL, 't'},
+        {"size", required_argument, NULL, 'b'},
+        {"pattern", required_argument, NULL, 'p'},
+        {"refuse", required_argument, NULL, 'r'},
+        {"poll", no_argument, NULL, 'P'},
+        {NULL, 0, NULL, 0},
     };
     struct blk_options o = {.n_queues = 1,
                             .depth = BLK_DEVICE_DEPTH,
@@ -52,6 +58,9 @@ int main(int argc, char **argv)
                             .pattern = "randread"};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
+        case 'P':
+            o.polls = true;
+            break;
         case 's':
             o.socket = optarg;
             break;

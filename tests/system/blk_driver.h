@@ -9,6 +9,7 @@ struct blk_options {
     uint64_t n_requests, seed, seconds;
     uint64_t refused; // virtio features not to acknowledge
     uint32_t size_bytes;
+    bool polls;          // does not sleep: looks at the rings over and over, and wants no calls
     const char *pattern; // read, write, randread, randwrite
 };
 

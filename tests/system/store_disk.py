@@ -49,6 +49,22 @@ def verified_load_by_threads(rig):
     assert "threads (as asked)" in rig.log()
 
 
+def verified_load_polled(rig):
+    """Two queues, now and then idle for longer than they are polled; one disk killed and started under load."""
+    for poll_us, refused in ((1, ()), (200, ()), (100000, ("--refuse", 29))):
+        store = rig.store(("db", rig.image("a", 32), ",queues=2"), extra=("--poll", str(poll_us)), log="polled")
+        driver = rig.driver("verify", "db", "--queues", 2, "--requests", 20000, *refused)
+        wait_for("some load", lambda: "front end connected" in rig.log("polled"))
+        store.kill()
+        store.wait(DEADLINE_S)
+        store = rig.store(("db", rig.path("a"), ",queues=2"), extra=("--poll", str(poll_us)), log="polled")
+        driver.communicate(timeout=DEADLINE_S)
+        assert driver.returncode == 0, f"polled for {poll_us} us: not all came back as it was written"
+        store.terminate()
+        assert store.wait(DEADLINE_S) == 0
+        os.unlink(rig.path("polled"))
+
+
 def verified_load_by_schedulers(rig):
     for scheduler in ("sfq", "drr", "mclock", "oios"):
         disks = [(scheduler + name, rig.image(scheduler + name, 32), ",queues=2") for name in ("a", "b")]
@@ -324,6 +340,7 @@ def wrong_calls(rig):
     assert "'colour=red' is not known" in refused("--disk", f"name=x,path={image},socket={sock},colour=red")
     assert "No such file" in refused("--disk", f"name=x,path={image}.not,socket={sock}")
     assert "neither a file nor a block device" in refused("--disk", f"name=x,path=/dev/null,socket={sock}")
+    assert "microseconds" in refused("--poll", "long", "--disk", f"name=x,path={image},socket={sock}")
     assert "queues" in refused("--disk", f"name=x,path={image},socket={sock},queues=1000")
     assert "path= is missing" in refused("--disk", f"name=x,socket={sock}")
     volume = ("--disk", f"name=x,socket={sock}", "--volume")
@@ -342,6 +359,6 @@ def wrong_calls(rig):
     assert os.path.exists(rig.path("taken.sock"))
 
 
-main([disk_says_what_it_is, verified_load, verified_load_by_threads, verified_load_by_schedulers, killed_100_times, ended_and_started_10_times,
+main([disk_says_what_it_is, verified_load, verified_load_by_threads, verified_load_polled, verified_load_by_schedulers, killed_100_times, ended_and_started_10_times,
       cache_mode_outlives_the_store, two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
       resize_under_load, wrong_calls])

@@ -107,6 +107,7 @@ static void on_kicked(void *arg, unsigned queue)
 {
     struct vhost_blk *f = arg;
     vhost_blk_pop(f, queue);
+    store_heat(&f->front);
     store_end_batch(f->front.disk->store);
 }
 
@@ -124,9 +125,29 @@ static bool front_end_batch(struct disk_front *front)
         vhost_blk_pop(f, (unsigned)__builtin_ctzll(todo));
     uint64_t todo = f->to_call;
     f->to_call = 0;
+    if (todo && f->front.is_hot)
+        store_heat(front);
     for (; todo; todo &= todo - 1)
         vhost_backend_call(f->backend, (unsigned)__builtin_ctzll(todo));
     return is_eager(f);
+}
+
+static bool front_poll(struct disk_front *front)
+{
+    struct vhost_blk *f = (struct vhost_blk *)front;
+    bool any = false;
+    for (uint64_t todo = f->started; todo; todo &= todo - 1)
+        any |= vhost_backend_poll(f->backend, (unsigned)__builtin_ctzll(todo));
+    return any;
+}
+
+static bool front_set_kicks(struct disk_front *front, bool wanted)
+{
+    struct vhost_blk *f = (struct vhost_blk *)front;
+    bool any = false;
+    for (uint64_t todo = f->started; todo; todo &= todo - 1)
+        any |= vhost_backend_set_kicks(f->backend, (unsigned)__builtin_ctzll(todo), wanted);
+    return any;
 }
 
 static void front_resized(struct disk_front *front)
@@ -155,6 +176,8 @@ static void front_destroy(struct disk_front *front)
 
 static const struct disk_front_ops front_ops = {
     .end_batch = front_end_batch,
+    .poll = front_poll,
+    .set_kicks = front_set_kicks,
     .resized = front_resized,
     .describe = front_describe,
     .destroy = front_destroy,

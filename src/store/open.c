@@ -134,13 +134,15 @@ static int open_own(json_t *object, const struct store_open_options *options, st
 int store_open_volume(json_t *volume, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err)
 {
     int r = json_is_object(volume) ? open_own(volume, options, fds, err) : 0;
+    struct store_open_options base = *options; // what lies below an overlay is only read, whatever is above
+    base.read_only = true;
     const char *key;
     json_t *member, *element;
     size_t i;
     json_object_foreach(volume, key, member)
     {
         if (!r && json_is_object(member))
-            r = store_open_volume(member, options, fds, err);
+            r = store_open_volume(member, strcmp(key, "base") == 0 ? &base : options, fds, err);
         json_array_foreach(member, i, element) if (!r && json_is_object(element)) r = store_open_volume(element, options, fds, err);
     }
     return r;

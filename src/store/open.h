@@ -2,7 +2,7 @@
 // may open things, the store's own command line and trivetd. Any thread; blocks.
 //
 // In each object of the tree, "path" of an image becomes "fd", "key_file" becomes "key_fd", and "socket" (a Unix socket), or "host"
-// and "port", become "fd". Everything else is left as it is.
+// and "port", become "fd". A "base" is opened read-only, and all that is in it. Everything else is left as it is.
 //
 // A volume that stays is kept in a *volume file*, a text of JSON. Which files are one is told by their names and never by what is
 // in them: a raw image holds what its guest wants.

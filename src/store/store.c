@@ -272,6 +272,7 @@ int store_add_disk(struct store *store, const struct disk_config *config, int *f
         return own.code;
     }
     *find(store, config->name) = disk;
+    store_end_batch(store); // others' requests went on while its volume was opened
     log_event(LOG_INFO, "store", "disk added", LOG_STR("disk", disk->name), LOG_STR("volume", disk->volume->ops->kind),
               LOG_U64("size_bytes", disk->volume->size_bytes), LOG_U64("block_size", disk->volume->block_bytes),
               LOG_STR("mode", disk->volume->read_only ? "read-only" : "read-write"));

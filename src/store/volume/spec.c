@@ -3,6 +3,7 @@
 
 #include "store/volume/file.h"
 #include "store/volume/null.h"
+#include "store/volume/overlay.h"
 #include "store/volume/ram.h"
 
 #include <errno.h>
@@ -84,12 +85,39 @@ static struct volume *build_ram(struct volume_spec *spec, const json_t *json, st
     return volume;
 }
 
+static struct volume *build_child(struct volume_spec *spec, const json_t *json, const char *key, struct tv_error *err)
+{
+    const json_t *child = json_object_get(json, key);
+    if (json_is_object(child))
+        return volume_build(spec, child, err);
+    tv_error_set(err, -EINVAL, "%s: volume of type '%s': \"%s\" is missing, another volume", spec->label,
+                 json_string_value(json_object_get(json, "type")), key);
+    return NULL;
+}
+
+static struct volume *build_overlay(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct volume_spec below = *spec;
+    below.read_only = true;
+    struct volume *data = build_child(spec, json, "data", err);
+    struct volume *base = data ? build_child(&below, json, "base", err) : NULL;
+    struct volume *overlay = base ? overlay_volume_create(spec->env, data, base, err) : NULL;
+    if (overlay)
+        return overlay;
+    if (base)
+        tv_error_prefix(err, "%s: overlay", spec->label);
+    volume_destroy(data);
+    volume_destroy(base);
+    return NULL;
+}
+
 static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
     {"file", build_file},
     {"null", build_null},
+    {"overlay", build_overlay},
     {"ram", build_ram},
 };
 

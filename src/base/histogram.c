@@ -6,7 +6,7 @@
 #define SUB (1u << HISTOGRAM_SUB_BITS)
 
 // Values below 2 * SUB have a bucket each; above, the leading bit tells the row and the next SUB_BITS bits the bucket in it.
-static unsigned bucket_of(uint64_t value)
+unsigned histogram_bucket_of(uint64_t value)
 {
     if (value < SUB)
         return (unsigned)value;
@@ -14,7 +14,7 @@ static unsigned bucket_of(uint64_t value)
     return ((shift + 1) << HISTOGRAM_SUB_BITS) + (unsigned)((value >> shift) - SUB);
 }
 
-static uint64_t largest_in(unsigned bucket)
+uint64_t histogram_largest_in(unsigned bucket)
 {
     if (bucket < SUB)
         return bucket;
@@ -43,7 +43,7 @@ void histogram_add(struct histogram *h, uint64_t value)
         h->max = value;
     h->count++;
     add_saturated(&h->sum, value);
-    h->buckets[bucket_of(value)]++;
+    h->buckets[histogram_bucket_of(value)]++;
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from)
@@ -60,6 +60,49 @@ void histogram_merge(struct histogram *into, const struct histogram *from)
         into->buckets[i] += from->buckets[i];
 }
 
+static uint64_t smallest_in(unsigned bucket)
+{
+    return bucket ? histogram_largest_in(bucket - 1) + 1 : 0;
+}
+
+// The ends of what the buckets hold.
+static void take_ends_from_buckets(struct histogram *h)
+{
+    h->min = h->max = 0;
+    for (unsigned i = HISTOGRAM_BUCKETS; i-- > 0;) {
+        if (!h->buckets[i])
+            continue;
+        h->min = smallest_in(i);
+        h->max = h->max ? h->max : histogram_largest_in(i);
+    }
+}
+
+bool histogram_subtract(struct histogram *h, const struct histogram *earlier)
+{
+    bool is_earlier = earlier->count <= h->count && earlier->sum <= h->sum;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS && is_earlier; i++)
+        is_earlier = earlier->buckets[i] <= h->buckets[i];
+    if (!is_earlier)
+        return false;
+    const uint64_t max = h->max;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        h->buckets[i] -= earlier->buckets[i];
+    h->count -= earlier->count;
+    h->sum -= earlier->sum;
+    take_ends_from_buckets(h);
+    if (h->max > max)
+        h->max = max;
+    return true;
+}
+
+uint64_t histogram_count_to(const struct histogram *h, uint64_t value)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS && histogram_largest_in(i) <= value; i++)
+        n += h->buckets[i];
+    return n;
+}
+
 uint64_t histogram_percentile(const struct histogram *h, unsigned per_mille)
 {
     if (per_mille > 1000)
@@ -68,7 +111,7 @@ uint64_t histogram_percentile(const struct histogram *h, unsigned per_mille)
     for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
         seen += h->buckets[i];
         if (seen && seen >= wanted)
-            return largest_in(i) < h->max ? largest_in(i) : h->max;
+            return histogram_largest_in(i) < h->max ? histogram_largest_in(i) : h->max;
     }
     return 0;
 }

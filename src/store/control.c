@@ -131,7 +131,7 @@ static void method_stat(void *arg, struct rpc_request *req, const json_t *params
     const char *name = need_name(req, params);
     if (!name)
         return;
-    json_t *stat = store_stat(arg, name, &err);
+    json_t *stat = store_stat(arg, name, json_is_true(json_object_get(params, "histograms")), &err);
     if (stat)
         rpc_reply(req, stat);
     else

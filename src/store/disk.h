@@ -83,6 +83,7 @@ struct disk {
     struct dispatch_terms terms; // of the queue
     struct disk_promises promised;
     unsigned n_in_flight; // submitted and not done
+    unsigned n_started;   // of these, with the volume; the others wait for their turn
     // Contexts for the volume: as many as can be under way at once.
     uint8_t *contexts;
     size_t context_bytes; // of each
@@ -100,7 +101,7 @@ struct disk *disk_create(struct store *store, const struct disk_config *config, 
                          struct volume *volume, struct tv_error *err);
 void disk_destroy(struct disk *disk); // and its front ends
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
-json_t *disk_stat(const struct disk *disk);
+json_t *disk_stat(const struct disk *disk, bool histograms); // with all of what latency sums up
 void disk_describe(const struct disk *disk, json_t *object); // what it is: the shorter part of its stat
 
 void disk_attach(struct disk *disk, struct disk_front *front);

@@ -38,6 +38,7 @@ void disk_free_contexts(struct disk *disk)
 static void *get_context(struct disk *disk)
 {
     void *context = disk->free_context;
+    disk->n_started++;
     if (context) {
         disk->free_context = *(void **)context;
         return context;
@@ -48,6 +49,7 @@ static void *get_context(struct disk *disk)
 
 static void put_context(struct disk *disk, void *context)
 {
+    disk->n_started--;
     *(void **)context = disk->free_context;
     disk->free_context = context;
 }

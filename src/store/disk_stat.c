@@ -1,4 +1,5 @@
 // What a disk tells of itself: the answer of disk.stat.
+#include "base/clock.h"
 #include "store/admission.h"
 #include "store/disk.h"
 
@@ -7,7 +8,7 @@ static void set(json_t *object, const char *key, uint64_t value)
     json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-static json_t *latency(const struct histogram *h)
+static json_t *latency(const struct histogram *h, bool whole)
 {
     json_t *object = json_object();
     set(object, "count", h->count);
@@ -17,7 +18,23 @@ static json_t *latency(const struct histogram *h)
     set(object, "p99_ns", histogram_percentile(h, 990));
     set(object, "p999_ns", histogram_percentile(h, 999));
     set(object, "max_ns", h->max);
+    if (whole)
+        json_object_set_new(object, "histogram", histogram_encode(h));
     return object;
+}
+
+// Readings of one disk can be subtracted: `at_ns` says how far they are apart.
+static void tell_of_turns(const struct disk *disk, json_t *object)
+{
+    const struct dispatcher *d = disk->store->dispatcher;
+    const uint64_t now_ns = clock_now_ns();
+    set(object, "at_ns", now_ns);
+    set(object, "in_flight", disk->n_in_flight);
+    set(object, "started", disk->n_started);
+    if (d->ops->waited_ns)
+        set(object, "waited_ns", d->ops->waited_ns(d, disk->queue, now_ns));
+    if (d->ops->knows_costs && d->ops->knows_costs(d))
+        set(object, "device_ns", disk->promised.usage.device_ns);
 }
 
 void disk_describe(const struct disk *disk, json_t *object)
@@ -32,7 +49,7 @@ void disk_describe(const struct disk *disk, json_t *object)
         front->ops->describe(front, object);
 }
 
-json_t *disk_stat(const struct disk *disk)
+json_t *disk_stat(const struct disk *disk, bool histograms)
 {
     const struct disk_counters *c = &disk->counters;
     json_t *object = json_object(), *latencies = json_object();
@@ -46,11 +63,11 @@ json_t *disk_stat(const struct disk *disk)
     set(object, "written_bytes", c->written_bytes);
     set(object, "errors", c->errors);
     set(object, "refused", c->refused);
-    set(object, "in_flight", disk->n_in_flight);
-    json_object_set_new(latencies, "read", latency(&disk->latency->read));
-    json_object_set_new(latencies, "write", latency(&disk->latency->write));
-    json_object_set_new(latencies, "flush", latency(&disk->latency->flush));
-    json_object_set_new(latencies, "trim", latency(&disk->latency->trim));
+    tell_of_turns(disk, object);
+    json_object_set_new(latencies, "read", latency(&disk->latency->read, histograms));
+    json_object_set_new(latencies, "write", latency(&disk->latency->write, histograms));
+    json_object_set_new(latencies, "flush", latency(&disk->latency->flush, histograms));
+    json_object_set_new(latencies, "trim", latency(&disk->latency->trim, histograms));
     json_object_set_new(object, "latency", latencies);
     promises_describe(disk->store->promises, disk, object);
     uint64_t alone[PROMISE_METRICS] = {0};

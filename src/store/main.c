@@ -21,7 +21,8 @@ struct program {
     struct store *store;
     struct rpc_server *control;
     struct loop_source *signals[2];
-    unsigned n_sockets; // of the command line's, made by us
+    unsigned n_sockets;       // of the command line's, made by us
+    const char *control_path; // NULL: no socket was made
 };
 
 static void stop(void *arg)
@@ -86,6 +87,23 @@ static int check_control(int fd, struct tv_error *err)
     return 0;
 }
 
+static int serve_control(struct program *p, const struct options *options, struct tv_error *err)
+{
+    int fd = options->control_fd;
+    if (!options->control_path && fd < 0)
+        return 0;
+    if (options->control_path) {
+        fd = rpc_listen(options->control_path, 0600, err);
+        p->control_path = fd < 0 ? NULL : options->control_path;
+    } else if (check_control(fd, err)) {
+        return err->code;
+    }
+    if (fd < 0)
+        return fd;
+    p->control = store_serve_control(p->store, p->loop, fd, stop, p, err);
+    return p->control ? 0 : err->code;
+}
+
 static int start(struct program *p, const struct options *options, struct tv_error *err)
 {
     p->loop = loop_create(err);
@@ -110,13 +128,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
         if (r)
             return r;
     }
-    if (options->control_fd < 0)
-        return 0;
-    r = check_control(options->control_fd, err);
-    if (r)
-        return r;
-    p->control = store_serve_control(p->store, p->loop, options->control_fd, stop, p, err);
-    return p->control ? 0 : err->code;
+    return serve_control(p, options, err);
 }
 
 static void finish(struct program *p, const struct options *options)
@@ -125,6 +137,8 @@ static void finish(struct program *p, const struct options *options)
     store_destroy(p->store);
     for (unsigned i = 0; i < p->n_sockets; i++)
         unlink(options->disks[i].socket);
+    if (p->control_path)
+        unlink(p->control_path);
     loop_remove(p->signals[0]);
     loop_remove(p->signals[1]);
     if (p->loop)

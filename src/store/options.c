@@ -9,7 +9,7 @@
 #include <string.h>
 
 const char options_help[] =
-    "usage: trivet-store [--control FD] [--io auto|threads] [--poll US] [--scheduler N] [--log text|json]\n"
+    "usage: trivet-store [--control FD|PATH] [--io auto|threads] [--poll US] [--scheduler N] [--log text|json]\n"
     "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]...\n"
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
@@ -20,8 +20,9 @@ const char options_help[] =
     "                'reserve: 40MB/s; limit: 300 iops', with a scheduler that holds it\n"
     "  --volume N=V  what keeps the blocks of the disk of this name, in path='s place: an object of JSON;\n"
     "                trivet-store(8) says what there is\n"
-    "  --control FD  a listening socket for JSON-RPC: disk.add, disk.remove, disk.list, disk.stat, disk.resize,\n"
-    "                disk.promise, disk.promises, store.quit\n"
+    "  --control S   a socket for JSON-RPC: the number of a descriptor that listens, or a path where one is made;\n"
+    "                disk.add, disk.remove, disk.list, disk.stat, disk.resize, disk.promise, disk.promises,\n"
+    "                store.quit; `trivet top --store PATH` shows what its disks do\n"
     "  --io threads  do without io_uring\n"
     "  --poll US     for how many microseconds a guest that had something to do is looked at, before it has to kick; 0\n"
     "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
@@ -140,19 +141,29 @@ static int check_disks(const struct options *options, struct tv_error *err)
     return 0;
 }
 
-static int parse_one(struct options *options, int option, const char *argument, struct tv_error *err)
+static int parse_control(struct options *options, const char *argument, struct tv_error *err)
 {
     unsigned fd;
+    if (strchr(argument, '/')) {
+        options->control_path = argument;
+        return 0;
+    }
+    if (parse_number(argument, 0, 1u << 20, &fd))
+        return tv_error_set(err, -EINVAL, "--control %s: must be the number of an open descriptor, or a path with a slash in it",
+                            argument);
+    options->control_fd = (int)fd;
+    return 0;
+}
+
+static int parse_one(struct options *options, int option, const char *argument, struct tv_error *err)
+{
     switch (option) {
     case 'd':
         return parse_disk(options, argument, err);
     case 'V':
         return parse_volume(options, argument, err);
     case 'c':
-        if (parse_number(argument, 0, 1u << 20, &fd))
-            return tv_error_set(err, -EINVAL, "--control %s: must be the number of an open descriptor", argument);
-        options->control_fd = (int)fd;
-        return 0;
+        return parse_control(options, argument, err);
     case 'i':
         options->no_uring = !strcmp(argument, "threads");
         if (!options->no_uring && strcmp(argument, "auto"))
@@ -200,8 +211,8 @@ int options_parse(struct options *options, int argc, char **argv, struct tv_erro
                 : parse_one(options, option, optarg, err);
     if (!r && optind < argc)
         r = tv_error_set(err, -EINVAL, "%s: not an option; a disk is given by --disk name=N,path=IMAGE,socket=PATH", argv[optind]);
-    if (!r && !options->n_disks && options->control_fd < 0)
-        r = tv_error_set(err, -EINVAL, "nothing to serve; give --disk name=N,path=IMAGE,socket=PATH or --control FD");
+    if (!r && !options->n_disks && options->control_fd < 0 && !options->control_path)
+        r = tv_error_set(err, -EINVAL, "nothing to serve; give --disk name=N,path=IMAGE,socket=PATH or --control FD|PATH");
     if (!r)
         r = check_disks(options, err);
     if (r < 0)

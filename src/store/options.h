@@ -16,7 +16,8 @@ struct option_disk {
 };
 
 struct options {
-    int control_fd; // -1: none
+    int control_fd;           // -1: none
+    const char *control_path; // NULL: none; a socket is made there
     bool no_uring, log_json;
     const char *scheduler; // NULL: the default
     unsigned poll_us;

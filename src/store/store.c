@@ -336,11 +336,11 @@ json_t *store_list(const struct store *store)
     return list;
 }
 
-json_t *store_stat(const struct store *store, const char *name, struct tv_error *err)
+json_t *store_stat(const struct store *store, const char *name, bool histograms, struct tv_error *err)
 {
     struct disk *disk = *find((struct store *)store, name);
     if (disk)
-        return disk_stat(disk);
+        return disk_stat(disk, histograms);
     no_such_disk(name, err);
     return NULL;
 }

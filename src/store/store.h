@@ -52,7 +52,8 @@ int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes
 int store_promise(struct store *store, const json_t *promises, bool admitted, json_t *unproven, struct tv_error *err);
 json_t *store_list_promises(const struct store *store); // of the disks that were promised something, with verdicts
 json_t *store_list(const struct store *store);
-json_t *store_stat(const struct store *store, const char *name, struct tv_error *err); // NULL with err: there is none
+// `histograms`: of latencies, beside what sums them up. NULL with err: there is no such disk.
+json_t *store_stat(const struct store *store, const char *name, bool histograms, struct tv_error *err);
 
 // The control socket: takes listen_fd. `quit` is called by store.quit.
 struct rpc_server *store_serve_control(struct store *store, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,

@@ -41,5 +41,6 @@ json_t *verdict_describe(const struct promise_verdict *v, const char *held_by, u
     set(object, "held_ppm", v->held);
     json_object_set_new(object, "hour", record(&v->hour));
     json_object_set_new(object, "day", record(&v->day));
+    json_object_set_new(object, "all", record(&v->all));
     return object;
 }

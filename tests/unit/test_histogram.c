@@ -1,4 +1,5 @@
 // Histograms: what is read back lies within 1/32 above the truth, whatever the values.
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,6 +102,73 @@ static void test_merge(void **state)
     free(all);
 }
 
+// What is left of a reading when an earlier one is taken off is what came in between.
+static void test_subtract(void **state)
+{
+    (void)state;
+    static struct histogram between, untouched;
+    histogram_reset(&between);
+    for (unsigned i = 0; i < 1000; i++)
+        histogram_add(&h, 1000 + i);
+    other = h;
+    for (unsigned i = 0; i < 500; i++) {
+        histogram_add(&h, 3000000 + 1000 * i);
+        histogram_add(&between, 3000000 + 1000 * i);
+    }
+    untouched = other;
+    assert_false(histogram_subtract(&other, &h)); // the later one
+    assert_memory_equal(&other, &untouched, sizeof(other));
+    assert_true(histogram_subtract(&h, &other));
+    assert_true(h.count == 500 && h.sum == between.sum && h.max == between.max);
+    assert_true(h.min <= between.min && between.min - h.min <= between.min / 32);
+    assert_memory_equal(h.buckets, between.buckets, sizeof(h.buckets));
+    for (unsigned per_mille = 1; per_mille <= 1000; per_mille++)
+        assert_true(histogram_percentile(&h, per_mille) == histogram_percentile(&between, per_mille));
+    other = h;
+    assert_true(histogram_subtract(&h, &other) && h.count == 0 && h.max == 0 && histogram_percentile(&h, 500) == 0);
+}
+
+static void test_count_to(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 64; i++)
+        histogram_add(&h, i);
+    histogram_add(&h, UINT64_MAX);
+    assert_true(histogram_count_to(&h, 0) == 1 && histogram_count_to(&h, 31) == 32 && histogram_count_to(&h, 1u << 20) == 64);
+    assert_true(histogram_count_to(&h, UINT64_MAX) == 65);
+}
+
+static void check_refused(const char *text)
+{
+    json_t *json = json_loads(text, 0, NULL);
+    assert_non_null(json);
+    histogram_add(&other, 1);
+    assert_true(histogram_decode(&other, json) == -EINVAL && other.count == 0);
+    json_decref(json);
+}
+
+static void test_json(void **state)
+{
+    (void)state;
+    for (unsigned e = 0; e < 63; e++)
+        histogram_add(&h, (1ull << e) + e);
+    json_t *json = histogram_encode(&h);
+    assert_true(histogram_decode(&other, json) == 0 && other.count == h.count && other.max == h.max);
+    assert_memory_equal(other.buckets, h.buckets, sizeof(h.buckets));
+    json_decref(json);
+    histogram_add(&h, UINT64_MAX); // beyond what a number in JSON holds
+    json = histogram_encode(&h);
+    assert_true(histogram_decode(&other, json) == 0 && other.count == h.count && other.max == INT64_MAX);
+    json_decref(json);
+    check_refused("{}");
+    check_refused("{\"count\": 1, \"sum\": 1, \"max\": 1, \"buckets\": []}");
+    check_refused("{\"count\": 1, \"sum\": 1, \"max\": 1000, \"buckets\": [[1000, 1]]}"); // inside of a bucket
+    check_refused("{\"count\": 2, \"sum\": 1, \"max\": 9, \"buckets\": [[9, 1], [8, 1]]}");
+    check_refused("{\"count\": 1, \"sum\": 1, \"max\": 1, \"buckets\": [[9, 1]]}");
+    check_refused("{\"count\": 0, \"sum\": 1, \"max\": 9, \"buckets\": [[9, 0]]}");
+    check_refused("{\"count\": 1, \"sum\": -1, \"max\": 9, \"buckets\": [[9, 1]]}");
+}
+
 static void test_sum_saturates(void **state)
 {
     (void)state;
@@ -116,6 +184,9 @@ int main(void)
         cmocka_unit_test_setup(test_precision, reset),
         cmocka_unit_test_setup(test_percentiles_of_many, reset),
         cmocka_unit_test_setup(test_merge, reset),
+        cmocka_unit_test_setup(test_subtract, reset),
+        cmocka_unit_test_setup(test_count_to, reset),
+        cmocka_unit_test_setup(test_json, reset),
         cmocka_unit_test_setup(test_sum_saturates, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,14 +10,14 @@ _trivet_disks() {
 
 _trivet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local commands="image run up down config ps console logs start stop kill pause resume save restore top disk promises machine help"
+    local commands="image run up down config ps console logs start stop kill pause resume save restore top metrics disk promises machine help"
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$word")
         return
     fi
     case $before in
-    --kernel | --initrd | --disk | --restore) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    --kernel | --initrd | --disk | --restore | --store) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W "auto rv64" -- "$word") && return ;;
     --on-reboot) mapfile -t COMPREPLY < <(compgen -W "reset exit" -- "$word") && return ;;
     --image) mapfile -t COMPREPLY < <(compgen -W "busybox debian" -- "$word") && return ;;
@@ -32,7 +32,8 @@ _trivet() {
     ps | promises) words="--json" ;;
     disk) [ "$COMP_CWORD" = 2 ] && words=promise || { [ "$COMP_CWORD" = 3 ] && words="$(_trivet_disks)" || words="--json"; } ;;
     machine) [ "$COMP_CWORD" = 2 ] && words=stats || words="$(_trivet_machines) --json" ;;
-    top) words="--once --interval --count --json" ;;
+    top) words="--once --interval --count --store --json" ;;
+    metrics) words="--listen --store" ;;
     start | kill) words="$(_trivet_machines) --all --json" ;;
     stop) words="$(_trivet_machines) --all --timeout --json" ;;
     logs) words="$(_trivet_machines) --follow --json" ;;

@@ -3,10 +3,10 @@
 #include "control/cleanup.h"
 #include "control/client.h"
 #include "control/cmd_disk.h"
+#include "control/verdict_text.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -44,49 +44,11 @@ int disk_promise(const struct disk_command *c)
 
 // --- the table
 
-static void format_value(const json_t *verdict, const char *key, char value[static 32])
-{
-    const char *unit = text(verdict, "unit");
-    const double number = json_number_value(json_object_get(verdict, key));
-    if (strcmp(unit, "bytes/s") == 0)
-        snprintf(value, 32, "%.1fMB/s", number / 1e6);
-    else if (strcmp(unit, "requests/s") == 0)
-        snprintf(value, 32, "%.0f iops", number);
-    else
-        snprintf(value, 32, "%.1f%%%s", number / 1e4, strcmp(unit, "ppm of requests") == 0 ? " late" : "");
-}
-
-static void format_time(const json_t *verdict, char value[static 32])
-{
-    const json_int_t s = json_integer_value(json_object_get(verdict, "for_ms")) / 1000;
-    if (s < 120)
-        snprintf(value, 32, "%llds", (long long)s);
-    else if (s < 7200)
-        snprintf(value, 32, "%lldm", (long long)s / 60);
-    else
-        snprintf(value, 32, "%lldh", (long long)s / 3600);
-}
-
-static void format_verdict(const json_t *v, char value[static 48])
-{
-    if (!json_is_true(json_object_get(v, "kept")))
-        snprintf(value, 48, "BROKEN by %.1f%%", json_number_value(json_object_get(v, "lack_ppm")) / 1e4);
-    else
-        snprintf(value, 48, "%s%s", json_is_true(json_object_get(v, "owed")) ? "kept" : "kept, idle",
-                 json_is_false(json_object_get(v, "proven")) ? ", on trust" : "");
-}
-
 static void print_verdict(const char *name, const json_t *v)
 {
-    char achieved[32], since[32], verdict[48], who[160] = "-";
-    const char *held_by = text(v, "held_by");
-    format_value(v, "achieved", achieved);
-    format_time(v, since);
-    format_verdict(v, verdict);
-    if (!json_is_true(json_object_get(v, "kept")))
-        snprintf(who, sizeof(who), "%s (%.1f%% of the time)", held_by[0] ? held_by : "nobody",
-                 json_number_value(json_object_get(v, "held_ppm")) / 1e4);
-    printf("%-24s %-24s %12s  %-18s %5s  %s\n", name, text(v, "promise"), achieved, verdict, since, who);
+    struct verdict_text t;
+    verdict_format(v, &t);
+    printf("%-24s %-24s %12s  %-18s %5s  %s\n", name, text(v, "promise"), t.achieved, t.verdict, t.since, t.who);
 }
 
 static void print_table(const json_t *result)

@@ -64,6 +64,7 @@ int cmd_restore(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
 int cmd_top(int argc, char **argv);
+int cmd_metrics(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
 int cmd_promises(int argc, char **argv);
 int cmd_machine(int argc, char **argv);

@@ -20,6 +20,7 @@ enum machine_state { MACHINE_STOPPED, MACHINE_STARTING, MACHINE_RUNNING, MACHINE
 struct batch; // an answer that waits for several machines: daemon_batch.c
 
 struct launch;
+struct disk_reading; // daemon_look.c
 
 struct waiter {
     struct waiter *next;
@@ -49,6 +50,12 @@ struct daemon_machine {
     struct launch *launch;
     struct disk_opening *opening[SPEC_DISKS_MAX]; // NULL: none; each is freed by its answer
     bool disk_away[SPEC_DISKS_MAX];
+    struct {
+        struct disk_reading *reading; // under way
+        json_t *disks;                // what the last one found; NULL: nothing
+        uint64_t at_ns;
+        pid_t pid;       // the process that had them
+    } look;              // daemon_look.c
     unsigned restarts;   // since it last ran for long
     uint64_t started_ns; // monotonic
     int exit_status;     // -1: it has not ended yet
@@ -106,10 +113,13 @@ void daemon_store_disconnect(struct daemon *d); // leaves it running
 void daemon_store_label(const struct daemon_machine *m, unsigned disk, char label[static 128]);
 int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_error *err); // the answer follows
 void daemon_store_close_disks(struct daemon_machine *m);
-void daemon_store_abandon(struct daemon_machine *m);                             // what is being opened for it
-void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req); // answers it
-void daemon_store_note_late(struct daemon *d);                                   // nobody waits for it until it has answered
+void daemon_store_abandon(struct daemon_machine *m); // what is being opened for it
 void daemon_disk_away(struct daemon_machine *m, const char *disk);
+
+// daemon_look.c
+void daemon_look(struct daemon_machine *m, struct rpc_request *req); // answers it
+void daemon_look_forget(struct daemon_machine *m);
+void daemon_store_note_late(struct daemon *d); // nobody waits for the store until it has answered
 
 // daemon_disk.c
 // MACHINE.DISK, or DISK where only one machine has a disk of that name. NULL with err.

@@ -292,12 +292,12 @@ static void method_call(void *arg, struct rpc_request *req, const json_t *params
     rpc_call_async(m->control, method, inner ? inner : json_object(), &fd, fd >= 0, CALL_TIMEOUT_MS, passed_answer, p);
 }
 
-// {"name"}: the store's counters of each disk of the machine.
+// {"name"}: disk.stat of each disk of the machine, with histograms, at most a second old.
 static void method_disks(void *arg, struct rpc_request *req, const json_t *params)
 {
-    const struct daemon_machine *m = need_machine(arg, req, params);
+    struct daemon_machine *m = need_machine(arg, req, params);
     if (m)
-        daemon_store_stat(m, req);
+        daemon_look(m, req);
 }
 
 // {"tenants": [...], "networks": [...]}: what an `up` file says beside its machines, kept for those who ask.

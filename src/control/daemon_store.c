@@ -17,7 +17,6 @@
 
 #define GATHER_NS (20 * NS_PER_MS) // several machines tell of the same death
 #define RETRY_NS (500 * NS_PER_MS)
-#define STAT_TIMEOUT_MS 1000 // whoever looks at counters does not wait longer for those of the disks
 
 void daemon_store_label(const struct daemon_machine *m, unsigned disk, char label[static 128])
 {
@@ -126,71 +125,6 @@ void daemon_store_close_disks(struct daemon_machine *m)
 {
     for (unsigned i = 0; i < m->spec.n_disks; i++)
         close_disk(m, i);
-}
-
-// --- its counters
-
-struct disk_stats {
-    struct daemon *daemon;
-    struct rpc_request *req;
-    json_t *disks;
-    size_t prefix; // of a disk's label, before its name
-    unsigned open; // answers still to come, and one until all have been asked for
-};
-
-static void awake(void *arg, const json_t *result, const struct tv_error *err)
-{
-    struct daemon *d = arg;
-    (void)result, (void)err;
-    d->store_late = false;
-}
-
-// From now on nobody waits for its counters, until it has answered this.
-void daemon_store_note_late(struct daemon *d)
-{
-    if (!d->store_late && d->store_control)
-        d->store_late = rpc_call_async(d->store_control, "disk.list", json_object(), NULL, 0, 0, awake, d) == 0;
-}
-
-static void close_stats(struct disk_stats *s)
-{
-    if (--s->open)
-        return;
-    rpc_reply(s->req, json_pack("{s:o, s:b}", "disks", s->disks, "late", s->daemon->store_late));
-    free(s);
-}
-
-static void stat_answered(void *arg, const json_t *result, const struct tv_error *err)
-{
-    struct disk_stats *s = arg;
-    const char *label = json_string_value(json_object_get(result, "name"));
-    if (label && strlen(label) > s->prefix) {
-        json_t *stat = json_deep_copy(result);
-        json_object_set_new(stat, "name", json_string(label + s->prefix));
-        json_array_append_new(s->disks, stat);
-    }
-    if (err->code == -ETIMEDOUT)
-        daemon_store_note_late(s->daemon);
-    close_stats(s);
-}
-
-void daemon_store_stat(const struct daemon_machine *m, struct rpc_request *req)
-{
-    struct daemon *d = m->daemon;
-    struct disk_stats *s = calloc(1, sizeof(*s));
-    if (!s) {
-        const struct tv_error err = {.code = -ENOMEM, .text = "no memory"};
-        rpc_reply_error(req, RPC_FAILED, &err);
-        return;
-    }
-    *s = (struct disk_stats){.daemon = d, .req = req, .disks = json_array(), .prefix = strlen(m->spec.name) + 1, .open = 1};
-    for (unsigned i = 0; i < m->spec.n_disks && m->worker.pid && d->store_control && !d->store_late; i++) {
-        char label[128];
-        daemon_store_label(m, i, label);
-        s->open += rpc_call_async(d->store_control, "disk.stat", json_pack("{s:s}", "name", label), NULL, 0, STAT_TIMEOUT_MS,
-                                  stat_answered, s) == 0;
-    }
-    close_stats(s);
 }
 
 // --- its life

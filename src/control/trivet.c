@@ -26,7 +26,10 @@ const struct command commands[] = {
     {"resume", cmd_resume, "NAME... [--json]", "Let paused machines go on."},
     {"save", cmd_save, "NAME FILE [--quit] [--json]", "Write a machine's whole state to a file."},
     {"restore", cmd_restore, "NAME FILE [--json]", "Start a machine from a saved state."},
-    {"top", cmd_top, "[--once] [--interval SECONDS] [--count N] [--json]", "Show what each machine uses, live."},
+    {"top", cmd_top, "[--once] [--interval SECONDS] [--count N] [--store SOCKET] [--json]",
+     "Show what each machine and each disk does, live."},
+    {"metrics", cmd_metrics, "[--listen HOST:PORT] [--store SOCKET]",
+     "Print what machines and disks do for Prometheus, or serve it over HTTP."},
     {"disk", cmd_disk,
      "create DISK --size SIZE | clone DISK NEW | resize DISK SIZE | import FILE NEW [--format F] | export DISK FILE [--format F] | "
      "promise DISK PROMISES | stat DISK [--quiet] [--json]",

@@ -6,6 +6,12 @@ import math
 import os
 import statistics
 
+import plot as plots
+
+GRID = 'stroke="currentColor" stroke-opacity="0.25"'
+AXIS = 'stroke="currentColor"'
+OURS, MISSED, TARGET_MARK = "#0f9d6b", "#8a8f99", "#d6453d"  # of middle lightness: on white and on black
+
 
 def spread(values):
     """How far the values lie apart: (largest - smallest) / median."""
@@ -63,7 +69,12 @@ def table(figures):
     return "\n".join(lines)
 
 
-def plot(f):
+def svg(width, height, parts):
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13" '
+            f'fill="currentColor">{"".join(parts)}</svg>')
+
+
+def dots(f):
     """Each run a dot, the medians as lines; ours above, the peer and the others below."""
     rows = [("ours", f["runs"]["ours"], f["ours"])]
     if f["runs"]["peer"]:
@@ -73,13 +84,13 @@ def plot(f):
     parts = []
     for n, (label, values, middle) in enumerate(rows):
         y = 16 + 24 * n
-        colour = "#0a5" if n == 0 else "#777"
+        colour = OURS if n == 0 else MISSED
         parts.append(f'<text x="0" y="{y + 4}">{html.escape(label[:24])}</text>')
-        parts.append(f'<line x1="170" x2="690" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        parts.append(f'<line x1="170" x2="690" y1="{y}" y2="{y}" {GRID}/>')
         parts.extend(f'<circle cx="{170 + 520 * v / most:.1f}" cy="{y}" r="4" fill="{colour}" opacity="0.5"/>' for v in values)
         parts.append(f'<line x1="{170 + 520 * middle / most:.1f}" x2="{170 + 520 * middle / most:.1f}" y1="{y - 9}" y2="{y + 9}" '
                      f'stroke="{colour}" stroke-width="2"/>')
-    return f'<svg width="700" height="{24 * len(rows) + 8}">{"".join(parts)}</svg>'
+    return svg(700, 24 * len(rows) + 8, parts)
 
 
 def overview(figures):
@@ -94,39 +105,50 @@ def overview(figures):
         return 330 + 400 * (math.log2(value) - low) / (high - low)
 
     bottom = 22 * len(rows) + 4
-    parts = [f'<line x1="{x(2 ** p):.1f}" x2="{x(2 ** p):.1f}" y1="0" y2="{bottom}" stroke="{"#777" if p == 0 else "#ddd"}"/>'
+    parts = [f'<line x1="{x(2 ** p):.1f}" x2="{x(2 ** p):.1f}" y1="0" y2="{bottom}" {GRID if p else AXIS}/>'
              f'<text x="{x(2 ** p):.1f}" y="{bottom + 14}" text-anchor="middle">{2.0 ** p:g}</text>' for p in range(low, high + 1)]
     for n, f in enumerate(rows):
         y = 22 * n + 12
         left, right = sorted((x(1.0), x(f["ratio"])))
         parts.append(f'<text x="0" y="{y + 4}">{html.escape(f["name"])}</text>'
                      f'<text x="320" y="{y + 4}" text-anchor="end">{f["ratio"]:.2f}</text>')
-        parts.append(f'<rect x="{left:.1f}" width="{right - left:.1f}" y="{y - 6}" height="12" fill="{"#0a5" if f["met"] else "#aaa"}"/>')
+        parts.append(f'<rect x="{left:.1f}" width="{right - left:.1f}" y="{y - 6}" height="12" fill="{OURS if f["met"] else MISSED}"/>')
         if f["target"] > 0:
             mark = x(f["target"])
-            parts.append(f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="{y - 9}" y2="{y + 9}" stroke="#c30" stroke-width="2"/>')
-    return f'<p>Ratio ours / peer; the red line is the target.</p><svg width="750" height="{bottom + 20}">{"".join(parts)}</svg>'
+            parts.append(f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="{y - 9}" y2="{y + 9}" stroke="{TARGET_MARK}" stroke-width="2"/>')
+    return "<p>Ratio ours / peer; the red line is the target, a grey bar misses it.</p>" + svg(750, bottom + 20, parts)
 
 
-def page(leg, figures, about):
-    body = "".join(
-        f"<h2>{html.escape(f['name'])}</h2><p>{f['ours']:.2f} {html.escape(f['unit'])}"
-        + (f", {html.escape(f['peer_name'])} {f['peer']:.2f}" if f["peer"] is not None else "")
-        + (f", ratio {f['ratio']:.2f}" if f["ratio"] is not None else "")
-        + f"; target {'at least' if f['better'] == 'higher' else 'at most'} {f['target']:.2f}: {'met' if f['met'] else 'not met'}</p>"
-        + plot(f) for f in figures)
-    return (f"<!doctype html><meta charset=utf-8><title>bench {leg}</title><style>body{{font:14px sans-serif;margin:2em;max-width:60em}}"
-            f"h2{{font-size:15px;margin-bottom:0}}p{{margin:4px 0}}</style><h1>{leg}</h1><p>{html.escape(about)}</p>"
-            f"{overview(figures)}{body}")
+def one_figure(f):
+    peer = f", {html.escape(f['peer_name'])} {f['peer']:.2f}" if f["peer"] is not None else ""
+    ratio = f", ratio {f['ratio']:.2f}" if f["ratio"] is not None else ""
+    target = f"target {'at least' if f['better'] == 'higher' else 'at most'} {f['target']:.2f}: {'met' if f['met'] else 'not met'}"
+    return (f"<h2>{html.escape(f['name'])}</h2><p>{f['ours']:.2f} {html.escape(f['unit'])}{peer}{ratio}; {target}</p>" + dots(f))
 
 
-def write(build, leg, figures, about, text=None):
-    """Leaves build/bench/<leg>.json and .html, prints the table, or `text` in its place."""
+STYLE = (":root{color-scheme:light dark}body{font:14px sans-serif;margin:2em;max-width:60em;background:Canvas;color:CanvasText}"
+         "h2{font-size:15px;margin-bottom:0}p{margin:4px 0}svg{max-width:100%;height:auto}figure{margin:1em 0}")
+
+
+def page(leg, figures, about, charts=()):
+    """Well-formed as XML too, and without scripts."""
+    drawn = "".join(f"<figure>{plots.svg(chart)}</figure>" for chart in charts)
+    return (f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"/><title>bench {html.escape(leg)}</title><style>{STYLE}</style>'
+            f"</head><body><h1>{html.escape(leg)}</h1><p>{html.escape(about)}</p>{overview(figures)}{drawn}"
+            f"{''.join(map(one_figure, figures))}</body></html>")
+
+
+def write(build, leg, figures, about, text=None, charts=()):
+    """
+    Leaves build/bench/<leg>.json and .html, prints the table, or `text` in its place. charts: plots as of plot.py, which the page shows
+    and build/bench/<leg>.series.json keeps.
+    """
     folder = os.path.join(build, "bench")
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, leg + ".json"), "w", encoding="utf-8") as f:
-        json.dump(figures, f, indent=1)
+    for what, content in [("", figures)] + ([(".series", list(charts))] if charts else []):
+        with open(os.path.join(folder, f"{leg}{what}.json"), "w", encoding="utf-8") as f:
+            json.dump(content, f, indent=1)
     with open(os.path.join(folder, leg + ".html"), "w", encoding="utf-8") as f:
-        f.write(page(leg, figures, about))
+        f.write(page(leg, figures, about, charts))
     print(about)
     print(text or table(figures))

@@ -247,14 +247,61 @@ static void latencies(void)
         }
 }
 
+// ---- over time, for plots: a line each step ----
+
+struct series {
+    const char *experiment, *scheduler;
+    uint64_t step_ns;
+    unsigned n;
+};
+
+static void print_step(void *arg, struct sim_disk *const *disks, const double *mb_per_s, unsigned n)
+{
+    struct series *s = arg;
+    printf("{\"series\": \"%s\", \"scheduler\": \"%s\", \"t\": %.1f, \"mb_per_s\": [", s->experiment, s->scheduler,
+           (double)(++s->n * s->step_ns) / (double)NS_PER_S);
+    for (unsigned i = 0; i < n; i++)
+        printf("%s%.1f", i ? ", " : "", mb_per_s[i]);
+    printf("], \"requests_per_s\": [");
+    for (unsigned i = 0; i < n; i++)
+        printf("%s%.0f", i ? ", " : "", (double)disks[i]->latency.count * (double)NS_PER_S / (double)s->step_ns);
+    printf("], \"latency_us\": [");
+    for (unsigned i = 0; i < n; i++) {
+        const struct histogram *h = &disks[i]->latency;
+        printf("%s[%.1f, %.1f, %.1f]", i ? ", " : "", (double)histogram_percentile(h, 500) / 1e3,
+               (double)histogram_percentile(h, 990) / 1e3, (double)histogram_percentile(h, 999) / 1e3);
+    }
+    printf("]}\n");
+}
+
+static void over_time(void)
+{
+    for (size_t k = 0; k < N_CONTENDERS; k++) {
+        struct tv_error err = {0};
+        struct experiment_rig rig = rig_of(&contenders[k], &ssd_sata, true);
+        struct series s = {.experiment = "fair", .scheduler = contenders[k].name, .step_ns = NS_PER_S / 5};
+        const struct experiment_steps steps = {.step_ns = s.step_ns, .n = 30, .fn = print_step, .arg = &s};
+        const struct sim_load loads[4] = {experiment_mixed(64), experiment_mixed(32), experiment_mixed(32), experiment_mixed(32)};
+        check(experiment_shares_in_steps(&rig, loads, 4, &steps, &err), &err);
+    }
+    const struct contender *who[] = {&contenders[0], OIOS};
+    for (int k = 0; k < 2; k++) {
+        struct tv_error err = {0};
+        struct experiment_rig rig = rig_of(who[k], &ssd_sata, true);
+        struct series s = {.experiment = "together", .scheduler = who[k]->name, .step_ns = NS_PER_S / 2};
+        const struct experiment_steps steps = {.step_ns = s.step_ns, .n = 20, .fn = print_step, .arg = &s};
+        check(experiment_deck2_in_steps(&rig, k ? 3 : 0, &steps, &err), &err);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*run)(void);
     } experiments[] = {
-        {"fair", fair},     {"weights", weights},   {"kinds", kinds},     {"together", together},
-        {"limits", limits}, {"reserves", reserves}, {"changes", changes}, {"latencies", latencies},
+        {"fair", fair},         {"weights", weights}, {"kinds", kinds},         {"together", together},   {"limits", limits},
+        {"reserves", reserves}, {"changes", changes}, {"latencies", latencies}, {"over-time", over_time},
     };
     for (size_t e = 0; e < sizeof(experiments) / sizeof(experiments[0]); e++) {
         bool wanted = argc == 1;

@@ -11,10 +11,15 @@ struct blk_options {
     uint32_t size_bytes;
     bool polls;          // does not sleep: looks at the rings over and over, and wants no calls
     const char *pattern; // read, write, randread, randwrite
+    // of a load: size_bytes are its small requests
+    uint64_t interval_ms;
+    uint32_t large_bytes; // 0: none
+    uint32_t read_permille, sequential_permille, large_permille;
 };
 
 int blk_verify(const struct blk_options *options);  // random requests of all kinds; everything that is read back is checked
 int blk_bench(const struct blk_options *options);   // one pattern for a time; JSON
+int blk_load(const struct blk_options *options);    // a mixed load for a time; a line of JSON each interval
 int blk_inspect(const struct blk_options *options); // what the device says of itself, and takes as cache mode; JSON
 int blk_fill(const struct blk_options *options);    // writes all of the disk, reads back what was taken; JSON
 int blk_resize(const struct blk_options *options);  // a line with the size now, and one at each change

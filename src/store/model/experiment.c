@@ -177,6 +177,58 @@ int experiment_deck2(const struct experiment_rig *rig, unsigned promises, unsign
     return 0;
 }
 
+// ---- over time ----
+
+// Runs `steps` from now on.
+static void run_steps(struct sim *sim, struct sim_disk *const *disks, unsigned n, const struct experiment_steps *steps)
+{
+    uint64_t before[EXPERIMENT_DISKS_MAX];
+    double mb_per_s[EXPERIMENT_DISKS_MAX];
+    for (unsigned i = 0; i < n; i++)
+        before[i] = disks[i]->counts.bytes;
+    for (unsigned step = 0; step < steps->n; step++) {
+        for (unsigned i = 0; i < n; i++)
+            sim_reset_latency(disks[i]);
+        sim_run(sim, sim_now_ns(sim) + steps->step_ns);
+        take_bytes(disks, n, before, mb_per_s);
+        for (unsigned i = 0; i < n; i++)
+            mb_per_s[i] *= 1e3 / (double)steps->step_ns;
+        steps->fn(steps->arg, disks, mb_per_s, n);
+    }
+}
+
+int experiment_shares_in_steps(const struct experiment_rig *rig, const struct sim_load *loads, unsigned n,
+                               const struct experiment_steps *steps, struct tv_error *err)
+{
+    struct sim_disk *disks[EXPERIMENT_DISKS_MAX];
+    struct sim *sim = start(rig, n, disks, err);
+    if (!sim)
+        return err ? err->code : -1;
+    for (unsigned i = 0; i < n; i++)
+        sim_set_load(sim, disks[i], &loads[i]);
+    run_steps(sim, disks, n, steps);
+    sim_destroy(sim);
+    return 0;
+}
+
+int experiment_deck2_in_steps(const struct experiment_rig *rig, unsigned promises, const struct experiment_steps *steps,
+                              struct tv_error *err)
+{
+    struct sim_disk *disks[EXPERIMENT_DECK2_DISKS];
+    struct sim *sim = start(rig, EXPERIMENT_DECK2_DISKS, disks, err);
+    if (!sim)
+        return err ? err->code : -1;
+    for (unsigned i = 0; i < EXPERIMENT_DECK2_DISKS; i++)
+        sim_set_load(sim, disks[i], &deck2_loads[i]);
+    for (unsigned part = 0; part <= 3; part++) {
+        if (promise_deck2(sim, disks, part < promises ? part : promises, err))
+            return fail(sim, err);
+        run_steps(sim, disks, EXPERIMENT_DECK2_DISKS, steps);
+    }
+    sim_destroy(sim);
+    return 0;
+}
+
 // ---- limits and reservations ----
 
 int experiment_limit(const struct experiment_rig *rig, uint64_t ops_per_s, bool neighbour, unsigned windows, double *error,

@@ -39,6 +39,21 @@ struct experiment_deck2 {
 int experiment_deck2(const struct experiment_rig *rig, unsigned promises, unsigned windows, struct experiment_deck2 *result,
                      struct tv_error *err);
 
+// What disks do over time, for plots. Called at the end of each step, with what was done in it; latencies are those of the step.
+typedef void experiment_step_fn(void *arg, struct sim_disk *const *disks, const double *mb_per_s, unsigned n);
+struct experiment_steps {
+    uint64_t step_ns;
+    unsigned n;
+    experiment_step_fn *fn;
+    void *arg;
+};
+// Disks with equal shares, from their first request on.
+int experiment_shares_in_steps(const struct experiment_rig *rig, const struct sim_load *loads, unsigned n,
+                               const struct experiment_steps *steps, struct tv_error *err);
+// The decks' second experiment in four parts of steps->n steps: before the n-th the n-th promise is made, up to `promises`.
+int experiment_deck2_in_steps(const struct experiment_rig *rig, unsigned promises, const struct experiment_steps *steps,
+                              struct tv_error *err);
+
 // How far the requests of a second are from a limit, at worst, beside a greedy neighbour or alone; 0.01: 1 %.
 int experiment_limit(const struct experiment_rig *rig, uint64_t ops_per_s, bool neighbour, unsigned windows, double *error,
                      uint64_t *idle, struct tv_error *err);

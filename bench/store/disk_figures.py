@@ -92,9 +92,7 @@ def kernel_names(queue, wanted):
     if os.geteuid() != 0 or not queue or not shutil.which("fio"):
         print("kernel's schedulers: left out: " + ("the disk has none" if not queue else "it takes root and fio"))
         return []
-    with open(queue, encoding="ascii") as f:
-        there = f.read().replace("[", "").replace("]", "").split()
-    return [name for name in KERNEL if name in there]
+    return [name for name in KERNEL if experiments.can_be_set(queue, name)]
 
 
 def fair(build, cpus, rounds, seconds, kernel):
@@ -130,9 +128,11 @@ def together_plots(name, run, at):
     def latency(which):
         return run.curve(1.0, lambda a, b: run.percentiles_ms(2, a, b)[which])
     return [
-        {"kind": "lines", "title": f"{title}: bandwidth", "x": "time, s", "y": "MB/s", "marks": marks, "goal": [experiments.RESERVE_MB, "reserved for the file server"],
+        {"kind": "lines", "title": f"{title}: bandwidth", "x": "time, s", "y": "MB/s", "marks": marks,
+         "goal": [experiments.RESERVE_MB, "reserved for the file server"],
          "series": [{"name": vm, "points": run.curve(0.5, lambda a, b, n=n: run.mb_per_s(n, a, b))} for n, vm in enumerate(experiments.VMS)]},
-        {"kind": "lines", "title": f"{title}: requests of the database", "x": "time, s", "y": "1/s", "marks": marks, "goal": [experiments.LIMIT, "limit"],
+        {"kind": "lines", "title": f"{title}: requests of the database", "x": "time, s", "y": "1/s", "marks": marks,
+         "goal": [experiments.LIMIT, "limit"],
          "series": [{"name": experiments.VMS[1], "points": run.curve(1.0, lambda a, b: run.requests(1, a, b))}]},
         {"kind": "lines", "title": f"{title}: latency of the mail server", "x": "time, s", "y": "ms", "marks": marks, "log": True,
          "goal": [experiments.LATENCY_MS, "promised to 99 %"],

@@ -1,4 +1,5 @@
 // trivet metrics: what machines and disks do, for Prometheus: once on standard output, or over HTTP.
+#include "base/clock.h"
 #include "control/cleanup.h"
 #include "control/command.h"
 #include "control/look.h"
@@ -9,45 +10,74 @@
 #include <signal.h>
 #include <string.h>
 
+#define KEEP_NS NS_PER_S // however many read, it is made once a second
+
+struct source {
+    const char *store; // NULL: trivetd
+    char *text;        // NULL: none was made yet
+    size_t len;
+    uint64_t made_ns;
+};
+
 // A connection for each, so that one made while trivetd or the store was down does not last.
-static char *make(void *arg, size_t *len, struct tv_error *err)
+static int read_machines(const char *store, json_t **machines, struct tv_error *err)
 {
-    const char *store = arg;
-    cleanup_json json_t *machines = NULL;
     struct look look;
-    char *text = NULL;
     int rc = look_open(&look, store, err);
     if (!rc)
-        rc = look_read(&look, &machines, err);
+        rc = look_read(&look, machines, err);
     look_close(&look);
-    FILE *out = rc ? NULL : open_memstream(&text, len);
-    if (!rc && !out)
-        rc = tv_error_set(err, -ENOMEM, "no memory");
-    if (rc)
-        return NULL;
-    metrics_print(out, machines);
-    if (fclose(out) == 0)
-        return text;
-    tv_error_set(err, -ENOMEM, "no memory");
-    free(text);
-    return NULL;
+    return rc;
 }
 
-static int print_once(const char *store, struct tv_error *err)
+static int make_anew(struct source *source, struct tv_error *err)
 {
-    size_t len = 0;
-    cleanup_free char *text = make((void *)store, &len, err);
-    if (!text)
-        return err->code;
-    if (fwrite(text, 1, len, stdout) != len || fflush(stdout))
-        return tv_error_set(err, -errno, "standard output: %s", strerror(errno));
-    return 0;
+    cleanup_json json_t *machines = NULL;
+    const uint64_t now_ns = clock_now_ns();
+    free(source->text);
+    source->text = NULL;
+    int rc = read_machines(source->store, &machines, err);
+    if (rc)
+        return rc;
+    FILE *out = open_memstream(&source->text, &source->len);
+    if (!out)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    metrics_print(out, machines);
+    source->made_ns = now_ns;
+    if (fclose(out) == 0)
+        return 0;
+    free(source->text);
+    source->text = NULL;
+    return tv_error_set(err, -ENOMEM, "no memory");
+}
+
+static char *make(void *arg, size_t *len, struct tv_error *err)
+{
+    struct source *source = arg;
+    if ((!source->text || clock_now_ns() - source->made_ns >= KEEP_NS) && make_anew(source, err))
+        return NULL;
+    char *copy = malloc(source->len + 1);
+    if (!copy)
+        tv_error_set(err, -ENOMEM, "no memory");
+    else
+        memcpy(copy, source->text, source->len + 1);
+    *len = source->len;
+    return copy;
+}
+
+static int print_once(struct source *source, struct tv_error *err)
+{
+    int rc = make_anew(source, err);
+    if (!rc && (fwrite(source->text, 1, source->len, stdout) != source->len || fflush(stdout)))
+        rc = tv_error_set(err, -errno, "standard output: %s", strerror(errno));
+    return rc;
 }
 
 int cmd_metrics(int argc, char **argv)
 {
-    const char *listen = NULL, *store = NULL;
-    const struct option_spec options[] = {{"--listen", NULL, &listen}, {"--store", NULL, &store}, {0}};
+    const char *listen = NULL;
+    struct source source = {0};
+    const struct option_spec options[] = {{"--listen", NULL, &listen}, {"--store", NULL, &source.store}, {0}};
     int words = command_options(command_find("metrics"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;
@@ -58,7 +88,7 @@ int cmd_metrics(int argc, char **argv)
         tool_catch_signals();
         signal(SIGPIPE, SIG_IGN);
     }
-    if (listen ? metrics_serve(listen, make, (void *)store, &err) : print_once(store, &err))
-        return command_failed("metrics", false, command_status(&err), &err);
-    return EXIT_OK;
+    int rc = listen ? metrics_serve(listen, make, &source, &err) : print_once(&source, &err);
+    free(source.text);
+    return rc ? command_failed("metrics", false, command_status(&err), &err) : EXIT_OK;
 }

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FIRST_MS 1000
+#define READ_MS 1000 // between two readings of disks, at least
 
 struct view {
     unsigned interval_ms;
@@ -45,7 +45,7 @@ static int watch(const struct look *look, const struct view *view, struct tv_err
     cleanup_json json_t *before = NULL;
     int rc = look_read(look, &before, err);
     for (long n = 0; !rc && n != view->tables && !tool_interrupted(); n++) {
-        const unsigned wait_ms = n == 0 && view->interval_ms < FIRST_MS ? FIRST_MS : view->interval_ms;
+        const unsigned wait_ms = n == 0 && view->interval_ms < READ_MS ? READ_MS : view->interval_ms;
         poll(NULL, 0, (int)wait_ms); // a signal ends it
         if (tool_interrupted())
             break;
@@ -76,6 +76,8 @@ int cmd_top(int argc, char **argv)
         return command_usage("top", "unexpected '%s'", argv[1]);
     if (interval && (command_seconds(interval, &view.interval_ms) || view.interval_ms < 50))
         return command_usage("top", "--interval '%s' is no number of seconds, at least 0.05", interval);
+    if (store && view.interval_ms < READ_MS) // nobody stands between us and the store
+        view.interval_ms = READ_MS;
     view.tables = once ? 1 : count ? strtol(count, NULL, 10) : -1;
     if (view.tables == 0)
         return command_usage("top", "--count '%s' is no number of tables", count);

@@ -4,7 +4,6 @@
 #include "base/histogram.h"
 #include "control/look.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 // Backslash, quote and line feed are escaped in label values; everything else may stand there.

@@ -2,6 +2,7 @@
 #include "store/disk.h"
 
 #include "base/rpc.h"
+#include "store/control_nbd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -72,28 +73,33 @@ static void method_add(void *arg, struct rpc_request *req, const json_t *params)
     if (!name)
         return;
     const json_t *read_only = json_object_get(params, "read_only"), *admitted = json_object_get(params, "admitted");
+    const json_t *nbd = json_object_get(params, "nbd");
     const json_t *volume = json_object_get(params, "volume");
     if (!are_strings(params, strings, 2) || (read_only && !json_is_boolean(read_only)) ||
-        (admitted && !json_is_boolean(admitted)) || (volume && !json_is_object(volume)) ||
+        (admitted && !json_is_boolean(admitted)) || (nbd && !json_is_boolean(nbd)) || (volume && !json_is_object(volume)) ||
         !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size) ||
-        !get_u64(params, "vhost", volume ? ADD_FDS_MAX : 1, ADD_FDS_MAX, &vhost)) {
-        refuse(req, "disk.add takes: name, serial, promises (strings), read_only, admitted (booleans), queues (1 to 64), "
+        !get_u64(params, "vhost", ADD_FDS_MAX, ADD_FDS_MAX, &vhost)) {
+        refuse(req, "disk.add takes: name, serial, promises (strings), read_only, admitted, nbd (booleans), queues (1 to 64), "
                     "block_size (512 to 4096), volume (an object), vhost (the number of the descriptor)");
         return;
     }
     int fds[ADD_FDS_MAX];
     const unsigned n_fds = req ? take_fds(req, fds) : 0;
-    if (!volume && n_fds < 2) {
+    const bool is_exported = json_is_true(nbd);
+    if (!volume && n_fds < (is_exported ? 1 : 2)) {
         if (n_fds)
             close(fds[0]);
-        refuse(req, "disk.add wants two descriptors beside it: the image and a listening socket");
+        refuse(req, "disk.add wants two descriptors beside it: the image and a listening socket; with nbd the image is enough");
         return;
     }
+    if (!volume && vhost == ADD_FDS_MAX && n_fds > 1)
+        vhost = 1;
     struct disk_config config = {
         .name = name,
         .serial = json_string_value(json_object_get(params, "serial")),
         .volume = volume,
         .vhost = vhost == ADD_FDS_MAX ? -1 : (int)vhost,
+        .nbd = is_exported,
         .read_only = json_is_true(read_only),
         .n_queues = (unsigned)queues,
         .block_size_bytes = (uint32_t)block_size,
@@ -192,7 +198,8 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
     static const struct rpc_method methods[] = {
         {"disk.add", method_add},           {"disk.remove", method_remove}, {"disk.list", method_list},
         {"disk.stat", method_stat},         {"disk.resize", method_resize}, {"disk.promise", method_promise},
-        {"disk.promises", method_promises}, {"store.quit", method_quit},    {NULL, NULL},
+        {"disk.promises", method_promises}, {"store.quit", method_quit},    {"nbd.listen", control_nbd_listen},
+        {"nbd.close", control_nbd_close},   {"nbd.list", control_nbd_list}, {NULL, NULL},
     };
     struct rpc_service service = {.methods = methods, .arg = store};
     store->quit = quit;

@@ -63,6 +63,7 @@ struct store {
     struct volume_env env;
     struct promises *promises;
     struct rpc_server *control; // NULL: there is none
+    struct nbd_server *nbd;     // NULL: nobody has listened yet
     struct disk *disks;
     struct disk_front *marked;
     uint64_t poll_ns; // how long a front end is polled after it had something to do; 0: never

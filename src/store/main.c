@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/rpc.h"
+#include "store/listen.h"
 #include "store/open.h"
 #include "store/options.h"
 #include "store/store.h"
@@ -21,8 +22,9 @@ struct program {
     struct store *store;
     struct rpc_server *control;
     struct loop_source *signals[2];
-    unsigned n_sockets;       // of the command line's, made by us
-    const char *control_path; // NULL: no socket was made
+    unsigned n_sockets;
+    const char *sockets[OPTIONS_DISKS_MAX + OPTIONS_NBD_MAX]; // of the command line's, made by us
+    const char *control_path;                                 // NULL: no socket was made
 };
 
 static void stop(void *arg)
@@ -48,14 +50,17 @@ static int open_disk(struct program *p, const struct option_disk *option, json_t
     int r = store_open_volume(volume, &open, fds, err);
     if (r)
         return tv_error_prefix(err, "disk '%s'", option->disk.name);
-    int listen_fd = rpc_listen(option->socket, 0600, err);
-    if (listen_fd < 0)
-        return listen_fd;
-    p->n_sockets++;
-    fds->fd[fds->n++] = listen_fd;
     struct disk_config config = option->disk;
     config.volume = volume;
-    config.vhost = (int)fds->n - 1;
+    config.vhost = -1;
+    if (option->socket) {
+        int listen_fd = rpc_listen(option->socket, 0600, err);
+        if (listen_fd < 0)
+            return listen_fd;
+        p->sockets[p->n_sockets++] = option->socket;
+        config.vhost = (int)fds->n;
+        fds->fd[fds->n++] = listen_fd;
+    }
     return store_add_disk(p->store, &config, fds->fd, fds->n, err);
 }
 
@@ -75,6 +80,52 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
     if (r)
         store_close_fds(&fds);
     json_decref(volume);
+    return r;
+}
+
+// ---- NBD ----
+
+static int load_texts(const struct option_nbd *option, char *texts[4], struct tv_error *err)
+{
+    const char *const paths[4] = {option->certificate, option->key, option->ca, option->psk};
+    int r = 0;
+    for (unsigned i = 0; i < 4 && !r && !option->tls_off; i++)
+        if (paths[i])
+            r = listen_load_text(paths[i], &texts[i], err);
+    return r;
+}
+
+static int open_nbd(struct program *p, const struct option_nbd *option, char *texts[4], struct tv_error *err)
+{
+    const struct store_nbd_config config = {
+        .name = option->address,
+        .exports = option->exports,
+        .tls_required = option->tls_required,
+        .certificate = texts[0],
+        .key = texts[1],
+        .ca = texts[2],
+        .psk = texts[3],
+    };
+    const char *path;
+    int fd = listen_at(option->address, &path, err);
+    if (fd < 0)
+        return fd;
+    if (path)
+        p->sockets[p->n_sockets++] = path;
+    return store_nbd_listen(p->store, &config, fd, err);
+}
+
+static int add_nbd(struct program *p, const struct option_nbd *option, struct tv_error *err)
+{
+    char *texts[4] = {0};
+    int r = load_texts(option, texts, err);
+    if (!r)
+        r = open_nbd(p, option, texts, err);
+    for (unsigned i = 0; i < 4; i++) {
+        if (texts[i])
+            explicit_bzero(texts[i], strlen(texts[i]));
+        free(texts[i]);
+    }
     return r;
 }
 
@@ -123,20 +174,19 @@ static int start(struct program *p, const struct options *options, struct tv_err
     p->store = store_create(p->loop, &config, err);
     if (!p->store)
         return err->code;
-    for (unsigned i = 0; i < options->n_disks; i++) {
+    for (unsigned i = 0; i < options->n_disks && !r; i++)
         r = add_disk(p, &options->disks[i], err);
-        if (r)
-            return r;
-    }
-    return serve_control(p, options, err);
+    for (unsigned i = 0; i < options->n_nbd && !r; i++)
+        r = add_nbd(p, &options->nbd[i], err);
+    return r ? r : serve_control(p, options, err);
 }
 
-static void finish(struct program *p, const struct options *options)
+static void finish(struct program *p)
 {
     rpc_server_destroy(p->control);
     store_destroy(p->store);
     for (unsigned i = 0; i < p->n_sockets; i++)
-        unlink(options->disks[i].socket);
+        unlink(p->sockets[i]);
     if (p->control_path)
         unlink(p->control_path);
     loop_remove(p->signals[0]);
@@ -167,7 +217,7 @@ int main(int argc, char **argv)
         log_event(LOG_INFO, "store", "serving", LOG_U64("disks", options.n_disks), LOG_STR("engine", store_describe(p.store)));
         r = loop_run(p.loop);
     }
-    finish(&p, &options);
+    finish(&p);
     options_free(&options);
     return r ? 2 : 0;
 }

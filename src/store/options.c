@@ -10,19 +10,21 @@
 
 const char options_help[] =
     "usage: trivet-store [--control FD|PATH] [--io auto|threads] [--poll US] [--scheduler N] [--log text|json]\n"
-    "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]...\n"
+    "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]... [--nbd ADDRESS[,KEY=VALUE]...]...\n"
     "\n"
-    "Serves raw files and block devices to virtual machines as vhost-user-blk disks.\n"
+    "Serves raw files and block devices to virtual machines as vhost-user-blk disks, and to NBD clients.\n"
     "\n"
-    "  --disk name=N,path=IMAGE,socket=PATH[,read-only][,serial=S][,queues=N][,block-size=512|4096][,promises=P]\n"
+    "  --disk name=N,path=IMAGE[,socket=PATH][,nbd][,read-only][,serial=S][,queues=N][,block-size=512|4096][,promises=P]\n"
     "                a disk: its image, or a file of the name *.volume that says what keeps its blocks, and the socket on\n"
-    "                which it waits for a machine; what it is promised, as in\n"
+    "                which it waits for a machine; nbd: clients of --nbd can have it; what it is promised, as in\n"
     "                'reserve: 40MB/s; limit: 300 iops', with a scheduler that holds it\n"
     "  --volume N=V  what keeps the blocks of the disk of this name, in path='s place: an object of JSON;\n"
     "                trivet-store(8) says what there is\n"
+    "  --nbd A       where NBD clients are waited for: unix:PATH or tcp:HOST:PORT; with [,tls=on|required]\n"
+    "                [,certificate=FILE,key=FILE[,ca=FILE]][,psk=FILE][,export=DISK]...\n"
     "  --control S   a socket for JSON-RPC: the number of a descriptor that listens, or a path where one is made;\n"
     "                disk.add, disk.remove, disk.list, disk.stat, disk.resize, disk.promise, disk.promises,\n"
-    "                store.quit; `trivet top --store PATH` shows what its disks do\n"
+    "                nbd.listen, nbd.close, nbd.list, store.quit; `trivet top --store PATH` shows what its disks do\n"
     "  --io threads  do without io_uring\n"
     "  --poll US     for how many microseconds a guest that had something to do is looked at, before it has to kick; 0\n"
     "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
@@ -45,13 +47,13 @@ static int parse_number(const char *text, unsigned least, unsigned most, unsigne
     return 0;
 }
 
-enum key { KEY_NAME, KEY_PATH, KEY_SOCKET, KEY_SERIAL, KEY_READ_ONLY, KEY_QUEUES, KEY_BLOCK_SIZE, KEY_PROMISES };
+enum key { KEY_NAME, KEY_PATH, KEY_SOCKET, KEY_SERIAL, KEY_READ_ONLY, KEY_QUEUES, KEY_BLOCK_SIZE, KEY_PROMISES, KEY_NBD };
 
 static int set_key(struct option_disk *disk, enum key key, const char *value)
 {
     unsigned n = 0;
     int r = 0;
-    if ((key == KEY_READ_ONLY) != !value)
+    if ((key == KEY_READ_ONLY || key == KEY_NBD) != !value)
         return -EINVAL;
     switch (key) {
     case KEY_NAME:
@@ -80,13 +82,16 @@ static int set_key(struct option_disk *disk, enum key key, const char *value)
     case KEY_PROMISES:
         disk->disk.promises = value;
         break;
+    case KEY_NBD:
+        disk->disk.nbd = true;
+        break;
     }
     return r;
 }
 
 static int parse_disk(struct options *options, const char *argument, struct tv_error *err)
 {
-    static char *const keys[] = {"name", "path", "socket", "serial", "read-only", "queues", "block-size", "promises", NULL};
+    static char *const keys[] = {"name", "path", "socket", "serial", "read-only", "queues", "block-size", "promises", "nbd", NULL};
     if (options->n_disks == OPTIONS_DISKS_MAX)
         return tv_error_set(err, -EINVAL, "more than %d disks on one command line; start a second store", OPTIONS_DISKS_MAX);
     char *text = strdup(argument);
@@ -95,22 +100,22 @@ static int parse_disk(struct options *options, const char *argument, struct tv_e
     struct option_disk *disk = &options->disks[options->n_disks];
     options->text[options->n_disks++] = text;
     disk->disk.n_queues = 1;
-    disk->disk.vhost = 1;
     for (char *rest = text, *value; *rest;) {
         char *item = rest;
         int key = getsubopt(&rest, keys, &value);
         if (key < 0)
             return tv_error_set(
                 err, -EINVAL,
-                "--disk %s: '%s' is not known; there are name=, path=, socket=, serial=, queues=, block-size=, promises= "
-                "and read-only",
+                "--disk %s: '%s' is not known; there are name=, path=, socket=, serial=, queues=, block-size=, promises=, "
+                "nbd and read-only",
                 argument, item);
         if (set_key(disk, (enum key)key, value))
             return tv_error_set(err, -EINVAL, "--disk %s: '%s' has no good value (queues: 1 to %d; block-size: 512 to 4096)",
                                 argument, keys[key], STORE_QUEUES_MAX);
     }
-    if (!disk->disk.name || !disk->socket)
-        return tv_error_set(err, -EINVAL, "--disk %s: name=, path= and socket= are all needed", argument);
+    if (!disk->disk.name || (!disk->socket && !disk->disk.nbd))
+        return tv_error_set(err, -EINVAL, "--disk %s: name=, path= and socket= are all needed, but for nbd in socket='s place",
+                            argument);
     return 0;
 }
 
@@ -162,6 +167,8 @@ static int parse_one(struct options *options, int option, const char *argument, 
         return parse_disk(options, argument, err);
     case 'V':
         return parse_volume(options, argument, err);
+    case 'n':
+        return options_parse_nbd(options, argument, err);
     case 'c':
         return parse_control(options, argument, err);
     case 'i':
@@ -195,11 +202,17 @@ static int parse_one(struct options *options, int option, const char *argument, 
 int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
 {
     static const struct option longs[] = {
-        {"disk", required_argument, NULL, 'd'},    {"volume", required_argument, NULL, 'V'},
-        {"control", required_argument, NULL, 'c'}, {"io", required_argument, NULL, 'i'},
-        {"poll", required_argument, NULL, 'p'},    {"scheduler", required_argument, NULL, 's'},
-        {"log", required_argument, NULL, 'l'},     {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0},
+        {"disk", required_argument, NULL, 'd'},
+        {"volume", required_argument, NULL, 'V'},
+        {"control", required_argument, NULL, 'c'},
+        {"io", required_argument, NULL, 'i'},
+        {"nbd", required_argument, NULL, 'n'},
+        {"poll", required_argument, NULL, 'p'},
+        {"scheduler", required_argument, NULL, 's'},
+        {"log", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
     };
     *options = (struct options){.control_fd = -1};
     opterr = 0;
@@ -227,4 +240,5 @@ void options_free(struct options *options)
         json_decref(options->disks[i].volume);
     }
     options->n_disks = 0;
+    options_free_nbd(options);
 }

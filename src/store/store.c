@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/front/nbd.h"
 #include "store/front/vhost_blk.h"
 #include "store/volume/spec.h"
 
@@ -164,6 +165,7 @@ void store_destroy(struct store *store)
         store->disks = disk->next;
         disk_destroy(disk);
     }
+    nbd_server_destroy(store->nbd);
     promises_destroy(store->promises);
     if (store->dispatcher)
         store->dispatcher->ops->destroy(store->dispatcher);
@@ -230,6 +232,15 @@ static struct volume *build_volume(struct store *store, const struct disk_config
     return volume;
 }
 
+// Takes vhost_fd, if there is one.
+static int make_fronts(struct disk *disk, const struct disk_config *config, int vhost_fd, struct tv_error *err)
+{
+    int r = vhost_fd < 0 ? 0 : vhost_blk_create(disk, config->n_queues, vhost_fd, err);
+    if (!r && config->nbd)
+        r = nbd_export_create(disk, err);
+    return r;
+}
+
 static struct disk *make_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err)
 {
     struct promise_set promises = {.resource = PROMISE_DISK};
@@ -246,15 +257,12 @@ static struct disk *make_disk(struct store *store, const struct disk_config *con
     }
     struct volume *volume = build_volume(store, config, fds, n_fds, err);
     struct disk *disk = volume ? disk_create(store, config, &promises, volume, err) : NULL;
-    if (vhost_fd < 0)
-        return disk;
-    if (!disk)
+    if (!disk && vhost_fd >= 0)
         close(vhost_fd);
-    else if (vhost_blk_create(disk, config->n_queues, vhost_fd, err)) {
-        disk_destroy(disk);
-        disk = NULL;
-    }
-    return disk;
+    if (!disk || !make_fronts(disk, config, vhost_fd, err))
+        return disk;
+    disk_destroy(disk);
+    return NULL;
 }
 
 int store_add_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err)
@@ -343,4 +351,26 @@ json_t *store_stat(const struct store *store, const char *name, bool histograms,
         return disk_stat(disk, histograms);
     no_such_disk(name, err);
     return NULL;
+}
+
+int store_nbd_listen(struct store *store, const struct store_nbd_config *config, int listen_fd, struct tv_error *err)
+{
+    if (!store->nbd)
+        store->nbd = nbd_server_create(store, err);
+    if (store->nbd)
+        return nbd_server_listen(store->nbd, config, listen_fd, err);
+    close(listen_fd);
+    return -ENOMEM;
+}
+
+int store_nbd_close(struct store *store, const char *name, struct tv_error *err)
+{
+    if (store->nbd)
+        return nbd_server_close(store->nbd, name, err);
+    return tv_error_set(err, -ENOENT, "nbd: no listener '%s'; there is none at all", name);
+}
+
+json_t *store_nbd_list(const struct store *store)
+{
+    return store->nbd ? nbd_server_list(store->nbd) : json_array();
 }

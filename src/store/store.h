@@ -31,6 +31,7 @@ struct disk_config {
     const char *serial;   // at most STORE_SERIAL_MAX bytes; NULL: the name
     const json_t *volume; // as volume/spec.h has it; NULL: the file that is descriptor 0
     int vhost;            // which descriptor is a listening vhost-user socket; -1: none
+    bool nbd;             // exported to NBD clients, by its name
     bool read_only;
     unsigned n_queues;         // of the vhost-user device: 1 to STORE_QUEUES_MAX
     uint32_t block_size_bytes; // 0: what the image's device wants
@@ -54,6 +55,19 @@ json_t *store_list_promises(const struct store *store); // of the disks that wer
 json_t *store_list(const struct store *store);
 // `histograms`: of latencies, beside what sums them up. NULL with err: there is no such disk.
 json_t *store_stat(const struct store *store, const char *name, bool histograms, struct tv_error *err);
+
+// A socket on which NBD clients are waited for, and what TLS they can have there.
+struct store_nbd_config {
+    const char *name;      // unique
+    const json_t *exports; // names of the disks that can be had here, if they are exported; NULL: all that are
+    bool tls_required;     // else TLS is the client's choice, if there are credentials
+    // Texts: PEM, and lines of NAME:HEXADECIMAL. A client must have a certificate of the CA's, if one is given.
+    const char *certificate, *key, *ca, *psk;
+};
+
+int store_nbd_listen(struct store *store, const struct store_nbd_config *config, int listen_fd, struct tv_error *err); // takes it
+int store_nbd_close(struct store *store, const char *name, struct tv_error *err); // its connections too
+json_t *store_nbd_list(const struct store *store);
 
 // The control socket: takes listen_fd. `quit` is called by store.quit.
 struct rpc_server *store_serve_control(struct store *store, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,

@@ -111,6 +111,9 @@ struct nbd_conn {
     unsigned in_flight;                   // at the disk
     struct nbd_slot *filling;             // a write whose data is coming
     uint32_t filled_bytes;
+    struct nbd_slot *refused; // a write whose data are passed over
+    uint32_t refused_error;
+    const char *refused_why;
     struct nbd_slot *out, **out_tail; // answers, in the order in which they are sent
     size_t out_skip;                  // bytes of the first one that are sent
     uint64_t data_from, data_end;     // known not to begin with zeroes
@@ -141,7 +144,7 @@ void nbd_export_mark(struct nbd_conn *c);
 
 // nbd_conn.c
 struct nbd_conn *nbd_conn_create(struct nbd_listener *listener, int fd, struct tv_error *err);
-void nbd_conn_link(struct nbd_conn *c, struct nbd_conn **list);
+void nbd_conn_link(struct nbd_conn *c, struct nbd_conn **at);
 void nbd_conn_unlink(struct nbd_conn *c);
 int nbd_conn_make_arena(struct nbd_conn *c);
 bool nbd_conn_sweep(struct nbd_conn *c); // gives back memory that was not used for a while; true: there is more to give later

@@ -113,25 +113,35 @@ static bool fill(struct nbd_conn *c)
     return true;
 }
 
-static void skip(struct nbd_conn *c)
+// A client may be taken aback by the answer to a write whose data it has not sent yet, so it comes behind them.
+static bool skip(struct nbd_conn *c)
 {
     const uint32_t n = c->skip_bytes < there_bytes(c) ? (uint32_t)c->skip_bytes : there_bytes(c);
     c->in_at += n;
     c->skip_bytes -= n;
+    if (c->skip_bytes)
+        return false;
+    struct nbd_slot *slot = c->refused;
+    c->refused = NULL;
+    nbd_reply(slot, c->refused_error, c->refused_why);
+    return true;
 }
 
 static void refuse(struct nbd_slot *slot, uint32_t error, const char *why)
 {
     struct nbd_conn *c = slot->conn;
     c->export->front.disk->counters.refused++;
-    if (slot->wire.type == NBD_CMD_WRITE)
-        c->skip_bytes = slot->wire.len_bytes;
-    if (c->skip_bytes <= SKIP_MAX) {
+    if (slot->wire.type != NBD_CMD_WRITE) {
         nbd_reply(slot, error, why);
-        return;
+    } else if (slot->wire.len_bytes > SKIP_MAX) {
+        nbd_slot_put(slot);
+        nbd_conn_fail(c);
+    } else {
+        c->skip_bytes = slot->wire.len_bytes;
+        c->refused = slot;
+        c->refused_error = error;
+        c->refused_why = why;
     }
-    nbd_slot_put(slot);
-    nbd_conn_fail(c);
 }
 
 // False: nothing more can be taken now.
@@ -164,8 +174,9 @@ static bool take_one(struct nbd_conn *c)
 {
     if (c->filling)
         return fill(c);
-    skip(c);
-    if (c->skip_bytes || there_bytes(c) < NBD_REQUEST_BYTES)
+    if (c->refused)
+        return skip(c);
+    if (there_bytes(c) < NBD_REQUEST_BYTES)
         return false;
     struct nbd_slot *slot = nbd_slot_get(c);
     if (!slot) {

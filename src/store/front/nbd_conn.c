@@ -73,8 +73,8 @@ static void on_event(void *arg, int fd, uint32_t events)
     }
     struct store *store = c->server->store;
     nbd_export_mark(c);
-    if (events & ~(uint32_t)EPOLLOUT)
-        nbd_receive(c);
+    if (events & ~(uint32_t)EPOLLOUT && nbd_receive(c))
+        store_heat(&c->export->front);
     store_end_batch(store); // c may be gone behind it
 }
 

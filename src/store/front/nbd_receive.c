@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define SKIP_MAX (2u * NBD_PAYLOAD_DEFAULT) // a client that sends more data than that with one request is not worth listening to
+#define INPUT_BEHIND_LARGE 4096u
 
 static uint32_t there_bytes(const struct nbd_conn *c)
 {
@@ -208,15 +209,19 @@ static void parse(struct nbd_conn *c)
 
 // ---- the socket ----
 
-// The data of a write go where they belong, and what comes behind them into the input.
+// The data of a write go where they belong, and what comes behind them into the input. Behind large ones come more of them, most
+// likely, which had better not be copied from there.
 static ssize_t receive(struct nbd_conn *c)
 {
     struct iovec iov[NBD_PIECES_MAX + 1];
     unsigned n = 0;
-    if (c->filling)
-        n = volume_data_vector(nbd_slot_data(c->filling, c->filled_bytes), c->filling->wire.len_bytes - c->filled_bytes, iov,
-                               NBD_PIECES_MAX);
-    iov[n] = (struct iovec){c->input + c->in_len, NBD_INPUT_BYTES - c->in_len};
+    uint32_t room = NBD_INPUT_BYTES - c->in_len;
+    if (c->filling) {
+        const uint32_t left = c->filling->wire.len_bytes - c->filled_bytes;
+        n = volume_data_vector(nbd_slot_data(c->filling, c->filled_bytes), left, iov, NBD_PIECES_MAX);
+        room = c->filling->n_pieces ? INPUT_BEHIND_LARGE : room;
+    }
+    iov[n] = (struct iovec){c->input + c->in_len, room};
     return nbd_stream_receive(&c->stream, iov, n + 1);
 }
 
@@ -236,21 +241,24 @@ static bool is_open(const struct nbd_conn *c)
     return !c->is_dead && !c->is_ending && !c->is_paused && !c->export->is_closing;
 }
 
-void nbd_receive(struct nbd_conn *c)
+bool nbd_receive(struct nbd_conn *c)
 {
+    bool any = false;
     while (is_open(c)) {
         const ssize_t n = receive(c);
         if (n == -EAGAIN)
-            return;
+            break;
+        any = true;
         c->is_ending = !n; // it may still read
         if (n < 0)
             nbd_conn_fail(c);
         if (n <= 0)
-            return;
+            break;
         take_received(c, (uint32_t)n);
         if (c->is_dead || !nbd_stream_has_input(&c->stream))
-            return;
+            break;
     }
+    return any;
 }
 
 void nbd_receive_more(struct nbd_conn *c)

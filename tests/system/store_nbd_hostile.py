@@ -113,6 +113,22 @@ def who_does_not_read_stops_alone(rig):
     assert seen == set(range(asked))
 
 
+def good_bye_with_all_outstanding(rig):
+    """DISC, or half a close, behind more requests than are taken at once: all are answered before the connection ends."""
+    serve(rig, ("db", rig.image("a", 8), ""))
+    requests = b"".join(struct.pack(">IHHQQI", n.REQUEST, 0, n.READ, i, i % 2048 * 4096, 4096) for i in range(1000))
+    for good_bye in (struct.pack(">IHHQQI", n.REQUEST, 0, n.DISC, 0, 0, 0), b""):
+        client = connect(rig)
+        client.send(requests + good_bye)
+        if not good_bye:
+            client.socket.shutdown(socket.SHUT_WR)
+        seen = set()
+        for _ in range(1000):
+            assert client.reply(4096)[0] == 0
+            seen.add(client.cookie)
+        assert len(seen) == 1000 and client.is_closed()
+
+
 def gone_without_a_word(rig):
     """Clients that go with everything outstanding, while others read and write."""
     store = serve(rig, ("db", rig.image("a", 64), ""))
@@ -247,5 +263,5 @@ def ended_with_requests_outstanding(rig):
             assert f.read(65536) == bytes([i + 1]) * 65536, i
 
 
-main([garbage, refused_at_once, byte_by_byte, who_does_not_read_stops_alone, gone_without_a_word, thousands, connections_of_an_export,
-      few_descriptors, killed_and_started_again, ended_with_requests_outstanding])
+main([garbage, refused_at_once, byte_by_byte, who_does_not_read_stops_alone, good_bye_with_all_outstanding, gone_without_a_word, thousands,
+      connections_of_an_export, few_descriptors, killed_and_started_again, ended_with_requests_outstanding])

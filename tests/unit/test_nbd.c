@@ -302,14 +302,14 @@ static void test_flags(void **state)
         {NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO},
         {NBD_CMD_BLOCK_STATUS, NBD_CMD_FLAG_REQ_ONE},
     };
-    for (uint16_t type = 0; type <= NBD_CMD_BLOCK_STATUS; type++) {
+    for (unsigned type = 0; type <= NBD_CMD_BLOCK_STATUS; type++) {
         uint16_t good = NBD_CMD_FLAG_FUA;
         for (size_t i = 0; i < 3; i++)
             good |= with[i][0] == type ? with[i][1] : 0;
         if (type == NBD_CMD_FLUSH || type == NBD_CMD_DISC)
             continue;
         for (unsigned bit = 0; bit < 16; bit++)
-            assert_int_equal(check(type, (uint16_t)(1u << bit), 0, 512), good >> bit & 1 ? NBD_OK : NBD_EINVAL);
+            assert_int_equal(check((uint16_t)type, (uint16_t)(1u << bit), 0, 512), good >> bit & 1 ? NBD_OK : NBD_EINVAL);
     }
     terms.structured = false;
     assert_int_equal(check(NBD_CMD_READ, NBD_CMD_FLAG_DF, 0, 512), NBD_EINVAL);

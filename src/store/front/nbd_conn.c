@@ -13,6 +13,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#define KEEP_IDLE_S 60
+#define KEEP_INTERVAL_S 15
+#define KEEP_PROBES 4
 #define UNIX_SOCKET_BYTES (1 << 20) // as far as the system allows
 #define IOVS_BYTES ((size_t)NBD_REQUESTS_MAX * NBD_PIECES_MAX * sizeof(struct iovec))
 #define SMALLS_BYTES ((size_t)NBD_REQUESTS_MAX * NBD_SMALL_BYTES)
@@ -47,16 +50,26 @@ void nbd_conn_unlink(struct nbd_conn *c)
 
 // ---- life ----
 
+static void set_option(int fd, int level, int option, int value)
+{
+    setsockopt(fd, level, option, &value, sizeof(value)); // works without as well
+}
+
 static void tune_socket(int fd)
 {
-    const int bytes = UNIX_SOCKET_BYTES, one = 1;
     int domain = 0;
     socklen_t len = sizeof(domain);
     getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
-    if (domain == AF_UNIX)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    else
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); // "Transport": both ends should
+    if (domain == AF_UNIX) {
+        set_option(fd, SOL_SOCKET, SO_SNDBUF, UNIX_SOCKET_BYTES);
+        return;
+    }
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); // "Transport": both ends should
+    // A client that has lost its power shall not hold its place for ever.
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_S);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_S);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_PROBES);
 }
 
 static void on_event(void *arg, int fd, uint32_t events)

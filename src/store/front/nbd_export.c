@@ -54,9 +54,10 @@ static void settle(struct nbd_conn *c)
     nbd_send(c);
     while (!c->is_dead && c->is_paused && !c->is_blocked && c->free) {
         nbd_receive_more(c);
-        if (!c->out)
-            break;
+        const bool any = c->out;
         nbd_send(c);
+        if (!any)
+            break;
     }
     nbd_conn_watch(c);
 }

@@ -157,7 +157,7 @@ bool nbd_slot_make_data(struct nbd_slot *slot, uint32_t len_bytes); // false: no
 struct volume_data nbd_slot_data(const struct nbd_slot *slot, uint32_t from_bytes);
 
 // nbd_receive.c
-bool nbd_receive(struct nbd_conn *c); // whether there was anything
+bool nbd_receive(struct nbd_conn *c);      // whether there was anything
 void nbd_receive_more(struct nbd_conn *c); // there may be slots and memory again
 void nbd_submit(struct nbd_slot *slot, enum volume_op op, uint64_t offset_bytes, uint64_t len_bytes,
                 void (*done)(struct disk_request *, int));

@@ -1,6 +1,7 @@
 // Answers of the NBD server: see nbd_private.h.
 #include "store/front/nbd_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ static void put_error(struct nbd_slot *slot, uint32_t error, const char *why)
     const size_t len = why ? strlen(why) : 0;
     const int payload = nbd_put_chunk_error(slot->head + NBD_CHUNK_BYTES, NBD_HEAD_BYTES - NBD_CHUNK_BYTES, error,
                                             (struct nbd_string){why, (uint32_t)len});
+    assert(payload > 0); // our own words are short
     const struct nbd_reply head = {
         .flags = NBD_REPLY_FLAG_DONE,
         .type = NBD_REPLY_TYPE_ERROR,

@@ -2,6 +2,7 @@
 // the one that it wants, or there are as many as an answer may have here.
 #include "store/front/nbd_private.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static void ask(struct nbd_slot *slot);
@@ -52,6 +53,7 @@ static void on_status(struct disk_request *request, int result)
         nbd_reply_result(slot, result);
         return;
     }
+    assert(extent.len_bytes && extent.len_bytes <= request->io.len_bytes);
     append(slot, (uint32_t)extent.len_bytes, (extent.hole ? NBD_STATE_HOLE : 0) | (extent.zero ? NBD_STATE_ZERO : 0));
     slot->done_bytes += (uint32_t)extent.len_bytes;
     const bool is_enough = slot->wire.flags & NBD_CMD_FLAG_REQ_ONE || slot->n_extents == NBD_EXTENTS_MAX;

@@ -256,6 +256,8 @@ ssize_t nbd_tls_send(struct nbd_stream *stream, const struct iovec *iov, unsigne
             return taken ? (ssize_t)taken : -EAGAIN;
         if (r < 0)
             return -EPIPE;
-        stream->record_len = 0;
+        // Less when the other end takes smaller records.
+        stream->record_len -= (size_t)r;
+        memmove(stream->record, stream->record + r, stream->record_len);
     }
 }

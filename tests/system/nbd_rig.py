@@ -13,7 +13,7 @@ ACK, SERVER, INFO_REPLY, META_REPLY = 1, 2, 3, 4
 UNSUP, POLICY, INVALID, TLS_REQD, UNKNOWN, TOO_BIG = (0x80000000 + n for n in (1, 2, 3, 5, 6, 9))
 READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS = range(8)
 FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO = 1, 2, 4, 8, 16
-EPERM, EINVAL, ENOSPC = 1, 22, 28
+EPERM, EIO, EINVAL, ENOSPC = 1, 5, 22, 28
 
 
 DEBIAN_MODULES = "/usr/lib/python3/dist-packages"  # where another Python than Debian's does not look
@@ -37,7 +37,7 @@ def run(*arguments, ok=True, **options):
     return p.stdout
 
 
-def serve(rig, *disks, nbd=None, extra=(), log="store.log"):
+def serve(rig, *disks, nbd=None, extra=(), log="store.log", **popen):
     """disks: (name, image, options); on a Unix socket "nbd.sock" with the options `nbd`, or on what the list `nbd` says."""
     path = rig.path("nbd.sock")
     listeners = nbd if isinstance(nbd, list) else [f"unix:{path}{nbd or ''}"]
@@ -47,7 +47,7 @@ def serve(rig, *disks, nbd=None, extra=(), log="store.log"):
     for listener in listeners:
         arguments += ["--nbd", listener]
     with open(rig.path(log), "ab") as f:
-        p = rig.start(arguments, stderr=f)
+        p = rig.start(arguments, stderr=f, **popen)
     wait_for("the store", lambda: p.poll() is not None or (rig.log(log).count(" serving ") and can_connect(path)))
     assert p.poll() is None, f"the store ended: {rig.log(log)}"
     return p

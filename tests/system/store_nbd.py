@@ -3,10 +3,10 @@
 # server, by bare messages; and the control socket's part of it.
 import json
 import os
+import resource
 import shutil
 import socket
 import struct
-import time
 
 import nbd_rig as n
 from nbd_rig import connect, libnbd, run, serve, uri
@@ -133,6 +133,31 @@ def commands_do_what_they_say(rig):
     refused(h.pwrite, bytes(33 * MB), 0, error="EINVAL")
     assert h.pread(4096, 0) == big[:4096], "the connection goes on after refusals"
     h.shutdown()
+
+
+def errors_of_the_image(rig):
+    """The client gets the error that it was, and its connection goes on."""
+    path = rig.image("a", 8)
+    serve(rig, ("db", path, ""))
+    os.truncate(path, 4 * MB)
+    for structured in (False, True):
+        client = connect(rig, structured=structured)
+        client.request(n.READ, 6 * MB, 4096)
+        assert client.reply()[0] == n.EIO
+        client.request(n.READ, 2 * MB, 4 * MB, n.DF if structured else 0)
+        assert client.reply()[0] == n.EIO, "half of it is not there"
+        client.request(n.READ, 0, 4096)
+        assert client.reply(4096)[0] == 0
+
+
+def no_room_to_grow(rig):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 * MB, 4 * MB))
+
+    serve(rig, ("db", rig.image("a", 8), ""), preexec_fn=limit)
+    client = connect(rig)
+    assert client.ask(n.WRITE, 6 * MB, 4096, data=bytes(4096)) == n.ENOSPC
+    assert client.ask(n.WRITE, 2 * MB, 4096, data=bytes(4096)) == 0
 
 
 def read_only(rig):
@@ -277,8 +302,7 @@ def by_the_control_socket(rig):
     assert "listening socket as descriptor" in control.refused("nbd.listen", {"name": "x"})
     control.ok("disk.add", {"name": "db", "nbd": True}, [image])
     os.close(image)
-    run("nbdcopy", "--", "[", "nbdkit", "--exit-with-parent", "random", "8M", "]", f"nbd://127.0.0.1:{tcp.getsockname()[1]}/db") \
-        if shutil.which("nbdkit") else None
+    assert run("nbdinfo", "--size", f"nbd://127.0.0.1:{tcp.getsockname()[1]}/db").strip() == str(8 * MB)
     listeners = {entry["name"]: entry for entry in control.ok("nbd.list")}
     assert listeners["local"]["exports"] == ["db"] and listeners["net"]["tls"] == "off", listeners
     client, other = connect(rig, "db"), n.Client(rig.path("nbd.sock"))
@@ -369,6 +393,6 @@ def called_wrong(rig):
         assert said in out, (arguments, out)
 
 
-main([tools_agree, holes_are_told, commands_do_what_they_say, read_only, exports_by_name, large_blocks, options_by_the_book, old_clients,
-      flush_over_connections, by_the_control_socket, size_changes_under_a_write, beside_a_machine, fio_verifies, kernel_client,
-      called_wrong])
+main([tools_agree, holes_are_told, commands_do_what_they_say, errors_of_the_image, no_room_to_grow, read_only, exports_by_name, large_blocks,
+      options_by_the_book, old_clients, flush_over_connections, by_the_control_socket, size_changes_under_a_write, beside_a_machine,
+      fio_verifies, kernel_client, called_wrong])

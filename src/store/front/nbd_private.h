@@ -88,7 +88,7 @@ struct nbd_conn {
     enum nbd_phase { NBD_FLAGS, NBD_OPTIONS, NBD_TLS, NBD_TRANSMISSION } phase;
     bool is_dead;    // closed; goes when nothing is in flight
     bool is_ending;  // no more is read; closes when the last answer is out
-    bool is_paused;  // not read from, for want of slots or memory, or of room for replies
+    bool is_paused;  // not read from, for want of slots or memory, or since TLS has to write first
     bool is_blocked; // the socket takes no more
     struct nbd_stream stream;
     struct loop_source *source;

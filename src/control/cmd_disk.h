@@ -16,6 +16,7 @@ int disk_import(const struct disk_command *c); // cmd_disk_convert.c
 int disk_export(const struct disk_command *c);
 
 struct disk_access;
+int disk_create_over(const struct disk_command *c, struct disk_access *disk, struct tv_error *err); // cmd_disk_over.c
 // One that is not there yet; the folder for those of the state folder is made.
 int disk_find_new(const char *word, struct disk_access *disk, struct tv_error *err); // cmd_disk_make.c
 // Makes a file under another name, and gives it its own when it is whole. What is there is not replaced: -EEXIST.

@@ -158,6 +158,10 @@ int disk_export(const struct disk_command *c)
         rc = tv_error_set(&err, -EEXIST, "%s: is there already; remove it or take another name", c->words[1]);
     if (!rc)
         rc = disk_find(c->words[0], &from, &err);
+    if (!rc && store_is_volume_file(from.path))
+        rc = tv_error_set(&err, -EOPNOTSUPP,
+                          "%s: is a volume file, and only raw disks are exported; `trivet-store --nbd` serves it to qemu-img",
+                          from.path);
     v.from = from.path;
     if (!rc)
         rc = disk_make_whole(c->words[1], convert, &v, &err);

@@ -62,6 +62,8 @@ static int create_raw(const char *path, uint64_t size_bytes, struct tv_error *er
 static int create(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
 {
     uint64_t size_bytes = 0;
+    if (c->over)
+        return disk_create_over(c, disk, err);
     if (!c->size)
         return tv_error_set(err, -EINVAL, "%s: how large? --size 8G", disk->path);
     int rc = spec_parse_size(c->size, "--size", &size_bytes, err);
@@ -79,7 +81,7 @@ int disk_create(const struct disk_command *c)
     int rc = disk_find_new(c->words[0], &disk, &err);
     if (!rc)
         rc = create(c, &disk, &err);
-    int status = rc ? failed(c, &err) : made(c, &disk, "sparse");
+    int status = rc ? failed(c, &err) : made(c, &disk, c->over ? "sharing what it does not change" : "sparse");
     disk_release(&disk);
     return status;
 }
@@ -161,6 +163,10 @@ int disk_clone(const struct disk_command *c)
     int rc = disk_find(c->words[0], &from, &err);
     if (!rc)
         rc = disk_find_new(c->words[1], &to, &err);
+    if (!rc && (store_is_volume_file(from.path) || store_is_volume_file(to.path)))
+        rc = tv_error_set(&err, -EOPNOTSUPP,
+                          "%s: only raw disks are copied; `trivet disk create %s --over %s` makes one that shares it", from.path,
+                          c->words[1], c->words[0]);
     if (!rc)
         rc = clone(&cloning, &from, &to, &err);
     int status = rc ? failed(c, &err) : made(c, &to, cloning.reflinked ? "sharing blocks with its original" : "a copy");

@@ -31,7 +31,8 @@ const struct command commands[] = {
     {"metrics", cmd_metrics, "[--listen HOST:PORT] [--store SOCKET]",
      "Print what machines and disks do for Prometheus, or serve it over HTTP."},
     {"disk", cmd_disk,
-     "create DISK --size SIZE | clone DISK NEW | resize DISK SIZE | import FILE NEW [--format F] | export DISK FILE [--format F] | "
+     "create DISK --size SIZE | create DISK --over TEMPLATE [--size SIZE] | clone DISK NEW | resize DISK SIZE | import FILE NEW "
+     "[--format F] | export DISK FILE [--format F] | "
      "promise DISK PROMISES | stat DISK [--quiet] [--json]",
      "Make disks, copy, grow and convert them, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},

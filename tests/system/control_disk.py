@@ -60,6 +60,48 @@ refused(["create"], "missing")
 refused(["stat", "a", "b"], "unexpected 'b'")
 print("ok: create, stat, resize, clone, and what is refused")
 
+# Disks over a template.
+trivet("disk", "create", path("blank.raw"), "--size", "20M")
+trivet("disk", "create", path("over.volume"), "--over", path("blank.raw"))
+trivet("disk", "create", path("over2.volume"), "--over", path("over.volume"), "--size", "40M")
+trivet("disk", "create", "shares", "--over", path("blank.raw"))
+stat = trivet_json("disk", "stat", path("over2.volume"))
+if stat["size_bytes"] != 40 * MB or stat["volume"]["type"] != "overlay" or stat["volume"]["base"]["base"]["type"] != "file":
+    fail(f"stat: {stat}")
+if os.stat(path("over2.overlay")).st_blocks * 512 > MB or not os.path.exists(os.path.join(STATE, "disks", "shares.overlay")):
+    fail("a disk over a template is not small, or not there")
+refused(["create", path("x.volume"), "--over", path("blank.raw"), "--size", "1M"], "--size 1M")
+refused(["create", path("x.raw"), "--over", path("blank.raw")], ".volume")
+refused(["create", path("x.volume"), "--size", "1M"], "--over")
+refused(["create", path("over.volume"), "--over", path("blank.raw")], "is there already")
+refused(["clone", path("over.volume"), path("x.raw")], "--over", status=1)
+refused(["export", path("over.volume"), path("x.qcow2")], "--nbd", status=1)
+use_image()
+for name in ("over", "over2"):
+    done = trivet("run", "--image", "busybox", "--memory", "128M", "--append", "quiet trivet.check=poweroff", "--disk", path(name + ".volume"))
+    if "TRIVET-CHECK failed" in done.stdout or ("TRIVET-CHECK ok earlier" in done.stdout) != (name == "over2"):
+        fail(f"a machine on {name}: {done.stdout}")
+    # The second lies on the first, which is its template from here on.
+    if name == "over":
+        trivet("disk", "create", path("third.volume"), "--over", path("over.volume"))
+        os.unlink(path("over2.volume"))
+        os.unlink(path("over2.overlay"))
+        trivet("disk", "create", path("over2.volume"), "--over", path("over.volume"), "--size", "40M")
+trivet("disk", "resize", path("over2.volume"), "100M")
+if trivet_json("disk", "stat", path("over2.volume"))["size_bytes"] != 100 * MB:
+    fail("an overlay does not grow")
+with open(path("blank.raw"), "rb") as disk:
+    if any(disk.read()):
+        fail("the template was written to")
+with open(path("blank.raw"), "r+b") as disk:
+    disk.write(b"changed")
+trivet("disk", "stat", path("third.volume"), status=1)
+refused(["stat", path("over.volume")], "was written to", status=1)
+with open(path("blank.raw"), "r+b") as disk:
+    disk.write(bytes(7))
+trivet("disk", "stat", path("over.volume"))
+print("ok: disks over a template, one over another, and a template that changed")
+
 # Other formats.
 for name in ("qcow2", "vmdk", "vdi", "vhdx"):
     trivet("disk", "export", path("a.raw"), path("a." + name))
@@ -84,7 +126,6 @@ nothing_left()
 print("ok: qcow2, VMDK, VDI and VHDX out and in; images that name other files")
 
 # Disks of a machine that runs.
-use_image()
 write("grows.volume", '{"type": "file", "path": "grows.raw"}')
 trivet("disk", "create", path("grows.raw"), "--size", "16M")
 trivet("up", write("one.yaml", f"""

@@ -65,8 +65,10 @@ struct rig {
 
 static void fill(uint8_t *sector, uint32_t value)
 {
-    for (unsigned i = 0; i < SECTOR / 4; i++)
-        memcpy(sector + 4 * i, &(uint32_t){value ? value + i : 0}, 4);
+    for (unsigned i = 0; i < SECTOR / 4; i++) {
+        const uint32_t word = value ? value + i : 0;
+        memcpy(sector + 4 * i, &word, sizeof(word));
+    }
 }
 
 static uint32_t base_value(uint64_t sector)

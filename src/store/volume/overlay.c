@@ -212,26 +212,32 @@ static int set_up(struct overlay *o, struct volume_env *env, struct tv_error *er
     return o->store.context ? bounce_init(&o->bounce, BUFFERS, err) : tv_error_set(err, -ENOMEM, "out of memory");
 }
 
-struct volume *overlay_volume_create(struct volume_env *env, struct volume *data, struct volume *base, struct tv_error *err)
+static int open_parts(struct overlay *o, struct volume_env *env, uint8_t *buffer, struct tv_error *err)
 {
-    struct overlay *o = calloc(1, sizeof(*o));
-    uint8_t *buffer = aligned_alloc(OVERLAY_BLOCK, LOAD_PAGES * OVERLAY_BLOCK);
-    int r = o && buffer ? 0 : tv_error_set(err, -ENOMEM, "out of memory");
-    if (!r) {
-        o->data = data;
-        o->base = base;
-        r = load_header(o, buffer, err);
-    }
+    int r = load_header(o, buffer, err);
     if (!r)
         r = load_map(o, buffer, err);
     if (!r)
         r = bind_base(o, buffer, err);
-    if (!r)
-        r = set_up(o, env, err);
+    return r ? r : set_up(o, env, err);
+}
+
+struct volume *overlay_volume_create(struct volume_env *env, struct volume *data, struct volume *base, struct tv_error *err)
+{
+    struct overlay *o = calloc(1, sizeof(*o));
+    uint8_t *buffer = aligned_alloc(OVERLAY_BLOCK, LOAD_PAGES * OVERLAY_BLOCK);
+    if (!o || !buffer) {
+        free(o);
+        free(buffer);
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    o->data = data;
+    o->base = base;
+    int r = open_parts(o, env, buffer, err);
     free(buffer);
     if (!r)
         return &o->volume;
-    if (o)
-        release(o);
+    release(o);
     return NULL;
 }

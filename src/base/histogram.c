@@ -60,7 +60,7 @@ void histogram_merge(struct histogram *into, const struct histogram *from)
         into->buckets[i] += from->buckets[i];
 }
 
-static uint64_t smallest_in(unsigned bucket)
+uint64_t histogram_smallest_in(unsigned bucket)
 {
     return bucket ? histogram_largest_in(bucket - 1) + 1 : 0;
 }
@@ -72,7 +72,7 @@ static void take_ends_from_buckets(struct histogram *h)
     for (unsigned i = HISTOGRAM_BUCKETS; i-- > 0;) {
         if (!h->buckets[i])
             continue;
-        h->min = smallest_in(i);
+        h->min = histogram_smallest_in(i);
         h->max = h->max ? h->max : histogram_largest_in(i);
     }
 }

@@ -17,6 +17,7 @@ struct histogram {
 };
 
 unsigned histogram_bucket_of(uint64_t value);
+uint64_t histogram_smallest_in(unsigned bucket);
 uint64_t histogram_largest_in(unsigned bucket);
 
 void histogram_reset(struct histogram *h);

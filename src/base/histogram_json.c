@@ -53,7 +53,7 @@ static bool decode_buckets(struct histogram *h, const json_t *buckets)
             return false;
         h->buckets[bucket] += n;
         if (!i)
-            h->min = bucket ? histogram_largest_in(bucket - 1) + 1 : 0;
+            h->min = histogram_smallest_in(bucket);
         before = value;
     }
     return true;

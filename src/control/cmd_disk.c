@@ -3,6 +3,7 @@
 
 #include "control/cleanup.h"
 #include "control/disk_access.h"
+#include "control/tool.h"
 #include "store/open.h"
 
 #include <errno.h>
@@ -11,9 +12,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int failed(const struct disk_command *c, const struct tv_error *err)
+int disk_failed(const struct disk_command *c, const struct tv_error *err)
 {
-    return command_failed("disk", c->json, command_status(err), err);
+    int status = command_failed("disk", c->json, command_status(err), err);
+    return tool_interrupted() ? 128 + tool_interrupted() : status;
 }
 
 // --- stat
@@ -34,13 +36,10 @@ static void print_volume(const json_t *volume, int depth)
 {
     const char *type = json_string_value(json_object_get(volume, "type"));
     const char *path = json_string_value(json_object_get(volume, "path"));
-    const char *snapshot = json_string_value(json_object_get(volume, "snapshot"));
     if (type)
         printf("  %*s%s", 2 * depth, "", type);
     if (type && path)
         printf("  %s, %.1f MB on the host", path, (double)allocated_bytes(path) / 1e6);
-    if (type && snapshot)
-        printf(", snapshot '%s'", snapshot);
     if (type)
         putchar('\n');
     const char *key;
@@ -79,14 +78,6 @@ static void print_stat(const struct disk_access *disk, const json_t *stat, const
            number(stat, "flushes"), number(stat, "in_flight"), number(stat, "errors"));
 }
 
-static int load_volume(const struct disk_access *disk, json_t **volume, struct tv_error *err)
-{
-    if (store_is_volume_file(disk->path))
-        return store_load_volume(disk->path, volume, err);
-    *volume = json_pack("{s:s, s:s}", "type", "file", "path", disk->path);
-    return 0;
-}
-
 static int disk_stat(const struct disk_command *c)
 {
     struct tv_error err = {0};
@@ -96,7 +87,7 @@ static int disk_stat(const struct disk_command *c)
     if (!rc)
         rc = disk_call(&disk, true, "disk.stat", json_object(), &stat, &err);
     if (!rc)
-        rc = load_volume(&disk, &volume, &err);
+        rc = store_load_volume(disk.path, &volume, &err);
     if (!rc && c->json) {
         json_object_set_new(stat, "path", json_string(disk.path));
         json_object_set_new(stat, "running", json_boolean(disk.trivetd_fd >= 0));
@@ -106,7 +97,7 @@ static int disk_stat(const struct disk_command *c)
         print_stat(&disk, stat, volume);
     }
     disk_release(&disk);
-    return rc ? failed(c, &err) : EXIT_OK;
+    return rc ? disk_failed(c, &err) : EXIT_OK;
 }
 
 // --- resize
@@ -133,7 +124,7 @@ static int disk_resize(const struct disk_command *c)
     cleanup_json json_t *result = NULL;
     int rc = spec_parse_size(c->words[1], "size", &size_bytes, &err);
     if (rc)
-        return failed(c, &err);
+        return disk_failed(c, &err);
     rc = disk_find(c->words[0], &disk, &err);
     if (!rc)
         rc = resize(&disk, size_bytes, &result, &err);
@@ -142,7 +133,7 @@ static int disk_resize(const struct disk_command *c)
     else if (!rc)
         printf("%s: has %s now%s\n", disk.path, c->words[1], disk.trivetd_fd >= 0 ? ", and its machine was told" : "");
     disk_release(&disk);
-    return rc ? failed(c, &err) : EXIT_OK;
+    return rc ? disk_failed(c, &err) : EXIT_OK;
 }
 
 // --- the verbs

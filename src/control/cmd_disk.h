@@ -9,6 +9,8 @@ struct disk_command {
     const char *size, *over, *format; // NULL: not said
 };
 
+int disk_failed(const struct disk_command *c, const struct tv_error *err); // says so; the exit status
+
 int disk_promise(const struct disk_command *c); // cmd_promise.c
 int disk_create(const struct disk_command *c);  // cmd_disk_make.c
 int disk_clone(const struct disk_command *c);

@@ -68,12 +68,6 @@ static int done(const struct disk_command *c, const char *path, const char *form
     return EXIT_OK;
 }
 
-static int ended(const struct disk_command *c, const struct tv_error *err)
-{
-    int status = command_failed("disk", c->json, command_status(err), err);
-    return tool_interrupted() ? 128 + tool_interrupted() : status;
-}
-
 // --- import
 
 static int image_info(const char *path, const char *format, json_t **info, struct tv_error *err)
@@ -140,7 +134,7 @@ int disk_import(const struct disk_command *c)
         rc = check_names(v.from, info, &err);
     if (!rc)
         rc = disk_make_whole(to.path, convert, &v, &err);
-    int status = rc ? ended(c, &err) : done(c, to.path, "raw");
+    int status = rc ? disk_failed(c, &err) : done(c, to.path, "raw");
     disk_release(&to);
     return status;
 }
@@ -165,7 +159,7 @@ int disk_export(const struct disk_command *c)
     v.from = from.path;
     if (!rc)
         rc = disk_make_whole(c->words[1], convert, &v, &err);
-    int status = rc ? ended(c, &err) : done(c, c->words[1], v.to_format);
+    int status = rc ? disk_failed(c, &err) : done(c, c->words[1], v.to_format);
     disk_release(&from);
     return status;
 }

@@ -13,11 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static int failed(const struct disk_command *c, const struct tv_error *err)
-{
-    return command_failed("disk", c->json, command_status(err), err);
-}
-
 static int made(const struct disk_command *c, const struct disk_access *disk, const char *how)
 {
     if (c->json)
@@ -46,19 +41,6 @@ int disk_find_new(const char *word, struct disk_access *disk, struct tv_error *e
 
 // --- create
 
-static int create_raw(const char *path, uint64_t size_bytes, struct tv_error *err)
-{
-    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return tv_error_set(err, -errno, "%s: cannot be made: %s", path, strerror(errno));
-    if (ftruncate(fd, (off_t)size_bytes) == 0)
-        return 0;
-    int code = errno;
-    unlink(path);
-    return tv_error_set(err, -code, "%s: cannot be made %llu bytes large: %s", path, (unsigned long long)size_bytes,
-                        strerror(code));
-}
-
 static int create(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
 {
     uint64_t size_bytes = 0;
@@ -71,7 +53,7 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
         rc = tv_error_set(err, -EINVAL, "--size %s: is no multiple of 512 bytes", c->size);
     if (!rc && store_is_volume_file(disk->path))
         rc = tv_error_set(err, -EINVAL, "%s: a volume file is made over something: --over TEMPLATE", disk->path);
-    return rc ? rc : create_raw(disk->path, size_bytes, err);
+    return rc ? rc : file_make_sparse(disk->path, size_bytes, 0600, err);
 }
 
 int disk_create(const struct disk_command *c)
@@ -81,7 +63,7 @@ int disk_create(const struct disk_command *c)
     int rc = disk_find_new(c->words[0], &disk, &err);
     if (!rc)
         rc = create(c, &disk, &err);
-    int status = rc ? failed(c, &err) : made(c, &disk, c->over ? "sharing what it does not change" : "sparse");
+    int status = rc ? disk_failed(c, &err) : made(c, &disk, c->over ? "sharing what it does not change" : "sparse");
     disk_release(&disk);
     return status;
 }
@@ -145,8 +127,10 @@ static int clone(struct cloning *c, const struct disk_access *from, const struct
 {
     const struct store_open_options options = {.read_only = true, .lock_wait_ms = 1};
     struct store_fds fds = {0};
-    cleanup_json json_t *volume = json_pack("{s:s, s:s}", "type", "file", "path", from->path);
-    int rc = store_open_volume(volume, &options, &fds, err);
+    cleanup_json json_t *volume = NULL;
+    int rc = store_load_volume(from->path, &volume, err);
+    if (!rc)
+        rc = store_open_volume(volume, &options, &fds, err);
     c->in = fds.fd[0];
     if (!rc)
         rc = disk_make_whole(to->path, make_clone, c, err);
@@ -169,7 +153,7 @@ int disk_clone(const struct disk_command *c)
                           c->words[1], c->words[0]);
     if (!rc)
         rc = clone(&cloning, &from, &to, &err);
-    int status = rc ? failed(c, &err) : made(c, &to, cloning.reflinked ? "sharing blocks with its original" : "a copy");
+    int status = rc ? disk_failed(c, &err) : made(c, &to, cloning.reflinked ? "sharing blocks with its original" : "a copy");
     disk_release(&from);
     disk_release(&to);
     return status;

@@ -44,14 +44,6 @@ static int take_size(struct disk_access *template, const char *wanted, uint64_t 
     return rc;
 }
 
-static int describe(const struct disk_access *template, json_t **base, struct tv_error *err)
-{
-    if (store_is_volume_file(template->path))
-        return store_load_volume(template->path, base, err);
-    *base = json_pack("{s:s, s:s}", "type", "file", "path", template->path);
-    return 0;
-}
-
 static int make_overlay(const char *path, uint64_t size_bytes, struct tv_error *err)
 {
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -100,7 +92,7 @@ int disk_create_over(const struct disk_command *c, struct disk_access *disk, str
     if (!rc)
         rc = take_size(&template, c->size, &size_bytes, err);
     if (!rc)
-        rc = describe(&template, &base, err);
+        rc = store_load_volume(template.path, &base, err);
     if (!rc)
         rc = make_both(disk, base, size_bytes, err);
     disk_release(&template);

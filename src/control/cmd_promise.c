@@ -32,7 +32,7 @@ int disk_promise(const struct disk_command *c)
     if (fd < 0)
         json_decref(params);
     if (fd < 0 || client_call(fd, "disk.promise", params, &result, &err))
-        return command_failed("disk", c->json, command_status(&err), &err);
+        return disk_failed(c, &err);
     if (c->json) {
         command_print_json(json_incref(result));
         return EXIT_OK;

@@ -95,35 +95,32 @@ static void call_answered(void *arg, const json_t *result, const struct tv_error
 
 static bool may_call(const char *method)
 {
-    static const char *const methods[] = {"disk.stat", "disk.resize", "disk.snapshot", NULL};
+    static const char *const methods[] = {"disk.stat", "disk.resize", NULL};
     for (const char *const *m = methods; method && *m; m++)
         if (strcmp(*m, method) == 0)
             return true;
     return false;
 }
 
-// {"name": "MACHINE.DISK", "method", "params"}, with at most one descriptor: asks the store.
+// {"name": "MACHINE.DISK", "method", "params"}: asks the store.
 void daemon_disk_call(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
     const char *name = json_string_value(json_object_get(params, "name"));
     const char *method = json_string_value(json_object_get(params, "method"));
     if (!name || !may_call(method)) {
-        refuse(req, RPC_BAD_PARAMS, -EINVAL, "disk.call takes: name, method (disk.stat, disk.resize, disk.snapshot) and params");
+        refuse(req, RPC_BAD_PARAMS, -EINVAL, "disk.call takes: name, method (disk.stat, disk.resize) and params");
         return;
     }
     if (!d->store_control) {
         refuse(req, RPC_FAILED, -ESRCH, "the store does not run; it is started with the first machine that has a disk");
         return;
     }
-    int fd = req ? rpc_request_take_fd(req, 0) : -1;
     json_t *inner = json_deep_copy(json_object_get(params, "params"));
     if (!inner)
         inner = json_object();
     json_object_set_new(inner, "name", json_string(name));
-    const int rc = rpc_call_async(d->store_control, method, inner, &fd, fd >= 0, CALL_TIMEOUT_MS, call_answered, req);
-    if (fd >= 0)
-        close(fd);
+    const int rc = rpc_call_async(d->store_control, method, inner, NULL, 0, CALL_TIMEOUT_MS, call_answered, req);
     if (rc)
         refuse(req, RPC_FAILED, rc, strerror(-rc));
 }

@@ -46,15 +46,8 @@ static int make(const struct disk_spec *disk, struct tv_error *err)
 {
     if (disk->image)
         return make_from_image(disk, err);
-    cleanup_close int fd = open(disk->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return tv_error_set(err, -errno, "disk '%s': %s: cannot be made: %s", disk->name, disk->path, strerror(errno));
-    if (ftruncate(fd, (off_t)disk->size_bytes) == 0)
-        return 0;
-    int code = errno;
-    unlink(disk->path);
-    return tv_error_set(err, -code, "disk '%s': %s: cannot be made %llu bytes large: %s", disk->name, disk->path,
-                        (unsigned long long)disk->size_bytes, strerror(code));
+    int rc = file_make_sparse(disk->path, disk->size_bytes, 0600, err);
+    return rc ? tv_error_prefix(err, "disk '%s'", disk->name) : 0;
 }
 
 // Grows a file that is smaller than stated; one that is larger is left: nobody's data is cut off by a number in a file. The file

@@ -72,6 +72,19 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
     return 0;
 }
 
+int file_make_sparse(const char *path, uint64_t size_bytes, mode_t mode, struct tv_error *err)
+{
+    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (fd < 0)
+        return tv_error_set(err, -errno, "%s: cannot be made: %s", path, strerror(errno));
+    if (ftruncate(fd, (off_t)size_bytes) == 0)
+        return 0;
+    int code = errno;
+    unlink(path);
+    return tv_error_set(err, -code, "%s: cannot be made %llu bytes large: %s", path, (unsigned long long)size_bytes,
+                        strerror(code));
+}
+
 struct copying {
     int in, out;
     uint64_t done_bytes, total_bytes; // of data, without the holes

@@ -11,6 +11,9 @@
 int file_read_all(const char *path, size_t max_bytes, char **data, size_t *len_bytes, struct tv_error *err); // NUL-terminated
 int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t mode, struct tv_error *err);
 
+// A new file, all of it a hole. What is there is left: -EEXIST.
+int file_make_sparse(const char *path, uint64_t size_bytes, mode_t mode, struct tv_error *err);
+
 // A private copy: a reflink where the file system can, else the data without the holes. The target must not exist.
 int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err);
 // The same into a new file without a name in `dir`, which goes with its last descriptor. Returns the descriptor.

@@ -71,10 +71,8 @@ static int add_disk(struct program *p, const struct option_disk *option, struct 
     int r = 0;
     if (option->volume)
         volume = json_deep_copy(option->volume);
-    else if (store_is_volume_file(option->path))
-        r = store_load_volume(option->path, &volume, err);
     else
-        volume = json_pack("{s:s, s:s}", "type", "file", "path", option->path);
+        r = store_load_volume(option->path, &volume, err);
     if (!r)
         r = open_disk(p, option, volume, &fds, err);
     if (r)

@@ -1,8 +1,8 @@
-// A volume in a person's words, with paths and addresses, made into one with descriptors, which is what a store takes: for whoever
+// A volume in a person's words, with paths, made into one with descriptors, which is what a store takes: for whoever
 // may open things, the store's own command line and trivetd. Any thread; blocks.
 //
-// In each object of the tree, "path" of an image becomes "fd", "key_file" becomes "key_fd", and "socket" (a Unix socket), or "host"
-// and "port", become "fd". A "base" is opened read-only, and all that is in it. Everything else is left as it is.
+// In each object of the tree, "path" of an image becomes "fd". A "base" is opened read-only, and all that is in it. Everything else
+// is left as it is.
 //
 // A volume that stays is kept in a *volume file*, a text of JSON. Which files are one is told by their names and never by what is
 // in them: a raw image holds what its guest wants.
@@ -27,7 +27,8 @@ struct store_open_options {
 
 #define STORE_VOLUME_SUFFIX ".volume"
 bool store_is_volume_file(const char *path);
-// Relative paths in the file are of its own folder, and absolute in *volume, which is the caller's. What it names is not looked at.
+// What is at a path: what a volume file says, or else the image there. Relative paths in a volume file are of its own folder, and
+// absolute in *volume, which is the caller's. What is named is not looked at.
 int store_load_volume(const char *path, json_t **volume, struct tv_error *err);
 
 // Appends to `fds` and changes `volume`; on failure some of both may have happened. The message names the path.

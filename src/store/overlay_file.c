@@ -61,7 +61,9 @@ int overlay_header_decode(const uint8_t bytes[static 512], uint64_t total_bytes,
     struct disk_header d;
     memcpy(&d, bytes, sizeof(d));
     if (memcmp(d.magic, magic, sizeof(magic)) != 0)
-        return tv_error_set(err, -EBADMSG, "is no overlay, or was cut off: its last 4096 bytes are no header");
+        return tv_error_set(
+            err, -EBADMSG,
+            "is no overlay, or was cut off: its last 4096 bytes are no header; `trivet disk create --over` makes one");
     if (le32toh(d.version) != VERSION)
         return tv_error_set(err, -EBADMSG, "is an overlay of version %u, and this program knows version %u", le32toh(d.version),
                             VERSION);
@@ -73,7 +75,7 @@ int overlay_header_decode(const uint8_t bytes[static 512], uint64_t total_bytes,
         .base_check = le32toh(d.base_check),
     };
     if (le32toh(d.check) != check_of(&d) || !makes_sense(header, total_bytes))
-        return tv_error_set(err, -EBADMSG, "is damaged: its header is not what was written");
+        return tv_error_set(err, -EBADMSG, "is damaged: its header is not what was written; restore it from a copy");
     return 0;
 }
 

@@ -68,15 +68,22 @@ void nbd_reply_queue(struct nbd_slot *slot)
 
 // ---- sending ----
 
+// How much of it went, or less than 0: nothing does now, or ever again.
+static ssize_t send_some(struct nbd_conn *c, const struct iovec *iov, unsigned n_iov)
+{
+    const ssize_t n = nbd_stream_send(&c->stream, iov, n_iov);
+    if (n == -EAGAIN)
+        c->is_blocked = true;
+    else if (n < 0)
+        nbd_conn_fail(c);
+    return n;
+}
+
 static bool send_output(struct nbd_conn *c)
 {
     while (c->out_at < c->out_len) {
         const struct iovec iov = {c->output + c->out_at, c->out_len - c->out_at};
-        const ssize_t n = nbd_stream_send(&c->stream, &iov, 1);
-        if (n == -EAGAIN)
-            c->is_blocked = true;
-        else if (n < 0)
-            nbd_conn_fail(c);
+        const ssize_t n = send_some(c, &iov, 1);
         if (n < 0)
             return false;
         c->out_at += (uint32_t)n;
@@ -133,11 +140,7 @@ static bool send_answers(struct nbd_conn *c)
 {
     struct iovec iov[SEND_SEGMENTS];
     while (c->out || nbd_stream_has_output(&c->stream)) {
-        const ssize_t n = nbd_stream_send(&c->stream, iov, gather(c, iov));
-        if (n == -EAGAIN)
-            c->is_blocked = true;
-        else if (n < 0)
-            nbd_conn_fail(c);
+        const ssize_t n = send_some(c, iov, gather(c, iov));
         if (n < 0)
             return false;
         take_sent(c, (size_t)n);

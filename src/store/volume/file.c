@@ -331,12 +331,6 @@ static int file_resize(struct volume *volume, uint64_t size_bytes, struct tv_err
     return r;
 }
 
-static int file_freeze(struct volume *volume, struct tv_error *err)
-{
-    struct file *file = (struct file *)volume;
-    return image_freeze(&file->image, file->name, err);
-}
-
 static void file_describe(const struct volume *volume, json_t *object)
 {
     const struct file *file = (const struct file *)volume;
@@ -358,7 +352,6 @@ static const struct volume_ops file_ops = {
     .kind = "file",
     .start = file_start,
     .resize = file_resize,
-    .freeze = file_freeze,
     .describe = file_describe,
     .destroy = file_destroy,
 };

@@ -213,12 +213,6 @@ void image_fini(struct image *image)
     image->fd = -1;
 }
 
-int image_freeze(struct image *image, const char *name, struct tv_error *err)
-{
-    image->read_only = true;
-    return image_lock(image->fd, true, name, 0, err);
-}
-
 int image_resize(struct image *image, const char *name, uint64_t size_bytes, struct tv_error *err)
 {
     if (!image->is_block) {

@@ -39,8 +39,6 @@ int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struc
 // is still under way, waits for it (IMAGE_LOCK_WAIT_MS at most).
 #define IMAGE_LOCK_WAIT_MS 5000
 int image_init(struct image *image, int fd, const char *name, const struct image_options *options, struct tv_error *err);
-// Only read from now on: the lock lets other readers in.
-int image_freeze(struct image *image, const char *name, struct tv_error *err);
 void image_fini(struct image *image);
 
 // A file is truncated or extended to size_bytes; of a block device the size is read again and size_bytes ignored. No I/O may be in

@@ -105,7 +105,7 @@ static int bind_base(struct overlay *o, uint8_t *buffer, struct tv_error *err)
     }
     if (header.base_check != o->header.base_check || header.base_size_bytes != o->header.base_size_bytes)
         return tv_error_set(err, -ESTALE,
-                            "its base is another one, or was written to: what is in the overlay does not fit it any more");
+                            "its base is another one, or was written to, and does not fit it any more; give it the base as it was");
     return 0;
 }
 
@@ -135,11 +135,6 @@ static int overlay_resize(struct volume *volume, uint64_t size_bytes, struct tv_
         return tv_error_set(err, r, "the overlay cannot grow: %s", strerror(-r));
     volume->size_bytes = size_bytes;
     return 0;
-}
-
-static int overlay_freeze(struct volume *volume, struct tv_error *err)
-{
-    return volume_freeze(((struct overlay *)volume)->data, err);
 }
 
 static void overlay_wait(struct volume *volume, unsigned timeout_ms)
@@ -181,7 +176,6 @@ static const struct volume_ops overlay_ops = {
     .kind = "overlay",
     .start = overlay_start,
     .resize = overlay_resize,
-    .freeze = overlay_freeze,
     .wait = overlay_wait,
     .describe = overlay_describe,
     .destroy = overlay_destroy,

@@ -10,13 +10,6 @@ int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *e
     return volume->ops->resize(volume, size_bytes, err);
 }
 
-int volume_freeze(struct volume *volume, struct tv_error *err)
-{
-    int r = volume->ops->freeze && !volume->read_only ? volume->ops->freeze(volume, err) : 0;
-    volume->read_only |= !r;
-    return r;
-}
-
 json_t *volume_describe(const struct volume *volume)
 {
     json_t *object = json_pack("{s:s, s:I, s:i, s:b}", "type", volume->ops->kind, "size_bytes", (json_int_t)volume->size_bytes,

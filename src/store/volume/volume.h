@@ -57,10 +57,8 @@ struct volume_request {
 struct volume_ops {
     const char *kind; // as specifications name it: "file", "mirror"
     void (*start)(struct volume *volume, struct volume_request *request);
-    // These three with nothing in flight. NULL: the size is what it is.
+    // Both with nothing in flight. NULL: the size is what it is.
     int (*resize)(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
-    // From now on it is only read, by others as well. What was written has been flushed. NULL: it only is not to be written to.
-    int (*freeze)(struct volume *volume, struct tv_error *err);
     // Blocks for at most timeout_ms until something was done that does not go by the I/O engine (see io.h), its own and its
     // children's; NULL: there is no such thing. For draining: what cannot be done soon fails then.
     void (*wait)(struct volume *volume, unsigned timeout_ms);
@@ -87,9 +85,8 @@ static inline void volume_start(struct volume *volume, struct volume_request *re
 }
 
 int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
-int volume_freeze(struct volume *volume, struct tv_error *err); // read_only is true then
-json_t *volume_describe(const struct volume *volume);           // {"type", "size_bytes", "block_size", "read_only", ...}
-void volume_destroy(struct volume *volume);                     // NULL is fine
+json_t *volume_describe(const struct volume *volume); // {"type", "size_bytes", "block_size", "read_only", ...}
+void volume_destroy(struct volume *volume);           // NULL is fine
 
 // The memory behind a volume's own context, for a child's. Contexts are laid one after another, each so aligned.
 #define VOLUME_CONTEXT_ALIGN 16u

@@ -14,7 +14,7 @@
 #include <stddef.h>
 
 #define RPC_LINE_MAX (4u << 20)
-#define RPC_FDS_MAX 16
+#define RPC_FDS_MAX 64
 
 // Codes of JSON-RPC 2.0, section 5.1, and ours: a failed operation carries {"errno": "ENOENT"} in its data.
 enum { RPC_PARSE = -32700, RPC_INVALID = -32600, RPC_NO_METHOD = -32601, RPC_BAD_PARAMS = -32602, RPC_FAILED = -32000 };

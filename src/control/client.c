@@ -173,9 +173,14 @@ int client_call_long(int fd, const char *method, json_t *params, unsigned takes_
     return rpc_call(fd, method, params, NULL, 0, takes_ms + CLIENT_TIMEOUT_MS, result, err);
 }
 
+int client_call_with(int fd, const char *method, json_t *params, int pass_fd, json_t **result, struct tv_error *err)
+{
+    return rpc_call(fd, method, params, &pass_fd, pass_fd >= 0, CLIENT_TIMEOUT_MS, result, err);
+}
+
 int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,
                         struct tv_error *err)
 {
     json_t *outer = json_pack("{s:s, s:s, s:o}", "name", machine, "method", method, "params", params);
-    return rpc_call(fd, "machine.call", outer, &pass_fd, pass_fd >= 0, CLIENT_TIMEOUT_MS, result, err);
+    return client_call_with(fd, "machine.call", outer, pass_fd, result, err);
 }

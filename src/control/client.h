@@ -19,6 +19,8 @@ int client_connect_or_start(struct tv_error *err);
 int client_call(int fd, const char *method, json_t *params, json_t **result, struct tv_error *err);
 // The same of what may take so long by itself, as a guest's shutdown does.
 int client_call_long(int fd, const char *method, json_t *params, unsigned takes_ms, json_t **result, struct tv_error *err);
-// A method of a machine, through trivetd; with a descriptor unless pass_fd is -1.
+// The same with a descriptor, unless pass_fd is -1.
+int client_call_with(int fd, const char *method, json_t *params, int pass_fd, json_t **result, struct tv_error *err);
+// A method of a machine, through trivetd.
 int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,
                         struct tv_error *err);

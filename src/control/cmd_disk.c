@@ -31,26 +31,41 @@ static uint64_t allocated_bytes(const char *path)
     return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-// The tree of a volume, a line for each, with what it takes of the host.
-static void print_volume(const json_t *volume, int depth)
+#define TREE_DEPTH_MAX 64
+
+static void print_volume(const json_t *volume, int depth);
+
+static void print_children(const json_t *volume, int depth)
 {
-    const char *type = json_string_value(json_object_get(volume, "type"));
-    const char *path = json_string_value(json_object_get(volume, "path"));
-    if (type)
-        printf("  %*s%s", 2 * depth, "", type);
-    if (type && path)
-        printf("  %s, %.1f MB on the host", path, (double)allocated_bytes(path) / 1e6);
-    if (type)
-        putchar('\n');
     const char *key;
     json_t *member, *element;
     size_t i;
     json_object_foreach((json_t *)volume, key, member)
     {
         if (json_is_object(member))
-            print_volume(member, depth + 1);
-        json_array_foreach(member, i, element) print_volume(element, depth + 1);
+            print_volume(member, depth);
+        json_array_foreach(member, i, element) print_volume(element, depth);
     }
+}
+
+// The tree of a volume, a line for each, with what it takes of the host. Where it names a volume file, what that tells of follows.
+static void print_volume(const json_t *volume, int depth)
+{
+    const char *type = json_string_value(json_object_get(volume, "type"));
+    const char *path = json_string_value(json_object_get(volume, "path"));
+    cleanup_json json_t *named = NULL;
+    if (!type || depth > TREE_DEPTH_MAX)
+        return;
+    if (path && store_is_volume_file(path) && store_load_volume(path, &named, NULL) == 0) {
+        printf("  %*s%s\n", 2 * depth, "", path);
+        print_volume(named, depth + 1);
+        return;
+    }
+    printf("  %*s%s", 2 * depth, "", type);
+    if (path)
+        printf("  %s, %.1f MB on the host", path, (double)allocated_bytes(path) / 1e6);
+    putchar('\n');
+    print_children(volume, depth + 1);
 }
 
 static void print_latency(const json_t *stat, const char *what, const char *count, const char *bytes)
@@ -85,7 +100,7 @@ static int disk_stat(const struct disk_command *c)
     cleanup_json json_t *stat = NULL, *volume = NULL;
     int rc = disk_find(c->words[0], &disk, &err);
     if (!rc)
-        rc = disk_call(&disk, true, "disk.stat", json_object(), &stat, &err);
+        rc = disk_call(&disk, true, "disk.stat", json_object(), -1, &stat, &err);
     if (!rc)
         rc = store_load_volume(disk.path, &volume, &err);
     if (!rc && c->json) {
@@ -105,7 +120,7 @@ static int disk_stat(const struct disk_command *c)
 static int resize(struct disk_access *disk, uint64_t size_bytes, json_t **result, struct tv_error *err)
 {
     cleanup_json json_t *stat = NULL;
-    int rc = disk_call(disk, false, "disk.stat", json_object(), &stat, err);
+    int rc = disk_call(disk, false, "disk.stat", json_object(), -1, &stat, err);
     if (rc)
         return rc;
     const uint64_t now_bytes = (uint64_t)number(stat, "size_bytes");
@@ -113,7 +128,7 @@ static int resize(struct disk_access *disk, uint64_t size_bytes, json_t **result
         return tv_error_set(err, -EINVAL,
                             "%s: has %" PRIu64 " bytes; a disk is not made smaller, since its guest may have data there",
                             disk->path, now_bytes);
-    return disk_call(disk, false, "disk.resize", json_pack("{s:I}", "size_bytes", (json_int_t)size_bytes), result, err);
+    return disk_call(disk, false, "disk.resize", json_pack("{s:I}", "size_bytes", (json_int_t)size_bytes), -1, result, err);
 }
 
 static int disk_resize(const struct disk_command *c)
@@ -147,6 +162,10 @@ static const struct verb {
     {"create", 1, disk_create, "which disk is missing"},
     {"clone", 2, disk_clone, "which disk, or the name of the new one, is missing"},
     {"resize", 2, disk_resize, "which disk, or its new size, is missing"},
+    {"snapshot", 2, disk_snapshot, "which disk, or the snapshot's name, is missing"},
+    {"snapshots", 1, disk_snapshots, "which disk is missing"},
+    {"revert", 2, disk_revert, "which disk, or the snapshot's name, is missing"},
+    {"drop", 2, disk_drop, "which disk, or the snapshot's name, is missing"},
     {"import", 2, disk_import, "which file, or the name of the new disk, is missing"},
     {"export", 2, disk_export, "which disk, or the file to be made, is missing"},
     {"promise", 2, disk_promise, "which disk, or what it is promised, is missing"},

@@ -14,6 +14,10 @@ int disk_failed(const struct disk_command *c, const struct tv_error *err); // sa
 int disk_promise(const struct disk_command *c); // cmd_promise.c
 int disk_create(const struct disk_command *c);  // cmd_disk_make.c
 int disk_clone(const struct disk_command *c);
+int disk_snapshot(const struct disk_command *c); // cmd_disk_snapshot.c
+int disk_snapshots(const struct disk_command *c);
+int disk_revert(const struct disk_command *c);
+int disk_drop(const struct disk_command *c);
 int disk_import(const struct disk_command *c); // cmd_disk_convert.c
 int disk_export(const struct disk_command *c);
 

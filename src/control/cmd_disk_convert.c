@@ -146,17 +146,16 @@ int disk_export(const struct disk_command *c)
     struct tv_error err = {0};
     struct disk_access from = {.trivetd_fd = -1};
     struct conversion v = {.command = c, .from_format = "raw"};
+    cleanup_free char *served = NULL; // a volume file's disk is read as it is served
     tool_catch_signals();
     int rc = take_format(c, c->words[1], &v.to_format, &err);
     if (!rc && access(c->words[1], F_OK) == 0)
         rc = tv_error_set(&err, -EEXIST, "%s: is there already; remove it or take another name", c->words[1]);
     if (!rc)
         rc = disk_find(c->words[0], &from, &err);
-    if (!rc && store_is_volume_file(from.path))
-        rc = tv_error_set(&err, -EOPNOTSUPP,
-                          "%s: is a volume file, and only raw disks are exported; `trivet-store --nbd` serves it to qemu-img",
-                          from.path);
     v.from = from.path;
+    if (!rc && store_is_volume_file(from.path) && !(rc = disk_serve(&from, &served, &err)))
+        v.from = served;
     if (!rc)
         rc = disk_make_whole(c->words[1], convert, &v, &err);
     int status = rc ? disk_failed(c, &err) : done(c, c->words[1], v.to_format);

@@ -52,7 +52,7 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
     if (!rc && size_bytes % 512)
         rc = tv_error_set(err, -EINVAL, "--size %s: is no multiple of 512 bytes", c->size);
     if (!rc && store_is_volume_file(disk->path))
-        rc = tv_error_set(err, -EINVAL, "%s: a volume file is made over something: --over TEMPLATE", disk->path);
+        return disk_create_over(c, disk, err);
     return rc ? rc : file_make_sparse(disk->path, size_bytes, 0600, err);
 }
 
@@ -98,13 +98,14 @@ int disk_make_whole(const char *path, int (*make)(void *arg, const char *temp, s
                     struct tv_error *err)
 {
     char temp[PATH_MAX];
-    int rc = path_format(temp, err, "%s.new", path);
-    if (rc)
-        return rc;
+    int rc = path_format(temp, err, "%s.XXXXXX", path), fd = rc ? -1 : mkostemp(temp, O_CLOEXEC);
+    if (fd < 0)
+        return rc ? rc : tv_error_set(err, -errno, "%s: cannot be made: %s", path, strerror(errno));
+    close(fd);
     unlink(temp);
     rc = make(arg, temp, err);
-    if (!rc && renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
-        rc = tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    if (!rc && (rc = file_name_new(temp, path)))
+        tv_error_set(err, rc, "%s: %s", path, strerror(-rc));
     if (rc)
         unlink(temp);
     return rc;
@@ -149,8 +150,9 @@ int disk_clone(const struct disk_command *c)
         rc = disk_find_new(c->words[1], &to, &err);
     if (!rc && (store_is_volume_file(from.path) || store_is_volume_file(to.path)))
         rc = tv_error_set(&err, -EOPNOTSUPP,
-                          "%s: only raw disks are copied; `trivet disk create %s --over %s` makes one that shares it", from.path,
-                          c->words[1], c->words[0]);
+                          "%s: only raw disks are copied; `trivet disk create NEW.volume --over %s` makes one that shares it, and "
+                          "`trivet disk export` a raw one of its own",
+                          from.path, c->words[0]);
     if (!rc)
         rc = clone(&cloning, &from, &to, &err);
     int status = rc ? disk_failed(c, &err) : made(c, &to, cloning.reflinked ? "sharing blocks with its original" : "a copy");

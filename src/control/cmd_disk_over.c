@@ -2,13 +2,11 @@
 #include "control/cleanup.h"
 #include "control/cmd_disk.h"
 #include "control/disk_access.h"
-#include "control/files.h"
 #include "control/paths.h"
+#include "control/volume_file.h"
 #include "store/open.h"
-#include "store/overlay_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -33,7 +31,7 @@ static int take_size(struct disk_access *template, const char *wanted, uint64_t 
     if (template->trivetd_fd >= 0)
         return tv_error_set(err, -EBUSY, "%s: a machine that runs has it as disk %s; stop it, since a template must not change",
                             template->path, template->label);
-    int rc = disk_call(template, true, "disk.stat", json_object(), &stat, err);
+    int rc = disk_call(template, true, "disk.stat", json_object(), -1, &stat, err);
     if (rc)
         return rc;
     const uint64_t least = (uint64_t)json_integer_value(json_object_get(stat, "size_bytes"));
@@ -44,41 +42,29 @@ static int take_size(struct disk_access *template, const char *wanted, uint64_t 
     return rc;
 }
 
-static int make_overlay(const char *path, uint64_t size_bytes, struct tv_error *err)
-{
-    cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return tv_error_set(err, -errno, "%s: cannot be made: %s", path, strerror(errno));
-    int rc = overlay_format(fd, size_bytes, err);
-    if (rc)
-        unlink(path);
-    return rc ? tv_error_prefix(err, "%s", path) : 0;
-}
-
-static int write_text(void *arg, const char *temp, struct tv_error *err)
-{
-    return file_write_all(temp, arg, strlen(arg), 0600, err);
-}
-
 // First what it names, then the file that names it.
 static int make_both(const struct disk_access *disk, json_t *base, uint64_t size_bytes, struct tv_error *err)
 {
     char data[PATH_MAX];
-    int rc = path_format(data, err, "%.*s.overlay", (int)(strlen(disk->path) - strlen(STORE_VOLUME_SUFFIX)), disk->path);
-    if (rc)
-        return rc;
+    cleanup_close int fd = volume_file_make_overlay(disk->path, size_bytes, data, err);
+    if (fd < 0)
+        return fd;
     cleanup_json json_t *volume = json_pack("{s:s, s:{s:s, s:s}, s:O}", "type", "overlay", "data", "type", "file", "path",
                                             strrchr(data, '/') + 1, "base", base);
-    cleanup_free char *text = json_dumps(volume, JSON_INDENT(2));
-    if (!text)
-        return tv_error_set(err, -EINVAL, "%s: names must be UTF-8", disk->path);
-    rc = make_overlay(data, size_bytes, err);
-    if (rc)
-        return rc;
-    rc = disk_make_whole(disk->path, write_text, text, err);
+    int rc = volume_file_make(disk->path, volume, err);
     if (rc)
         unlink(data);
     return rc;
+}
+
+static int create_over_nothing(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
+{
+    uint64_t size_bytes;
+    int rc = spec_parse_size(c->size, "--size", &size_bytes, err);
+    if (rc)
+        return rc;
+    cleanup_json json_t *base = json_pack("{s:s, s:I}", "type", "null", "size_bytes", (json_int_t)size_bytes);
+    return make_both(disk, base, size_bytes, err);
 }
 
 int disk_create_over(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
@@ -87,12 +73,14 @@ int disk_create_over(const struct disk_command *c, struct disk_access *disk, str
     cleanup_json json_t *base = NULL;
     uint64_t size_bytes = 0;
     int rc = take_path(c->words[0], disk, err);
-    if (!rc)
-        rc = disk_find(c->over, &template, err);
+    if (rc || !c->over)
+        return rc ? rc : create_over_nothing(c, disk, err);
+    rc = disk_find(c->over, &template, err);
     if (!rc)
         rc = take_size(&template, c->size, &size_bytes, err);
-    if (!rc)
-        rc = store_load_volume(template.path, &base, err);
+    base = json_pack("{s:s, s:s}", "type", "file", "path", template.path);
+    if (!rc && !base)
+        rc = tv_error_set(err, -EINVAL, "%s: the name must be UTF-8", template.path);
     if (!rc)
         rc = make_both(disk, base, size_bytes, err);
     disk_release(&template);

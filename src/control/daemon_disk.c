@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define CALL_TIMEOUT_MS 60000
 
@@ -95,21 +96,22 @@ static void call_answered(void *arg, const json_t *result, const struct tv_error
 
 static bool may_call(const char *method)
 {
-    static const char *const methods[] = {"disk.stat", "disk.resize", NULL};
+    static const char *const methods[] = {"disk.stat", "disk.resize", "disk.snapshot", "disk.absorb", NULL};
     for (const char *const *m = methods; method && *m; m++)
         if (strcmp(*m, method) == 0)
             return true;
     return false;
 }
 
-// {"name": "MACHINE.DISK", "method", "params"}: asks the store.
+// {"name": "MACHINE.DISK", "method", "params"}, and a descriptor if the method takes one: asks the store.
 void daemon_disk_call(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
     const char *name = json_string_value(json_object_get(params, "name"));
     const char *method = json_string_value(json_object_get(params, "method"));
     if (!name || !may_call(method)) {
-        refuse(req, RPC_BAD_PARAMS, -EINVAL, "disk.call takes: name, method (disk.stat, disk.resize) and params");
+        refuse(req, RPC_BAD_PARAMS, -EINVAL,
+               "disk.call takes: name, method (disk.stat, disk.resize, disk.snapshot, disk.absorb) and params");
         return;
     }
     if (!d->store_control) {
@@ -120,7 +122,10 @@ void daemon_disk_call(void *arg, struct rpc_request *req, const json_t *params)
     if (!inner)
         inner = json_object();
     json_object_set_new(inner, "name", json_string(name));
-    const int rc = rpc_call_async(d->store_control, method, inner, NULL, 0, CALL_TIMEOUT_MS, call_answered, req);
+    const int fd = rpc_request_take_fd(req, 0);
+    const int rc = rpc_call_async(d->store_control, method, inner, &fd, fd >= 0, CALL_TIMEOUT_MS, call_answered, req);
+    if (fd >= 0)
+        close(fd);
     if (rc)
         refuse(req, RPC_FAILED, rc, strerror(-rc));
 }

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -99,7 +100,7 @@ static int start_own(struct disk_access *disk, bool read_only, struct tv_error *
         return rc;
     rc = store_process_start(&disk->own, true, log_fd, err);
     if (!rc)
-        rc = store_process_add(&disk->own, OWN_LABEL, &spec, &front_fd, err);
+        rc = store_process_add(&disk->own, OWN_LABEL, &spec, true, &front_fd, err);
     if (rc && disk->own.worker.pid)
         store_process_stop(&disk->own);
     if (rc)
@@ -107,24 +108,44 @@ static int start_own(struct disk_access *disk, bool read_only, struct tv_error *
     return rc;
 }
 
-static int call_own(struct disk_access *disk, const char *method, json_t *params, json_t **result, struct tv_error *err)
+static int call_own(struct disk_access *disk, const char *method, json_t *params, int pass_fd, json_t **result,
+                    struct tv_error *err)
 {
     json_object_set_new(params, "name", json_string(OWN_LABEL));
     cleanup_close int fd = store_process_connect(&disk->own, err);
     if (fd >= 0)
-        return rpc_call(fd, method, params, NULL, 0, STORE_TIMEOUT_MS, result, err);
+        return rpc_call(fd, method, params, &pass_fd, pass_fd >= 0, STORE_TIMEOUT_MS, result, err);
     json_decref(params);
     return fd;
 }
 
-int disk_call(struct disk_access *disk, bool read_only, const char *method, json_t *params, json_t **result, struct tv_error *err)
+int disk_call(struct disk_access *disk, bool read_only, const char *method, json_t *params, int pass_fd, json_t **result,
+              struct tv_error *err)
 {
     if (disk->trivetd_fd >= 0)
-        return client_call(disk->trivetd_fd, "disk.call",
-                           json_pack("{s:s, s:s, s:o}", "name", disk->label, "method", method, "params", params), result, err);
+        return client_call_with(disk->trivetd_fd, "disk.call",
+                                json_pack("{s:s, s:s, s:o}", "name", disk->label, "method", method, "params", params), pass_fd,
+                                result, err);
     int rc = disk->own.worker.pid ? 0 : start_own(disk, read_only, err);
     if (!rc)
-        return call_own(disk, method, params, result, err);
+        return call_own(disk, method, params, pass_fd, result, err);
     json_decref(params);
     return rc;
+}
+
+int disk_serve(struct disk_access *disk, char **name, struct tv_error *err)
+{
+    char path[PATH_MAX];
+    if (disk->trivetd_fd >= 0)
+        return tv_error_set(err, -EBUSY, "%s: a machine that runs writes to it; stop it, or take a snapshot and have that",
+                            disk->path);
+    int rc = disk->own.worker.pid ? 0 : start_own(disk, true, err);
+    if (!rc)
+        rc = store_process_serve_nbd(&disk->own, path, err);
+    if (rc)
+        return rc;
+    cleanup_json json_t *json = json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}}", "driver", "raw", "file", "driver", "nbd", "export",
+                                          OWN_LABEL, "server", "type", "unix", "path", path);
+    cleanup_free char *text = json_dumps(json, JSON_COMPACT);
+    return asprintf(name, "json:%s", text ? text : "") < 0 ? -ENOMEM : 0;
 }

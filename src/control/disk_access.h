@@ -23,5 +23,9 @@ int disk_find(const char *word, struct disk_access *disk, struct tv_error *err);
 void disk_release(struct disk_access *disk); // in place; a zeroed one is fine
 
 // Asks the store that has the disk now, or one of its own that is started for it and ends with disk_release(): the disk is locked
-// then. params are without the disk's name, and taken.
-int disk_call(struct disk_access *disk, bool read_only, const char *method, json_t *params, json_t **result, struct tv_error *err);
+// then. params are without the disk's name, and taken. pass_fd goes with the call; -1: nothing does.
+int disk_call(struct disk_access *disk, bool read_only, const char *method, json_t *params, int pass_fd, json_t **result,
+              struct tv_error *err);
+
+// A disk that no machine runs on, as qemu-img(1) can read it: *name is the caller's, and good until disk_release().
+int disk_serve(struct disk_access *disk, char **name, struct tv_error *err);

@@ -72,6 +72,15 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
     return 0;
 }
 
+int file_name_new(const char *temp, const char *path)
+{
+    if (renameat2(AT_FDCWD, temp, AT_FDCWD, path, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL) // file systems that do not know it, as NFS
+        return -errno;
+    return link(temp, path) < 0 || unlink(temp) < 0 ? -errno : 0;
+}
+
 int file_make_sparse(const char *path, uint64_t size_bytes, mode_t mode, struct tv_error *err)
 {
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);

@@ -14,6 +14,9 @@ int file_write_all(const char *path, const void *data, size_t len_bytes, mode_t 
 // A new file, all of it a hole. What is there is left: -EEXIST.
 int file_make_sparse(const char *path, uint64_t size_bytes, mode_t mode, struct tv_error *err);
 
+// Gives it its name if nothing has it: -EEXIST. 0 or -errno.
+int file_name_new(const char *temp, const char *path);
+
 // A private copy: a reflink where the file system can, else the data without the holes. The target must not exist.
 int file_copy(const char *from, const char *to, mode_t mode, struct tv_error *err);
 // The same into a new file without a name in `dir`, which goes with its last descriptor. Returns the descriptor.

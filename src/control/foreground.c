@@ -103,7 +103,7 @@ static int start_store(struct foreground *f, int fds[static SPEC_DISKS_MAX], str
     int rc = store_process_start(&f->store, true, log_fd, err);
     f->store_started_ns = clock_now_ns();
     for (unsigned i = 0; i < f->spec->n_disks && !rc; i++)
-        rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], &fds[i], err);
+        rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], false, &fds[i], err);
     if (!rc) {
         f->store_child = loop_add_child(f->loop, f->store.worker.pid, store_ended, f, err);
         rc = f->store_child ? 0 : err->code;

@@ -120,7 +120,7 @@ void store_process_forget_disk(const struct store_process *store, const char *la
         unlink(path);
 }
 
-int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, int *front_fd,
+int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, bool nbd, int *front_fd,
                       struct tv_error *err)
 {
     struct store_disk open;
@@ -128,6 +128,7 @@ int store_process_add(const struct store_process *store, const char *label, cons
     int rc = store_process_open_disk(store, label, disk, &open, err);
     if (rc)
         return rc;
+    json_object_set_new(open.params, "nbd", json_boolean(nbd));
     cleanup_close int fd = store_process_connect(store, err);
     rc = fd < 0 ? fd : rpc_call(fd, "disk.add", json_incref(open.params), open.fds.fd, open.fds.n, STORE_TIMEOUT_MS, &result, err);
     store_process_close_disk(&open);
@@ -137,6 +138,18 @@ int store_process_add(const struct store_process *store, const char *label, cons
     }
     *front_fd = store_process_connect_disk(store, label, err);
     return *front_fd < 0 ? *front_fd : 0;
+}
+
+int store_process_serve_nbd(const struct store_process *store, char path[static PATH_MAX], struct tv_error *err)
+{
+    cleanup_json json_t *result = NULL;
+    int rc = path_format(path, err, "%s/nbd.sock", store->dir);
+    if (rc)
+        return rc;
+    cleanup_close int fd = store_process_connect(store, err), listen_fd = fd < 0 ? -1 : rpc_listen(path, 0600, err);
+    if (listen_fd < 0)
+        return fd < 0 ? fd : listen_fd;
+    return rpc_call(fd, "nbd.listen", json_pack("{s:s}", "name", "nbd"), &listen_fd, 1, STORE_TIMEOUT_MS, &result, err);
 }
 
 void store_process_stop(struct store_process *store)

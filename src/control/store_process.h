@@ -45,9 +45,11 @@ void store_process_close_disk(struct store_disk *open);
 int store_process_connect_disk(const struct store_process *store, const char *label, struct tv_error *err);
 void store_process_forget_disk(const struct store_process *store, const char *label); // its socket's name
 
-// All of these for a disk that the store does not have yet: *front_fd is for the machine.
-int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, int *front_fd,
+// All of these for a disk that the store does not have yet: *front_fd is for the machine. `nbd`: NBD clients can have it as well.
+int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, bool nbd, int *front_fd,
                       struct tv_error *err);
+// NBD clients are waited for at this path; it goes with the store.
+int store_process_serve_nbd(const struct store_process *store, char path[static PATH_MAX], struct tv_error *err);
 
 // Asks it to end, kills it when it does not within STORE_STOP_MS, and takes its socket away.
 void store_process_stop(struct store_process *store);

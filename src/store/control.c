@@ -159,6 +159,47 @@ static void method_resize(void *arg, struct rpc_request *req, const json_t *para
         reply_ok(req);
 }
 
+// With the overlay's file, open for reading and writing.
+static void method_snapshot(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name = need_name(req, params);
+    const int fd = name && req ? rpc_request_take_fd(req, 0) : -1;
+    if (name && fd < 0)
+        refuse(req, "disk.snapshot wants a descriptor beside it: the file of an overlay");
+    else if (name && store_snapshot_disk(arg, name, fd, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else if (name)
+        reply_ok(req);
+}
+
+static void absorbed(void *arg, int64_t result, const struct tv_error *err)
+{
+    if (result < 0)
+        rpc_reply_error(arg, RPC_FAILED, err);
+    else
+        rpc_reply(arg, json_pack("{s:I}", "len_bytes", (json_int_t)result));
+}
+
+// {"name", "offset_bytes"}: answers {"len_bytes"}, how far it came. Without "offset_bytes", after all of it: that it is all.
+static void method_absorb(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    uint64_t offset;
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    int r = 0;
+    if (!get_u64(params, "offset_bytes", UINT64_MAX, INT64_MAX, &offset))
+        refuse(req, "\"offset_bytes\" must be a number of bytes");
+    else if (offset == UINT64_MAX && !(r = store_settle_absorbed(arg, name, &err)))
+        reply_ok(req);
+    else if (offset != UINT64_MAX)
+        r = store_absorb(arg, name, offset, absorbed, req, &err);
+    if (r)
+        rpc_reply_error(req, RPC_FAILED, &err);
+}
+
 // {"promises": {name: text}}, or {"name", "promises": text} for one disk. Answers {"unproven": [{"name", "promise"}]}.
 static void method_promise(void *arg, struct rpc_request *req, const json_t *params)
 {
@@ -196,10 +237,13 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
                                        struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"disk.add", method_add},           {"disk.remove", method_remove}, {"disk.list", method_list},
-        {"disk.stat", method_stat},         {"disk.resize", method_resize}, {"disk.promise", method_promise},
-        {"disk.promises", method_promises}, {"store.quit", method_quit},    {"nbd.listen", control_nbd_listen},
-        {"nbd.close", control_nbd_close},   {"nbd.list", control_nbd_list}, {NULL, NULL},
+        {"disk.add", method_add},           {"disk.remove", method_remove},
+        {"disk.list", method_list},         {"disk.stat", method_stat},
+        {"disk.resize", method_resize},     {"disk.promise", method_promise},
+        {"disk.promises", method_promises}, {"disk.snapshot", method_snapshot},
+        {"disk.absorb", method_absorb},     {"store.quit", method_quit},
+        {"nbd.listen", control_nbd_listen}, {"nbd.close", control_nbd_close},
+        {"nbd.list", control_nbd_list},     {NULL, NULL},
     };
     struct rpc_service service = {.methods = methods, .arg = store};
     store->quit = quit;

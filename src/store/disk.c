@@ -9,7 +9,7 @@
 
 static int init_disk(struct disk *disk, const struct disk_config *config, const struct promise_set *promises, struct tv_error *err)
 {
-    int r = disk_make_contexts(disk, err);
+    int r = disk_make_contexts(disk, disk->volume, err);
     if (r)
         return r;
     disk->latency = calloc(1, sizeof(*disk->latency));

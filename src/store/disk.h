@@ -105,13 +105,18 @@ int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
 json_t *disk_stat(const struct disk *disk, bool histograms); // with all of what latency sums up
 void disk_describe(const struct disk *disk, json_t *object); // what it is: the shorter part of its stat
 
+// disk_snapshot.c: see store_snapshot_disk(), store_settle_absorbed()
+int disk_snapshot(struct disk *disk, int overlay_fd, struct tv_error *err);
+int disk_settle_absorbed(struct disk *disk, struct tv_error *err);
+
 void disk_attach(struct disk *disk, struct disk_front *front);
 void disk_detach(struct disk_front *front);
 
 // disk_request.c
 void disk_submit(struct disk *disk, struct disk_request *request); // `done` is never called from inside
 void disk_begin(struct disk_request *request);                     // the dispatcher has let it go
-int disk_make_contexts(struct disk *disk, struct tv_error *err);   // for its volume; nothing is under way
+// For this volume, which becomes the disk's; nothing is under way. On failure all is as it was.
+int disk_make_contexts(struct disk *disk, const struct volume *volume, struct tv_error *err);
 void disk_free_contexts(struct disk *disk);
 
 // store.c

@@ -13,9 +13,9 @@
 
 // ---- contexts ----
 
-int disk_make_contexts(struct disk *disk, struct tv_error *err)
+int disk_make_contexts(struct disk *disk, const struct volume *volume, struct tv_error *err)
 {
-    const size_t each = VOLUME_CONTEXT_SIZE(disk->volume->context_bytes ? disk->volume->context_bytes : 1);
+    const size_t each = VOLUME_CONTEXT_SIZE(volume->context_bytes ? volume->context_bytes : 1);
     void *memory = mmap(NULL, each * CONTEXTS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return tv_error_set(err, -errno, "disk '%s': memory for requests: %s", disk->name, strerror(errno));
@@ -102,6 +102,7 @@ static void count(struct disk *disk, const struct volume_request *io, uint64_t l
         histogram_add(&l->trim, latency_ns);
         break;
     case VOLUME_STATUS:
+    case VOLUME_ABSORB:
         break;
     }
 }
@@ -183,7 +184,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
 {
     static const enum dispatch_kind kinds[] = {
         [VOLUME_READ] = DISPATCH_READ,    [VOLUME_WRITE] = DISPATCH_WRITE, [VOLUME_FLUSH] = DISPATCH_FLUSH,
-        [VOLUME_DISCARD] = DISPATCH_TRIM, [VOLUME_ZERO] = DISPATCH_TRIM,
+        [VOLUME_DISCARD] = DISPATCH_TRIM, [VOLUME_ZERO] = DISPATCH_TRIM,   [VOLUME_ABSORB] = DISPATCH_WRITE,
     };
     request->disk = disk;
     disk->n_in_flight++;

@@ -29,9 +29,33 @@ static int open_image(json_t *object, const char *path, const struct store_open_
     return 0;
 }
 
-int store_open_volume(json_t *volume, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err)
+#define DEPTH_MAX 64 // of volume files that name volume files
+
+static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
+                     struct tv_error *err);
+
+// The volume that the file tells of takes the place of its name.
+static int open_file(json_t *volume, const char *path, unsigned depth, const struct store_open_options *options,
+                     struct store_fds *fds, struct tv_error *err)
+{
+    json_t *named;
+    if (depth == DEPTH_MAX)
+        return tv_error_set(err, -ELOOP, "%s: a volume file that names itself, or a chain of more than %d", path, DEPTH_MAX);
+    int r = store_load_volume(path, &named, err);
+    if (r)
+        return r;
+    json_object_clear(volume);
+    json_object_update(volume, named);
+    json_decref(named);
+    return open_tree(volume, depth + 1, options, fds, err);
+}
+
+static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
+                     struct tv_error *err)
 {
     const char *path = json_string_value(json_object_get(volume, "path"));
+    if (path && store_is_volume_file(path))
+        return open_file(volume, path, depth, options, fds, err);
     int r = path ? open_image(volume, path, options, fds, err) : 0;
     if (path && !r)
         json_object_del(volume, "path");
@@ -43,10 +67,15 @@ int store_open_volume(json_t *volume, const struct store_open_options *options, 
     json_object_foreach(volume, key, member)
     {
         if (!r && json_is_object(member))
-            r = store_open_volume(member, strcmp(key, "base") == 0 ? &base : options, fds, err);
-        json_array_foreach(member, i, element) if (!r && json_is_object(element)) r = store_open_volume(element, options, fds, err);
+            r = open_tree(member, depth, strcmp(key, "base") == 0 ? &base : options, fds, err);
+        json_array_foreach(member, i, element) if (!r && json_is_object(element)) r = open_tree(element, depth, options, fds, err);
     }
     return r;
+}
+
+int store_open_volume(json_t *volume, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err)
+{
+    return open_tree(volume, 0, options, fds, err);
 }
 
 // ---- volume files ----

@@ -5,7 +5,7 @@
 // is left as it is.
 //
 // A volume that stays is kept in a *volume file*, a text of JSON. Which files are one is told by their names and never by what is
-// in them: a raw image holds what its guest wants.
+// in them: a raw image holds what its guest wants. A file of a tree may be one as well: the volume that it tells of is there.
 #pragma once
 
 #include "base/error.h"
@@ -13,7 +13,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#define STORE_FDS_MAX 14 // beside one request
+#define STORE_FDS_MAX 62 // beside one request
 
 struct store_fds {
     unsigned n;

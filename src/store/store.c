@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/front/absorb.h"
 #include "store/front/nbd.h"
 #include "store/front/vhost_blk.h"
 #include "store/volume/spec.h"
@@ -302,6 +303,31 @@ int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes
 {
     struct disk *disk = *find(store, name);
     return disk ? disk_resize(disk, size_bytes, err) : no_such_disk(name, err);
+}
+
+int store_snapshot_disk(struct store *store, const char *name, int overlay_fd, struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    if (disk)
+        return disk_snapshot(disk, overlay_fd, err);
+    close(overlay_fd);
+    return no_such_disk(name, err);
+}
+
+int store_absorb(struct store *store, const char *name, uint64_t offset_bytes, store_absorbed_fn *done, void *arg,
+                 struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    int r = disk ? absorb_start(disk, offset_bytes, done, arg, err) : no_such_disk(name, err);
+    if (!r)
+        store_end_batch(store);
+    return r;
+}
+
+int store_settle_absorbed(struct store *store, const char *name, struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    return disk ? disk_settle_absorbed(disk, err) : no_such_disk(name, err);
 }
 
 struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err)

@@ -47,6 +47,19 @@ const char *store_describe(const struct store *store);
 int store_add_disk(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds, struct tv_error *err);
 int store_remove_disk(struct store *store, const char *name, struct tv_error *err); // drains
 int store_resize_disk(struct store *store, const char *name, uint64_t size_bytes, struct tv_error *err);
+// What the disk has now stays as it is, made stable, in what it was kept in until now: others may read that from here on. What is
+// written goes to the overlay in the file (store/overlay_file.h), which is empty and as large as the disk. Takes the descriptor.
+// -EOPNOTSUPP: blocks of this size, or encryption, which what lies above would not have. On failure all is as it was.
+int store_snapshot_disk(struct store *store, const char *name, int overlay_fd, struct tv_error *err);
+// What the disk's overlay has from its base, if that is an overlay, is taken over into it, from offset_bytes on and for at most
+// STORE_ABSORB_BYTES; `done` is called later, with the number of bytes that were looked at, or -errno with the error. It is work of
+// the disk, and within its promises.
+#define STORE_ABSORB_BYTES (8u << 20)
+typedef void store_absorbed_fn(void *arg, int64_t result, const struct tv_error *err);
+int store_absorb(struct store *store, const char *name, uint64_t offset_bytes, store_absorbed_fn *done, void *arg,
+                 struct tv_error *err);
+// All of it was absorbed: that is made stable, and from then on the base's base will do as well when the disk is opened.
+int store_settle_absorbed(struct store *store, const char *name, struct tv_error *err);
 // Other promises of running disks, {name: text}: for all of them or none. What was taken on trust (admission.h) is appended to
 // `unproven`, {"name", "promise"}. -ENOENT, -EINVAL and -ERANGE for what means nothing, -EBUSY when there is not so much to be
 // promised, -EOPNOTSUPP when the scheduler cannot hold it.

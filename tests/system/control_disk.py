@@ -72,10 +72,11 @@ if os.stat(path("over2.overlay")).st_blocks * 512 > MB or not os.path.exists(os.
     fail("a disk over a template is not small, or not there")
 refused(["create", path("x.volume"), "--over", path("blank.raw"), "--size", "1M"], "--size 1M")
 refused(["create", path("x.raw"), "--over", path("blank.raw")], ".volume")
-refused(["create", path("x.volume"), "--size", "1M"], "--over")
 refused(["create", path("over.volume"), "--over", path("blank.raw")], "is there already")
 refused(["clone", path("over.volume"), path("x.raw")], "--over", status=1)
-refused(["export", path("over.volume"), path("x.qcow2")], "--nbd", status=1)
+trivet("disk", "export", path("over.volume"), path("x.qcow2"))
+trivet("disk", "import", path("x.qcow2"), path("x.raw"))
+same(path("x.raw"), path("blank.raw"), 20 * MB)
 use_image()
 for name in ("over", "over2"):
     done = trivet("run", "--image", "busybox", "--memory", "128M", "--append", "quiet trivet.check=poweroff", "--disk", path(name + ".volume"))

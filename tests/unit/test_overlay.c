@@ -54,8 +54,9 @@ struct rig {
     struct loop *loop;
     struct io_engine *io;
     struct volume_env env;
-    struct record_volume *data;
+    struct record_volume *data, *below; // `below`: of the base, where that is an overlay itself; else NULL
     struct volume *base, *overlay;
+    bool has_absorbed;
     struct sector sectors[SECTORS];
     struct test_op ops[OPS];
     uint64_t random, clock;
@@ -138,7 +139,7 @@ static void close_rig(struct rig *rig)
 
 static bool move(struct rig *rig)
 {
-    return volume_env_deliver(&rig->env) || record_volume_pump(rig->data);
+    return volume_env_deliver(&rig->env) || record_volume_pump(rig->data) || (rig->below && record_volume_pump(rig->below));
 }
 
 // ---- requests and the model ----
@@ -203,7 +204,7 @@ static void on_done(struct volume_request *io, int result)
         check_read(op);
     else if (io->op == VOLUME_FLUSH)
         check_flush(op);
-    else
+    else if (io->op != VOLUME_ABSORB)
         set_values(op, now);
     if (io->durable)
         make_durable(op);
@@ -255,6 +256,16 @@ static void prepare_change(struct test_op *op)
     op->io.may_unmap = record_random(&rig->random) & 1;
 }
 
+static void start_absorb(struct test_op *op)
+{
+    const uint64_t area = areas[record_random(&op->rig->random) % AREAS] * SECTOR / OVERLAY_BLOCK;
+    const uint64_t first = area + record_random(&op->rig->random) % 16, end = (SIZE + OVERLAY_BLOCK - 1) / OVERLAY_BLOCK;
+    op->io = (struct volume_request){.op = VOLUME_ABSORB, .offset_bytes = first * OVERLAY_BLOCK, .len_bytes = 6ull * OVERLAY_BLOCK};
+    if (first + 6 >= end)
+        op->io.len_bytes = SIZE - op->io.offset_bytes;
+    submit(op);
+}
+
 static void start_one(struct test_op *op)
 {
     static const enum volume_op kinds[] = {VOLUME_READ,  VOLUME_READ, VOLUME_WRITE, VOLUME_WRITE,
@@ -263,6 +274,10 @@ static void start_one(struct test_op *op)
     enum volume_op kind = kinds[record_random(&rig->random) % 8];
     if (record_random(&rig->random) % 10 == 0)
         kind = VOLUME_FLUSH;
+    if (op->rig->below && record_random(&rig->random) % 8 == 0) {
+        start_absorb(op);
+        return;
+    }
     op->io = (struct volume_request){.op = kind};
     if (kind == VOLUME_FLUSH) {
         submit(op);
@@ -331,13 +346,21 @@ static bool may_be(const struct sector *s, const uint8_t *bytes)
     return false;
 }
 
+static struct volume *base_after_cut(struct rig *rig)
+{
+    struct tv_error err = {0};
+    if (!rig->below || rig->has_absorbed)
+        return make_base(rig);
+    return overlay_volume_create(&rig->env, &record_volume_cut(rig->below)->volume, make_base(rig), &err);
+}
+
 // What a power cut at this moment would leave is an overlay, and each sector of it is one of those that it may be.
 static void check_cut(struct rig *rig)
 {
     static uint8_t bytes[AREA_SECTORS * SECTOR];
     struct tv_error err = {0};
     struct record_volume *data = record_volume_cut(rig->data);
-    struct volume *overlay = overlay_volume_create(&rig->env, &data->volume, make_base(rig), &err);
+    struct volume *overlay = overlay_volume_create(&rig->env, &data->volume, base_after_cut(rig), &err);
     if (!overlay)
         fail_msg("after a power cut: %s", err.text);
     for (unsigned a = 0; a < AREAS; a++) {
@@ -363,6 +386,63 @@ static void test_power_cuts(void **state)
         check_cut(&rig);
         close_rig(&rig);
     }
+}
+
+// The overlay becomes the base of another.
+static void put_over(struct rig *rig, uint64_t seed)
+{
+    struct tv_error err = {0};
+    struct volume_request flush = {.op = VOLUME_FLUSH};
+    assert_int_equal(volume_run(rig->overlay, &flush), 0);
+    for (unsigned i = 0; i < SECTORS; i++) {
+        rig->sectors[i].values[0] = rig->sectors[i].values[rig->sectors[i].n - 1];
+        rig->sectors[i].n = 1;
+    }
+    volume_freeze(rig->overlay);
+    assert_true(rig->overlay->read_only && rig->data->volume.read_only);
+    rig->below = rig->data;
+    rig->data = record_volume_create(&rig->env, data_bytes(), seed + 1);
+    format(rig->data);
+    rig->overlay = overlay_volume_create(&rig->env, &rig->data->volume, rig->overlay, &err);
+    assert_non_null(rig->overlay);
+}
+
+// Whoever writes and reads sees nothing of it, nor is anything of it amiss after a power cut; and when all is taken over, the first
+// base will do.
+static void test_absorb(void **state)
+{
+    (void)state;
+    static struct rig rig;
+    struct tv_error err = {0};
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        open_rig(&rig, seed);
+        act(&rig, 2000);
+        settle(&rig);
+        put_over(&rig, seed);
+        for (unsigned cuts = 0; cuts < 20; cuts++) {
+            act(&rig, 1 + (unsigned)(record_random(&rig.random) % 100));
+            check_cut(&rig);
+        }
+        settle(&rig);
+        struct volume_request all = {.op = VOLUME_ABSORB, .len_bytes = SIZE}, flush = {.op = VOLUME_FLUSH};
+        assert_int_equal(volume_run(rig.overlay, &all), 0);
+        assert_int_equal(volume_run(rig.overlay, &flush), 0);
+        assert_int_equal(overlay_volume_unbind(rig.overlay, &err), 0);
+        check_cut(&rig);
+        rig.has_absorbed = true;
+        check_cut(&rig);
+        close_rig(&rig);
+    }
+}
+
+static void test_absorb_of_no_overlay(void **state)
+{
+    (void)state;
+    static struct rig rig;
+    open_rig(&rig, 1);
+    struct volume_request all = {.op = VOLUME_ABSORB, .len_bytes = SIZE};
+    assert_int_equal(volume_run(rig.overlay, &all), -EOPNOTSUPP);
+    close_rig(&rig);
 }
 
 static struct volume *reopen(struct rig *rig, struct volume *base, struct tv_error *err)
@@ -491,7 +571,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_concurrent), cmocka_unit_test(test_power_cuts), cmocka_unit_test(test_wrong_base),
         cmocka_unit_test(test_damage),     cmocka_unit_test(test_errors),     cmocka_unit_test(test_costs),
-        cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_resize),     cmocka_unit_test(test_absorb),     cmocka_unit_test(test_absorb_of_no_overlay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

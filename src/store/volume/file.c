@@ -331,6 +331,12 @@ static int file_resize(struct volume *volume, uint64_t size_bytes, struct tv_err
     return r;
 }
 
+static void file_freeze(struct volume *volume)
+{
+    struct file *file = (struct file *)volume;
+    image_freeze(&file->image);
+}
+
 static void file_describe(const struct volume *volume, json_t *object)
 {
     const struct file *file = (const struct file *)volume;
@@ -352,6 +358,7 @@ static const struct volume_ops file_ops = {
     .kind = "file",
     .start = file_start,
     .resize = file_resize,
+    .freeze = file_freeze,
     .describe = file_describe,
     .destroy = file_destroy,
 };

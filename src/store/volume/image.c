@@ -213,6 +213,16 @@ void image_fini(struct image *image)
     image->fd = -1;
 }
 
+// Whoever holds a lock can make it a reader's at once, and nobody comes between.
+void image_freeze(struct image *image)
+{
+    struct flock whole = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    if (fcntl(image->fd, F_OFD_SETLK, &whole) < 0)
+        log_event(LOG_WARN, "store", "an image stays locked as by a writer", LOG_STR("error", strerror(errno)));
+    image->read_only = true;
+    image->can_discard = false;
+}
+
 int image_resize(struct image *image, const char *name, uint64_t size_bytes, struct tv_error *err)
 {
     if (!image->is_block) {

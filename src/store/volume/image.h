@@ -40,6 +40,7 @@ int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struc
 #define IMAGE_LOCK_WAIT_MS 5000
 int image_init(struct image *image, int fd, const char *name, const struct image_options *options, struct tv_error *err);
 void image_fini(struct image *image);
+void image_freeze(struct image *image); // nothing writes any more: others may read it from now on
 
 // A file is truncated or extended to size_bytes; of a block device the size is read again and size_bytes ignored. No I/O may be in
 // flight. -EINVAL: not a multiple of the block size.

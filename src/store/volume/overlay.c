@@ -156,6 +156,11 @@ static void overlay_describe(const struct volume *volume, json_t *object)
     json_object_set_new(object, "base", volume_describe(o->base));
 }
 
+static void overlay_freeze(struct volume *volume)
+{
+    volume_freeze(((struct overlay *)volume)->data);
+}
+
 static void release(struct overlay *o)
 {
     overlay_map_fini(&o->map);
@@ -172,10 +177,12 @@ static void overlay_destroy(struct volume *volume)
     release(o);
 }
 
-static const struct volume_ops overlay_ops = {
+const struct volume_ops overlay_ops = {
     .kind = "overlay",
+    .absorbs = true,
     .start = overlay_start,
     .resize = overlay_resize,
+    .freeze = overlay_freeze,
     .wait = overlay_wait,
     .describe = overlay_describe,
     .destroy = overlay_destroy,
@@ -234,4 +241,23 @@ struct volume *overlay_volume_create(struct volume_env *env, struct volume *data
         return &o->volume;
     release(o);
     return NULL;
+}
+
+struct volume *overlay_volume_take_base(struct volume *overlay)
+{
+    struct overlay *o = (struct overlay *)overlay;
+    struct volume *base = o->base;
+    volume_destroy(o->data);
+    release(o);
+    return base;
+}
+
+int overlay_volume_unbind(struct volume *overlay, struct tv_error *err)
+{
+    struct overlay *o = (struct overlay *)overlay;
+    uint8_t buffer[OVERLAY_BLOCK] __attribute__((aligned(OVERLAY_BLOCK)));
+    struct overlay_header header = o->header;
+    header.bound = false;
+    int r = store_header(o, &header, buffer);
+    return r ? tv_error_set(err, r, "its header cannot be written: %s", strerror(-r)) : 0;
 }

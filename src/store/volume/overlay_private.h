@@ -1,5 +1,5 @@
-// The parts of an overlay: overlay.c is its life, overlay_request.c what is read and changed, overlay_commit.c what makes it
-// stable.
+// The parts of an overlay: overlay.c is its life, overlay_request.c what is read and changed, overlay_absorb.c what is taken over
+// from its base, overlay_commit.c what makes it stable.
 #pragma once
 
 #include "store/volume/overlay.h"
@@ -56,6 +56,11 @@ struct overlay_op *overlay_op_init(struct overlay *o, struct volume_request *req
 void overlay_op_start_child(struct overlay_op *op, struct volume *child, enum volume_op kind, uint64_t offset_bytes,
                             uint64_t len_bytes, void (*done)(struct volume_request *child, int result));
 void overlay_op_finish(struct overlay_op *op, int result);
+void overlay_change_end(struct overlay_op *op, int result); // of one that is active: it gives back its buffer and makes way
+
+// overlay_absorb.c: of an active change of the blocks from `first` up to `end`, that copies up
+void overlay_absorb(struct overlay_op *op);
+extern const struct volume_ops overlay_ops;
 
 // overlay_commit.c
 bool overlay_is_settled(const struct overlay *o); // the map is stored

@@ -201,7 +201,7 @@ static void find_edges(struct overlay_op *op)
     op->tail = is_zeroing(op) ? tail : op->copies_up && tail_lacks;
 }
 
-static void fail(struct overlay_op *op, int result)
+void overlay_change_end(struct overlay_op *op, int result)
 {
     if (op->buffer)
         bounce_put(&op->overlay->bounce, op->buffer);
@@ -214,7 +214,7 @@ static void on_edge_written(struct volume_request *child, int result)
 {
     struct overlay_op *op = op_of(child);
     if (result) {
-        fail(op, result);
+        overlay_change_end(op, result);
         return;
     }
     if (op->buffer)
@@ -243,7 +243,7 @@ static void on_edge_read(struct volume_request *child, int result)
 {
     struct overlay_op *op = op_of(child);
     if (result)
-        fail(op, result);
+        overlay_change_end(op, result);
     else
         merge_and_write(op);
 }
@@ -306,7 +306,7 @@ static void on_inner_done(struct volume_request *child, int result)
     struct overlay_op *op = op_of(child);
     const bool zeroes = child->op == VOLUME_DISCARD;
     if (result && !(zeroes && (result == -EOPNOTSUPP || result == -ENOSYS))) { // it only was to give room back
-        fail(op, result);
+        overlay_change_end(op, result);
         return;
     }
     overlay_map_set(&op->overlay->map, op->inner, op->inner_end, zeroes ? OVERLAY_ZERO : OVERLAY_DATA);
@@ -356,13 +356,19 @@ static void do_tail(struct overlay_op *op)
 
 static void begin(struct overlay_op *op)
 {
-    find_edges(op);
+    const bool absorbs = op->request->op == VOLUME_ABSORB;
+    if (absorbs)
+        op->copies_up = true;
+    else
+        find_edges(op);
     if (collides(op)) {
         overlay_list_add(&op->overlay->waiting, op);
         return;
     }
     activate(op);
-    if (op->head)
+    if (absorbs)
+        overlay_absorb(op);
+    else if (op->head)
         do_edge(op, op->first, do_tail);
     else
         do_tail(op);
@@ -423,6 +429,7 @@ void overlay_start(struct volume *volume, struct volume_request *request)
         break;
     case VOLUME_DISCARD:
     case VOLUME_ZERO:
+    case VOLUME_ABSORB:
         start_change(o, request);
         break;
     case VOLUME_STATUS:

@@ -57,6 +57,8 @@ static int carry_out(struct ram *ram, struct volume_request *request)
         return zero(ram, request);
     case VOLUME_STATUS:
         return status(ram, request);
+    case VOLUME_ABSORB:
+        break;
     }
     return -EOPNOTSUPP;
 }

@@ -10,6 +10,13 @@ int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *e
     return volume->ops->resize(volume, size_bytes, err);
 }
 
+void volume_freeze(struct volume *volume)
+{
+    if (volume->ops->freeze)
+        volume->ops->freeze(volume);
+    volume->read_only = true;
+}
+
 json_t *volume_describe(const struct volume *volume)
 {
     json_t *object = json_pack("{s:s, s:I, s:i, s:b}", "type", volume->ops->kind, "size_bytes", (json_int_t)volume->size_bytes,

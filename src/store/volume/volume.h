@@ -27,6 +27,7 @@ enum volume_op {
     VOLUME_DISCARD, // the range is not needed any more: what it reads as is not said
     VOLUME_ZERO,    // the range reads as zeroes
     VOLUME_STATUS,  // what is known of the range's first bytes, into `extent`
+    VOLUME_ABSORB,  // what an overlay's base has in the range of its own is taken over: only of volumes that absorb
 };
 
 // Of VOLUME_STATUS: the first len_bytes of the range, not 0, are all alike.
@@ -56,9 +57,13 @@ struct volume_request {
 
 struct volume_ops {
     const char *kind; // as specifications name it: "file", "mirror"
+    bool absorbs;     // VOLUME_ABSORB may be started
     void (*start)(struct volume *volume, struct volume_request *request);
-    // Both with nothing in flight. NULL: the size is what it is.
+    // With nothing in flight. NULL: the size is what it is.
     int (*resize)(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
+    // With nothing in flight: it becomes read-only, its children as well, and whoever wants to read it elsewhere can from now on.
+    // NULL: there is nothing to it.
+    void (*freeze)(struct volume *volume);
     // Blocks for at most timeout_ms until something was done that does not go by the I/O engine (see io.h), its own and its
     // children's; NULL: there is no such thing. For draining: what cannot be done soon fails then.
     void (*wait)(struct volume *volume, unsigned timeout_ms);
@@ -85,6 +90,7 @@ static inline void volume_start(struct volume *volume, struct volume_request *re
 }
 
 int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
+void volume_freeze(struct volume *volume);
 json_t *volume_describe(const struct volume *volume); // {"type", "size_bytes", "block_size", "read_only", ...}
 void volume_destroy(struct volume *volume);           // NULL is fine
 

@@ -1,0 +1,100 @@
+// Snapshots of a disk that is served, and what is left to do when one goes: see store.h.
+#include "store/disk.h"
+
+#include "base/log.h"
+#include "store/volume/file.h"
+#include "store/volume/overlay.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+// What lies above it would be in the clear.
+static bool is_encrypted(const struct volume *volume)
+{
+    return strcmp(volume->ops->kind, "crypt") == 0;
+}
+
+static int check(const struct disk *disk, struct tv_error *err)
+{
+    if (disk->volume->read_only)
+        return tv_error_set(err, -EROFS, "disk '%s': is read-only: what it has now is what it will have", disk->name);
+    if (is_encrypted(disk->volume))
+        return tv_error_set(err, -EOPNOTSUPP,
+                            "disk '%s': is encrypted, and an overlay above it would not be; make the overlay below", disk->name);
+    return 0;
+}
+
+static int flush(struct disk *disk, struct tv_error *err)
+{
+    struct volume_request request = {.op = VOLUME_FLUSH};
+    int r = volume_run(disk->volume, &request);
+    return r ? tv_error_set(err, r, "disk '%s': cannot be flushed: %s", disk->name, strerror(-r)) : 0;
+}
+
+// NULL with err; `root` is as it was then.
+static struct volume *make_overlay(struct disk *disk, struct volume *root, int fd, struct tv_error *err)
+{
+    const struct image_options options = {.block_size_bytes = root->block_bytes};
+    struct volume *data = file_volume_create(&disk->store->env, fd, "the overlay", &options, err);
+    struct volume *overlay = data ? overlay_volume_create(&disk->store->env, data, root, err) : NULL;
+    if (data && !overlay)
+        volume_destroy(data);
+    if (!overlay)
+        return NULL;
+    if (overlay->size_bytes == root->size_bytes && overlay->block_bytes == root->block_bytes)
+        return overlay;
+    tv_error_set(err, overlay->size_bytes == root->size_bytes ? -EOPNOTSUPP : -EINVAL,
+                 "the overlay has %llu bytes in blocks of %u, and the disk %llu in blocks of %u",
+                 (unsigned long long)overlay->size_bytes, overlay->block_bytes, (unsigned long long)root->size_bytes,
+                 root->block_bytes);
+    overlay_volume_take_base(overlay);
+    return NULL;
+}
+
+static int put_over(struct disk *disk, int fd, struct tv_error *err)
+{
+    struct volume *root = disk->volume, *overlay = make_overlay(disk, root, fd, err);
+    if (!overlay)
+        return err->code;
+    int r = disk_make_contexts(disk, overlay, err);
+    if (r) {
+        overlay_volume_take_base(overlay);
+        return r;
+    }
+    volume_freeze(root);
+    disk->volume = overlay;
+    return 0;
+}
+
+int disk_snapshot(struct disk *disk, int overlay_fd, struct tv_error *err)
+{
+    struct tv_error own = {0};
+    int r = check(disk, &own);
+    if (!r) {
+        store_drain(disk, &disk->n_in_flight);
+        r = flush(disk, &own);
+    }
+    if (r)
+        close(overlay_fd);
+    else if ((r = put_over(disk, overlay_fd, &own)))
+        tv_error_prefix(&own, "disk '%s'", disk->name);
+    if (!r)
+        log_event(LOG_INFO, "store", "snapshot taken", LOG_STR("disk", disk->name));
+    else if (err)
+        *err = own;
+    store_end_batch(disk->store); // others' requests went on meanwhile
+    return r;
+}
+
+int disk_settle_absorbed(struct disk *disk, struct tv_error *err)
+{
+    if (!disk->volume->ops->absorbs || disk->volume->read_only)
+        return tv_error_set(err, -EOPNOTSUPP, "disk '%s': is no overlay that can be written to", disk->name);
+    store_drain(disk, &disk->n_in_flight);
+    int r = flush(disk, err);
+    if (!r && (r = overlay_volume_unbind(disk->volume, err)))
+        tv_error_prefix(err, "disk '%s'", disk->name);
+    store_end_batch(disk->store);
+    return r;
+}

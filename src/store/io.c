@@ -17,6 +17,9 @@
 
 #define THREADS_WITH_URING 2 // for BLKDISCARD and lseek alone
 #define THREADS_ALONE 16
+// What is submitted in one go the kernel holds back until the last of it is prepared. All of a deep queue in one go leaves the
+// device idle for as long, and then it is all done at the same time. A system call is the smaller price.
+#define SUBMIT_PIECE 4u
 
 // Invariant: with_kernel <= depth; `waiting` is not empty only while with_kernel == depth.
 struct io_engine {
@@ -139,6 +142,8 @@ static void give_to_kernel(struct io_engine *io, struct io_op *op)
     }
     assert(sqe);
     fill_entry(io, sqe, op);
+    if (io_uring_sq_ready(&io->ring) >= SUBMIT_PIECE)
+        io_submit(io);
 }
 
 static void give_waiting(struct io_engine *io)

@@ -19,7 +19,7 @@
 uint64_t backend_features(const struct vhost_backend *be)
 {
     return be->ops.features | 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
-           1ull << VHOST_F_PROTOCOL_FEATURES;
+           1ull << VIRTIO_F_RING_PACKED | 1ull << VHOST_F_PROTOCOL_FEATURES;
 }
 
 static void disconnect(struct vhost_backend *be)

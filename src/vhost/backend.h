@@ -3,7 +3,7 @@
 // One device, one front end at a time; when it goes, all its queues stop and the next one may connect. The front end is a peer and
 // not trusted: every message is decoded and checked whole, then applied. All callbacks and calls on the loop's thread.
 //
-// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD (split queues).
+// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD.
 // The place of LOG_SHMFD is kept: virtqueue_push() and the service's writes are the two places that dirty guest memory.
 #pragma once
 

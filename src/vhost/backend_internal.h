@@ -11,14 +11,16 @@
 #include "vhost/inflight.h"
 #include "vhost/protocol.h"
 
+#include <linux/virtio_config.h>
+
 // Invariants: started implies that all parts of the configuration are there, vq is ready and the service was told. The kick source
 // exists while the ring is started and has a kick_fd. Descriptors are owned, -1 if none.
 struct backend_ring {
     struct virtqueue vq;
     struct inflight inflight;
     struct vhost_backend *be;
-    uint16_t size;       // 0: not told yet
-    uint16_t last_avail; // where it goes on at the next start
+    uint16_t size; // 0: not told yet
+    uint32_t base; // where it goes on at the next start, as virtqueue.h has it
     bool has_addr, has_kick, enabled, started, error_told;
     struct vhost_ring_addr addr;
     int kick_fd, call_fd, err_fd; // has_kick without kick_fd: polled
@@ -46,12 +48,17 @@ struct vhost_backend {
 
 uint64_t backend_features(const struct vhost_backend *be); // that we offer
 
+static inline bool backend_is_packed(const struct vhost_backend *be)
+{
+    return be->features >> VIRTIO_F_RING_PACKED & 1;
+}
+
 // False: a file of the front end's was cut under us, and it was disconnected for it.
 bool backend_check_memory(struct vhost_backend *be);
 
 // Starts the ring if everything it needs is there, and serves what waits in it. 0 also when it cannot start yet.
 int ring_update(struct backend_ring *ring, struct tv_error *err);
-void ring_stop(struct backend_ring *ring);   // the service drains; it goes on at last_avail
+void ring_stop(struct backend_ring *ring);   // the service drains; it goes on at base
 void ring_forget(struct backend_ring *ring); // stops, and back to the initial state
 void ring_init(struct vhost_backend *be, struct backend_ring *ring);
 int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err); // fd taken, -1: polled

@@ -130,9 +130,9 @@ static int set_ring_base(struct backend_ring *ring, uint32_t num, struct tv_erro
 {
     if (ring->started)
         return tv_error_set(err, -EPROTO, "SET_VRING_BASE: the queue is started");
-    if (num > UINT16_MAX)
+    if (num > UINT16_MAX && !backend_is_packed(ring->be))
         return tv_error_set(err, -EPROTO, "SET_VRING_BASE: %u is no index", num);
-    ring->last_avail = (uint16_t)num;
+    ring->base = num;
     return 0;
 }
 
@@ -171,7 +171,7 @@ static int get_ring_base(struct vhost_backend *be, struct backend_ring *ring, co
 {
     ring_stop(ring);
     ring->has_kick = false; // it starts again with the next SET_VRING_KICK
-    struct vhost_ring_state state = {.index = message->payload.state.index, .num = ring->last_avail};
+    struct vhost_ring_state state = {.index = message->payload.state.index, .num = ring->base};
     return reply(be, message, &state, sizeof(state));
 }
 
@@ -208,7 +208,7 @@ static int get_inflight(struct vhost_backend *be, const struct vhost_message *me
     int ret = check_inflight(be, &inflight, err);
     if (ret < 0)
         return ret;
-    inflight.mmap_size = inflight.n_queues * inflight_region_bytes(inflight.queue_size);
+    inflight.mmap_size = inflight.n_queues * inflight_region_bytes(inflight.queue_size, backend_is_packed(be));
     inflight.mmap_offset = 0;
     inflight.padding = 0;
     int fd = guest_ram_create("vhost-inflight", inflight.mmap_size, err);
@@ -229,7 +229,7 @@ static int set_inflight(struct vhost_backend *be, struct vhost_message *message,
         if (be->rings[i].started)
             return tv_error_set(err, -EPROTO, "SET_INFLIGHT_FD: queue %u is started", i);
     }
-    if (inflight->mmap_size < inflight->n_queues * inflight_region_bytes(inflight->queue_size) ||
+    if (inflight->mmap_size < inflight->n_queues * inflight_region_bytes(inflight->queue_size, backend_is_packed(be)) ||
         inflight->mmap_size > INFLIGHT_BYTES_MAX || inflight->mmap_offset % 8 != 0)
         return tv_error_set(err, -EPROTO, "SET_INFLIGHT_FD: %llu bytes from %llu on", (unsigned long long)inflight->mmap_size,
                             (unsigned long long)inflight->mmap_offset);

@@ -73,6 +73,13 @@ static void tell_broken(struct backend_ring *ring)
     signal_eventfd(ring->err_fd);
 }
 
+static int pop_again(struct backend_ring *ring, struct virtq_chain *chain)
+{
+    struct inflight *in = &ring->inflight;
+    return ring->vq.packed ? inflight_packed_pop_again(in, &ring->vq, chain)
+                           : virtqueue_pop_head(&ring->vq, in->again[in->next_again++], chain);
+}
+
 int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_chain *chain)
 {
     struct backend_ring *ring = &be->rings[queue];
@@ -81,10 +88,13 @@ int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_cha
     if (!ring->started)
         return 0;
     if (in->next_again < in->n_again) {
-        ret = virtqueue_pop_head(&ring->vq, in->again[in->next_again++], chain);
+        ret = pop_again(ring, chain);
     } else {
+        const uint16_t index = ring->vq.last_avail;
         ret = virtqueue_pop(&ring->vq, chain);
-        if (ret == 1)
+        if (ret == 1 && ring->vq.packed)
+            inflight_packed_fetched(in, &ring->vq, index, chain->head);
+        else if (ret == 1)
             inflight_fetched(in, chain->head);
     }
     if (ret < 0)
@@ -97,6 +107,12 @@ void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head,
     struct backend_ring *ring = &be->rings[queue];
     if (!ring->started)
         return;
+    if (ring->vq.packed) {
+        inflight_packed_before_used(&ring->inflight, &ring->vq, head);
+        virtqueue_push(&ring->vq, head, len_written_bytes);
+        inflight_packed_after_used(&ring->inflight, head);
+        return;
+    }
     inflight_before_used(&ring->inflight, head);
     virtqueue_push(&ring->vq, head, len_written_bytes);
     inflight_after_used(&ring->inflight, head, ring->vq.used_idx);
@@ -164,25 +180,35 @@ static void update_poll_timer(struct vhost_backend *be)
     loop_set_timer(be->poll_timer, needed ? POLL_PERIOD_NS : 0, needed ? POLL_PERIOD_NS : 0);
 }
 
+static int open_inflight(struct backend_ring *ring, struct tv_error *err)
+{
+    struct vhost_backend *be = ring->be;
+    const bool packed = ring->vq.packed;
+    void *region = NULL;
+    if (ring_index(ring) < be->inflight_num && ring->size <= be->inflight_size)
+        region = guest_memory_view(&be->inflight, ring_index(ring) * inflight_region_bytes(be->inflight_size, packed),
+                                   inflight_region_bytes(be->inflight_size, packed));
+    if (packed)
+        return inflight_packed_open(&ring->inflight, region, be->inflight_size, &ring->vq, err);
+    inflight_open(&ring->inflight, region, be->inflight_size, ring->size, ring->vq.used_idx, &ring->vq.last_avail);
+    return 0;
+}
+
 // Ring addresses are the front end's user addresses.
 static int start_virtqueue(struct backend_ring *ring, struct tv_error *err)
 {
     struct vhost_backend *be = ring->be;
+    const bool packed = backend_is_packed(be), event_idx = be->features >> VIRTIO_RING_F_EVENT_IDX & 1;
     uint64_t desc = 0, avail = 0, used = 0;
     if (!guest_memory_view_user(&be->mem, ring->addr.desc, 16ull * ring->size, &desc) ||
-        !guest_memory_view_user(&be->mem, ring->addr.avail, 6 + 2ull * ring->size, &avail) ||
-        !guest_memory_view_user(&be->mem, ring->addr.used, 6 + 8ull * ring->size, &used))
+        !guest_memory_view_user(&be->mem, ring->addr.avail, packed ? 4 : 6 + 2ull * ring->size, &avail) ||
+        !guest_memory_view_user(&be->mem, ring->addr.used, packed ? 4 : 6 + 8ull * ring->size, &used))
         return tv_error_set(err, -EFAULT, "queue %u: its rings lie outside of the memory regions", ring_index(ring));
-    bool event_idx = be->features >> VIRTIO_RING_F_EVENT_IDX & 1;
-    int ret = virtqueue_start(&ring->vq, ring->size, desc, avail, used, ring->last_avail, event_idx, err);
-    if (ret < 0)
-        return ret;
-    void *region = NULL;
-    if (ring_index(ring) < be->inflight_num && ring->size <= be->inflight_size)
-        region = guest_memory_view(&be->inflight, ring_index(ring) * inflight_region_bytes(be->inflight_size),
-                                   inflight_region_bytes(be->inflight_size));
-    inflight_open(&ring->inflight, region, be->inflight_size, ring->size, ring->vq.used_idx, &ring->vq.last_avail);
-    return 0;
+    int ret = virtqueue_start(&ring->vq, ring->size, desc, avail, used, ring->base,
+                              (event_idx ? VIRTQ_EVENT_IDX : 0) | (packed ? VIRTQ_PACKED : 0), err);
+    if (!ret && (ret = open_inflight(ring, err)))
+        virtqueue_stop(&ring->vq);
+    return ret;
 }
 
 int ring_update(struct backend_ring *ring, struct tv_error *err)
@@ -220,7 +246,7 @@ void ring_stop(struct backend_ring *ring)
     ring->kick_source = NULL;
     ring->be->ops.stopped(ring->be->arg, ring_index(ring));
     ring_call(ring); // for what was pushed while draining
-    ring->last_avail = ring->vq.last_avail;
+    ring->base = virtqueue_base(&ring->vq);
     ring->started = false;
     virtqueue_stop(&ring->vq);
     update_poll_timer(ring->be);

@@ -14,8 +14,11 @@
 #include "vhost/virtqueue.h"
 
 // Features that concern the driver and the device alone, and of the ring what both our ends can do (virtio 1.2, section 6).
-#define RING_FEATURES (1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC)
+#define RING_FEATURES                                                                                                              \
+    (1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC |                          \
+     1ull << VIRTIO_F_RING_PACKED)
 #define DEVICE_FEATURES (0xffffffull | ~0ull << 50)
+#define KNOWN_FEATURES (RING_FEATURES | DEVICE_FEATURES)
 
 struct vhost_frontend *vhost_frontend_create(const struct vhost_frontend_config *config, struct tv_error *err)
 {
@@ -67,7 +70,8 @@ bool vhost_frontend_is_attached(const struct vhost_frontend *fe)
 
 uint64_t vhost_frontend_features(const struct vhost_frontend *fe)
 {
-    return fe->offered & (RING_FEATURES | DEVICE_FEATURES);
+    const bool tracks = fe->protocol >> VHOST_PROTOCOL_INFLIGHT_SHMFD & 1;
+    return fe->offered & KNOWN_FEATURES & ~(tracks ? 0 : 1ull << VIRTIO_F_RING_PACKED);
 }
 
 unsigned vhost_frontend_max_queues(const struct vhost_frontend *fe)
@@ -130,7 +134,7 @@ static int send_queue(struct vhost_frontend *fe, unsigned index, struct tv_error
                                    .used = user_address(fe, q->used_addr)};
     int ret = wire_set_ring(fe, VHOST_SET_VRING_NUM, index, q->size, err);
     if (ret == 0)
-        ret = wire_set_ring(fe, VHOST_SET_VRING_BASE, index, queue->next, err);
+        ret = wire_set_ring(fe, VHOST_SET_VRING_BASE, index, queue->base, err);
     if (ret == 0)
         ret = wire_set(fe, VHOST_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0, err);
     if (ret == 0)
@@ -179,7 +183,7 @@ static int negotiate_protocol(struct vhost_frontend *fe, uint64_t *max_slots, st
 // Against what the driver has been promised already.
 static int check_promises(const struct vhost_frontend *fe, struct tv_error *err)
 {
-    uint64_t missing = fe->has_acked ? fe->acked & ~vhost_frontend_features(fe) : 0;
+    uint64_t missing = fe->has_acked ? fe->acked & ~(fe->offered & KNOWN_FEATURES) : 0;
     if (!(fe->offered >> VIRTIO_F_VERSION_1 & 1))
         return tv_error_set(err, -ENOTSUP, "vhost back end: it does not offer VIRTIO_F_VERSION_1");
     if (missing)
@@ -218,9 +222,17 @@ static int handshake(struct vhost_frontend *fe, struct tv_error *err)
     return ret;
 }
 
-// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better.
-static uint16_t used_index(const struct vhost_frontend *fe, const struct vhost_frontend_queue *q)
+static bool is_packed(const struct vhost_frontend *fe)
 {
+    return fe->acked >> VIRTIO_F_RING_PACKED & 1;
+}
+
+// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better; a
+// packed ring does not tell, and is not offered without that.
+static uint32_t base_of(const struct vhost_frontend *fe, const struct vhost_frontend_queue *q)
+{
+    if (is_packed(fe))
+        return VIRTQ_BASE_PACKED_NEW;
     const struct vring_used *used = guest_memory_view(fe->config.mem, q->used_addr, sizeof(*used));
     return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : 0;
 }
@@ -259,7 +271,7 @@ static int replay(struct vhost_frontend *fe, struct tv_error *err)
             continue;
         int ret = first ? send_inflight(fe, err) : 0;
         first = false;
-        queue->next = used_index(fe, &queue->q);
+        queue->base = base_of(fe, &queue->q);
         if (ret == 0)
             ret = send_queue(fe, i, err);
         if (ret < 0)
@@ -354,6 +366,7 @@ static int check_queue(const struct vhost_frontend *fe, const struct vhost_front
     struct virtqueue vq;
     virtqueue_init(&vq, fe->config.mem);
     vq.size = queue->size;
+    vq.packed = is_packed(fe);
     vq.desc_addr = queue->desc_addr;
     vq.avail_addr = queue->avail_addr;
     vq.used_addr = queue->used_addr;
@@ -376,6 +389,8 @@ int vhost_frontend_start_queue(struct vhost_frontend *fe, unsigned index, const 
     fe->queues[index].q = *queue;
     fe->queues[index].started = true;
     fe->queues[index].paused = false;
+    if (!fe->queues[index].has_base)
+        fe->queues[index].base = is_packed(fe) ? VIRTQ_BASE_PACKED_NEW : 0;
     if (fe->fd < 0)
         return 0;
     ret = first ? send_inflight(fe, err) : 0;
@@ -396,8 +411,9 @@ int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index)
     if (!queue->started)
         return 0;
     queue->started = false;
-    queue->next = used_index(fe, &queue->q);
-    return fe->fd >= 0 ? settle(fe, wire_get_ring_base(fe, index, &queue->next, NULL)) : 0;
+    queue->base = base_of(fe, &queue->q);
+    queue->has_base = true;
+    return fe->fd >= 0 ? settle(fe, wire_get_ring_base(fe, index, &queue->base, NULL)) : 0;
 }
 
 int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status)
@@ -413,7 +429,8 @@ int vhost_frontend_reset(struct vhost_frontend *fe)
     int ret = 0;
     for (unsigned i = 0; i < fe->config.n_queues; i++) {
         vhost_frontend_stop_queue(fe, i);
-        fe->queues[i].next = 0;
+        fe->queues[i].base = 0;
+        fe->queues[i].has_base = false;
     }
     events_forget_errors(fe);
     fe->status = 0;
@@ -484,13 +501,21 @@ static int loaded(struct vhost_frontend *fe, struct state *s)
     return ret;
 }
 
+static void load_base_1(struct state *s, struct frontend_queue *queue)
+{
+    uint16_t next = 0;
+    state_u16(s, "next", &next);
+    queue->base = next;
+    queue->has_base = true;
+}
+
 int vhost_frontend_state(struct vhost_frontend *fe, struct state *s)
 {
     uint32_t n_queues = fe->config.n_queues;
     int ret = state_is_loading(s) ? 0 : pause_queues(fe, s);
     if (ret < 0)
         return ret;
-    state_section_begin(s, "vhost-frontend", 1);
+    const uint32_t version = state_section_begin(s, "vhost-frontend", 2); // 2: packed queues
     state_bool(s, "has_features", &fe->has_acked);
     state_u64(s, "features", &fe->acked);
     state_u8(s, "status", &fe->status);
@@ -505,7 +530,12 @@ int vhost_frontend_state(struct vhost_frontend *fe, struct state *s)
     for (unsigned i = 0; i < fe->config.n_queues; i++) {
         struct frontend_queue *queue = &fe->queues[i];
         state_bool(s, "started", &queue->paused);
-        state_u16(s, "next", &queue->next);
+        if (version < 2)
+            load_base_1(s, queue);
+        else
+            state_u32(s, "base", &queue->base);
+        if (version >= 2)
+            state_bool(s, "has_base", &queue->has_base);
         state_u16(s, "size", &queue->q.size);
         state_u64(s, "desc_addr", &queue->q.desc_addr);
         state_u64(s, "avail_addr", &queue->q.avail_addr);

@@ -13,7 +13,8 @@
 struct frontend_queue {
     bool started;                  // by the driver; the back end knows of it while it is attached
     bool paused;                   // stopped by saving, to be started again by resume or, after loading, by the device
-    uint16_t next;                 // available index to go on at
+    bool has_base;                 // it stood somewhere before: at `base`
+    uint32_t base;                 // where it goes on, as virtqueue.h has it
     struct vhost_frontend_queue q; // descriptors are borrowed, -1 after loading
 };
 
@@ -44,7 +45,7 @@ int wire_set_u64(struct vhost_frontend *fe, uint32_t request, uint64_t value, st
 int wire_set_ring(struct vhost_frontend *fe, uint32_t request, unsigned index, uint32_t num, struct tv_error *err);
 int wire_set_ring_fd(struct vhost_frontend *fe, uint32_t request, unsigned index, int fd, struct tv_error *err); // fd -1: none
 int wire_get_u64(struct vhost_frontend *fe, uint32_t request, uint64_t *value, struct tv_error *err);
-int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint16_t *base, struct tv_error *err);
+int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint32_t *base, struct tv_error *err);
 int wire_get_config(struct vhost_frontend *fe, uint8_t *space, struct tv_error *err); // config_len_bytes
 int wire_get_inflight(struct vhost_frontend *fe, struct vhost_inflight *inflight, int *fd, struct tv_error *err);
 int wire_send_memory(struct vhost_frontend *fe, uint64_t max_slots, struct tv_error *err);

@@ -2,6 +2,7 @@
 #include "vhost/frontend_internal.h"
 
 #include <errno.h>
+#include <linux/virtio_config.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -150,7 +151,7 @@ int wire_get_u64(struct vhost_frontend *fe, uint32_t request, uint64_t *value, s
     return ask_u64(fe, request, 0, NULL, 0, NULL, 0, value, err);
 }
 
-int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint16_t *base, struct tv_error *err)
+int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint32_t *base, struct tv_error *err)
 {
     struct vhost_ring_state state = {.index = index};
     struct vhost_receiver rx;
@@ -159,9 +160,9 @@ int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint16_t *base
         return ret;
     const struct vhost_ring_state *answer = &rx.message.payload.state;
     if (rx.message.header.size_bytes != sizeof(state) || rx.message.n_fds != 0 || answer->index != index ||
-        answer->num > UINT16_MAX)
+        (answer->num > UINT16_MAX && !(fe->acked >> VIRTIO_F_RING_PACKED & 1)))
         return wrong_answer(fe, VHOST_GET_VRING_BASE, &rx, err);
-    *base = (uint16_t)answer->num;
+    *base = answer->num;
     vhost_message_clear(&rx);
     return 0;
 }

@@ -6,9 +6,10 @@
 
 #define INFLIGHT_VERSION 1
 
-size_t inflight_region_bytes(uint16_t queue_size)
+size_t inflight_region_bytes(uint16_t queue_size, bool packed)
 {
-    size_t bytes = sizeof(struct inflight_region) + queue_size * sizeof(struct inflight_desc);
+    size_t bytes = packed ? sizeof(struct inflight_packed_region) + queue_size * sizeof(struct inflight_packed_desc)
+                          : sizeof(struct inflight_region) + queue_size * sizeof(struct inflight_desc);
     return (bytes + 63) & ~(size_t)63;
 }
 
@@ -58,6 +59,7 @@ void inflight_open(struct inflight *in, void *region, uint16_t desc_num, uint16_
                    uint16_t *last_avail)
 {
     in->region = region;
+    in->packed = NULL;
     in->desc_num = desc_num;
     in->counter = 0;
     in->n_again = in->next_again = 0;

@@ -36,8 +36,27 @@ static void *write_all_over(void *arg)
 }
 
 // Makes the random ring a plausible one: so many requests wait, and buffers are near guest memory.
+static void aim_packed(const struct virtqueue *vq, uint8_t how, uint8_t n_waiting)
+{
+    for (unsigned i = 0; (how & 8) && i < vq->size; i++) {
+        struct vring_packed_desc *desc = &vq->ring[i];
+        desc->addr = RAM + desc->addr % (RAM_BYTES + 16);
+        desc->len %= 600;
+        desc->id = (uint16_t)(desc->id % (vq->size + 1));
+    }
+    for (unsigned i = 0; (how & 4) && i < n_waiting % (vq->size + 1u); i++) {
+        struct vring_packed_desc *desc = &vq->ring[(vq->last_avail + i) % vq->size];
+        const bool wrap = vq->last_avail + i < vq->size ? vq->avail_wrap : !vq->avail_wrap;
+        desc->flags = (uint16_t)((desc->flags & 7) | (wrap ? 1u << VRING_PACKED_DESC_F_AVAIL : 1u << VRING_PACKED_DESC_F_USED));
+    }
+}
+
 static void aim(const struct virtqueue *vq, uint8_t how, uint8_t n_waiting)
 {
+    if (vq->packed) {
+        aim_packed(vq, how, n_waiting);
+        return;
+    }
     if (how & 4)
         vq->avail->idx = (uint16_t)(vq->last_avail + n_waiting % (vq->size + 2));
     for (unsigned i = 0; (how & 8) && i < vq->size; i++) {
@@ -109,9 +128,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(ram, 0, RAM_BYTES);
     memcpy(ram, data + HEAD, size - HEAD < RAM_BYTES ? size - HEAD : RAM_BYTES);
     virtqueue_init(&vq, &mem);
-    uint16_t last_avail = (uint16_t)(data[4] | data[5] << 8);
+    const bool packed = data[6] & 16;
+    uint32_t base = (uint32_t)(data[4] | data[5] << 8);
+    if (packed) // both somewhere
+        base = (base & 0x80ff) | (base & 0x80ff) << 16;
     int ret = virtqueue_start(&vq, (uint16_t)(1u << (data[0] % 12)), RAM + 16u * data[1], RAM + 16u * data[2], RAM + 16u * data[3],
-                              last_avail, data[6] & 2, NULL);
+                              base, (data[6] & 2 ? VIRTQ_EVENT_IDX : 0) | (packed ? VIRTQ_PACKED : 0), NULL);
     if (ret < 0)
         return 0;
     aim(&vq, data[6], data[7]);

@@ -110,6 +110,15 @@ static unsigned cut_data(const struct blk_io *io, enum blk_cut cut, uint32_t len
     return n;
 }
 
+static void fill_table(const struct blk_queue *q, uint8_t *table, const struct vring_desc *desc, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const struct vring_packed_desc packed = {
+            .addr = desc[i].addr, .len = desc[i].len, .flags = desc[i].flags & VRING_DESC_F_WRITE};
+        memcpy(table + 16 * (size_t)i, q->ring.packed ? (const void *)&packed : (const void *)&desc[i], 16);
+    }
+}
+
 // Header, data and status as descriptors; even slots lay them into the ring, odd ones into an indirect table, if it is negotiated.
 void blk_device_submit(struct blk_io *io, enum blk_cut cut)
 {
@@ -139,7 +148,7 @@ void blk_device_submit(struct blk_io *io, enum blk_cut cut)
             virtq_driver_desc(&q->ring, (uint16_t)(head + i), desc[i].addr, desc[i].len, desc[i].flags, desc[i].next);
     }
     if (indirect) {
-        memcpy(memory + 64, desc, n * sizeof(desc[0]));
+        fill_table(q, memory + 64, desc, n);
         virtq_driver_desc(&q->ring, head, guest_address(dev, memory + 64), (uint32_t)(n * sizeof(desc[0])), VRING_DESC_F_INDIRECT,
                           0);
     }
@@ -220,7 +229,9 @@ static void init_queue(struct blk_device *dev, unsigned index)
     uint8_t *memory = dev->ram + (uint64_t)index * QUEUE_BYTES;
     uint8_t *data = dev->ram + (uint64_t)dev->n_queues * QUEUE_BYTES + index * QUEUE_DATA;
     q->dev = dev;
-    virtq_driver_init(&q->ring, memory, guest_address(dev, memory), BLK_DEVICE_RING, dev->features >> VIRTIO_RING_F_EVENT_IDX & 1);
+    void (*init)(struct virtq_driver *, void *, uint64_t, uint16_t, bool) =
+        dev->features >> VIRTIO_F_RING_PACKED & 1 ? virtq_driver_init_packed : virtq_driver_init;
+    init(&q->ring, memory, guest_address(dev, memory), BLK_DEVICE_RING, dev->features >> VIRTIO_RING_F_EVENT_IDX & 1);
     for (unsigned i = BLK_DEVICE_DEPTH; i-- > 0;) {
         q->ios[i] =
             (struct blk_io){.queue = index, .slot = i, .dev = dev, .data = data + (size_t)i * DATA_STRIDE, .next_free = q->free};

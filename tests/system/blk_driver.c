@@ -2,6 +2,7 @@
 #include "blk_driver.h"
 
 #include <getopt.h>
+#include <linux/virtio_config.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,12 @@ static const struct {
 
 static void usage(void)
 {
-    fputs("usage: blk_driver verify|bench|load|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N]\n"
-          "         [--seed N] [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n"
-          "         [--poll]; load: [--reads PER-MILLE] [--sequential PER-MILLE] [--large BYTES --large-share PER-MILLE]\n"
-          "         [--interval-ms N]\n",
-          stderr);
+    fputs(
+        "usage: blk_driver verify|bench|load|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N]\n"
+        "         [--seed N] [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n"
+        "         [--packed] [--poll]; load: [--reads PER-MILLE] [--sequential PER-MILLE] [--large BYTES --large-share PER-MILLE]\n"
+        "         [--interval-ms N]\n",
+        stderr);
     exit(2);
 }
 
@@ -61,14 +63,23 @@ static bool set_of_load(struct blk_options *o, int option, const char *value)
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"socket", required_argument, NULL, 's'},      {"queues", required_argument, NULL, 'q'},
-        {"depth", required_argument, NULL, 'd'},       {"requests", required_argument, NULL, 'n'},
-        {"seed", required_argument, NULL, 'x'},        {"seconds", required_argument, NULL, 't'},
-        {"size", required_argument, NULL, 'b'},        {"pattern", required_argument, NULL, 'p'},
-        {"refuse", required_argument, NULL, 'r'},      {"poll", no_argument, NULL, 'P'},
-        {"reads", required_argument, NULL, 'R'},       {"sequential", required_argument, NULL, 'S'},
-        {"large", required_argument, NULL, 'L'},       {"large-share", required_argument, NULL, 'l'},
-        {"interval-ms", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},
+        {"queues", required_argument, NULL, 'q'},
+        {"depth", required_argument, NULL, 'd'},
+        {"requests", required_argument, NULL, 'n'},
+        {"seed", required_argument, NULL, 'x'},
+        {"seconds", required_argument, NULL, 't'},
+        {"size", required_argument, NULL, 'b'},
+        {"pattern", required_argument, NULL, 'p'},
+        {"refuse", required_argument, NULL, 'r'},
+        {"poll", no_argument, NULL, 'P'},
+        {"packed", no_argument, NULL, 'K'},
+        {"reads", required_argument, NULL, 'R'},
+        {"sequential", required_argument, NULL, 'S'},
+        {"large", required_argument, NULL, 'L'},
+        {"large-share", required_argument, NULL, 'l'},
+        {"interval-ms", required_argument, NULL, 'i'},
+        {NULL, 0, NULL, 0},
     };
     struct blk_options o = {.n_queues = 1,
                             .depth = BLK_DEVICE_DEPTH,
@@ -78,11 +89,15 @@ int main(int argc, char **argv)
                             .size_bytes = 4096,
                             .pattern = "randread",
                             .read_permille = 1000,
-                            .interval_ms = 100};
+                            .interval_ms = 100,
+                            .refused = 1ull << VIRTIO_F_RING_PACKED};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
         case 'P':
             o.polls = true;
+            break;
+        case 'K':
+            o.refused &= ~(1ull << VIRTIO_F_RING_PACKED);
             break;
         case 's':
             o.socket = optarg;

@@ -33,7 +33,8 @@ def disk_says_what_it_is(rig):
 
 def verified_load(rig):
     for image, options, arguments in (("a", ",queues=4", ("--queues", 4)), ("b", ",block-size=4096", ()),
-                                      ("c", "", ("--refuse", FLUSH)), ("d", "", ("--refuse", 28, "--refuse", 29))):
+                                      ("c", "", ("--refuse", FLUSH)), ("d", "", ("--refuse", 28, "--refuse", 29)),
+                                      ("e", ",queues=2", ("--queues", 2, "--packed")), ("f", "", ("--packed", "--refuse", 28, "--refuse", 29))):
         store = rig.store((image, rig.image(image, 32), options), log=image)
         result = rig.driver_result("verify", image, "--requests", 6000, *arguments)
         assert result["submitted"] == result["completed"] > 6000, result
@@ -51,7 +52,7 @@ def verified_load_by_threads(rig):
 
 def verified_load_polled(rig):
     """Two queues, now and then idle for longer than they are polled; one disk killed and started under load."""
-    for poll_us, refused in ((1, ()), (200, ()), (100000, ("--refuse", 29))):
+    for poll_us, refused in ((1, ()), (200, ()), (100000, ("--refuse", 29)), (200, ("--packed",))):
         store = rig.store(("db", rig.image("a", 32), ",queues=2"), extra=("--poll", str(poll_us)), log="polled")
         driver = rig.driver("verify", "db", "--queues", 2, "--requests", 20000, *refused)
         wait_for("some load", lambda: "front end connected" in rig.log("polled"))
@@ -77,12 +78,12 @@ def verified_load_by_schedulers(rig):
         assert store.wait(DEADLINE_S) == 0
 
 
-def killed(rig, signo, times):
+def killed(rig, signo, times, *arguments):
     """The store dies `times` times under load, and another one goes on."""
     disk = ("db", rig.image("a", 32), ",queues=2")
     rng = random.Random(7)
     store = rig.store(disk)
-    driver = rig.driver("verify", "db", "--queues", 2, "--requests", 10**9, "--seed", 5)
+    driver = rig.driver("verify", "db", "--queues", 2, "--requests", 10**9, "--seed", 5, *arguments)
     for n in range(times):
         wait_for("the driver to connect", lambda: rig.log().count("front end connected") > n or store.poll() is not None)
         assert store.poll() is None, "the store ended by itself"
@@ -113,6 +114,11 @@ def killed_100_times(rig):
     result = finish(driver)
     print(f"        {result}")
     assert result["connections"] >= 75, result
+
+
+def killed_50_times_packed(rig):
+    _, driver = killed(rig, signal.SIGKILL, 50, "--packed")
+    assert finish(driver)["connections"] >= 37
 
 
 def ended_and_started_10_times(rig):
@@ -359,6 +365,6 @@ def wrong_calls(rig):
     assert os.path.exists(rig.path("taken.sock"))
 
 
-main([disk_says_what_it_is, verified_load, verified_load_by_threads, verified_load_polled, verified_load_by_schedulers, killed_100_times, ended_and_started_10_times,
-      cache_mode_outlives_the_store, two_stores_on_one_image, killed_on_a_slow_device, qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen,
-      resize_under_load, wrong_calls])
+main([disk_says_what_it_is, verified_load, verified_load_by_threads, verified_load_polled, verified_load_by_schedulers, killed_100_times,
+      killed_50_times_packed, ended_and_started_10_times, cache_mode_outlives_the_store, two_stores_on_one_image, killed_on_a_slow_device,
+      qemu_keeps_out, read_only_is_refused, full_disk, full_loop_device, control_socket, resize_is_seen, resize_under_load, wrong_calls])

@@ -55,7 +55,7 @@ def make_initrd(rig, image, script):
         out.write(first + b"\0" * (-len(first) % 4) + packed.stdout)
 
 
-def boot(rig, script, disk="db", queues=2):
+def boot(rig, script, disk="db", queues=2, options=""):
     trivet = os.path.join(rig.build, "bin", "trivet")
     built = subprocess.run([trivet, "image", "build", "busybox", "--json", "--quiet"], capture_output=True, text=True, check=False)
     if built.returncode:
@@ -66,7 +66,7 @@ def boot(rig, script, disk="db", queues=2):
                  "-object", "memory-backend-memfd,id=m,size=256M,share=on", "-kernel", os.path.join(image, "kernel"), "-initrd",
                  rig.path("initrd"), "-append", "console=ttyS0 quiet rdinit=/store-test", "-chardev",
                  f"socket,id=c,path={rig.path(disk + '.sock')},reconnect=1", "-device",
-                 f"vhost-user-blk-pci,chardev=c,num-queues={queues}"]
+                 f"vhost-user-blk-pci,chardev=c,num-queues={queues}{options}"]
     with open(rig.path("console"), "wb") as console:
         return rig.start(arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
 
@@ -118,10 +118,13 @@ $bb dd if=/tmp/data of=/dev/vda bs=64k seek=383 conv=fsync 2>/dev/null || echo G
     assert "GUEST-GROWN" in console(rig), guest_lines(rig)
 
 
-def store_killed_under_a_guest(rig):
+PACKED = "[ $($bb cut -c35 $sys/device/features) = 1 ] || echo GUEST-FAILED: no packed ring\n"
+
+
+def store_killed_under_a_guest(rig, script="", options=""):
     disk = ("db", rig.image("a", 64), ",queues=2")
     store = rig.store(disk)
-    qemu = boot(rig, VERIFY % 8)
+    qemu = boot(rig, script + VERIFY % 8, options=options)
     for n in range(1, 6):
         wait_for("the guest to go on", lambda: f"GUEST-ROUND {n}" in console(rig) or qemu.poll() is not None)
         store.send_signal(signal.SIGKILL)
@@ -130,4 +133,8 @@ def store_killed_under_a_guest(rig):
     finish(rig, qemu)
 
 
-main([write_read_verify, read_only, grows_under_a_guest, store_killed_under_a_guest])
+def store_killed_under_a_guest_with_packed_rings(rig):
+    store_killed_under_a_guest(rig, PACKED, ",packed=on")
+
+
+main([write_read_verify, read_only, grows_under_a_guest, store_killed_under_a_guest, store_killed_under_a_guest_with_packed_rings])

@@ -22,6 +22,7 @@
 
 #define VERSION_1 (1ull << 32)
 #define EVENT_IDX (1ull << 29)
+#define PACKED (1ull << 34)
 #define FEATURES (VERSION_1 | EVENT_IDX | RIG_FEATURE)
 
 // Stepping is slow, and sanitizers make many instructions of one.
@@ -82,6 +83,17 @@ static void *device_thread(void *arg)
     return NULL;
 }
 
+// More than a queue can hold; in a packed one a buffer of nothing.
+static void break_rules(struct virtq_driver *drv)
+{
+    if (!drv->packed) {
+        drv->avail->idx += 2 * RIG_QUEUE_SIZE;
+        return;
+    }
+    virtq_driver_desc(drv, 0, drv->desc_addr, 0, 0, 0);
+    virtq_driver_offer(drv, 0);
+}
+
 // Both ends in one process, a thread each: all calls, from the first to the last.
 static void run_in_thread(unsigned n_regions, uint64_t features)
 {
@@ -96,7 +108,7 @@ static void run_in_thread(unsigned n_regions, uint64_t features)
     assert_false(vhost_frontend_is_attached(m.fe));
     attach(&m, listen_fd);
     assert_true(vhost_frontend_is_attached(m.fe));
-    assert_int_equal(vhost_frontend_features(m.fe), VERSION_1 | EVENT_IDX | 1ull << 28 | RIG_FEATURE);
+    assert_int_equal(vhost_frontend_features(m.fe), VERSION_1 | EVENT_IDX | PACKED | 1ull << 28 | RIG_FEATURE);
     assert_int_equal(vhost_frontend_max_queues(m.fe), RIG_QUEUES);
     char text[RIG_CONFIG_BYTES] = {0};
     assert_int_equal(vhost_frontend_config_read(m.fe, 3, text, 6), 0);
@@ -111,7 +123,7 @@ static void run_in_thread(unsigned n_regions, uint64_t features)
     assert_int_equal(vhost_frontend_reset(m.fe), 0); // the guest reboots
     rig_machine_start(&m, features);
     run_requests(&m, 1000);
-    m.queues[0].drv.avail->idx += 2 * RIG_QUEUE_SIZE; // more than a queue can hold: the driver breaks the rules
+    break_rules(&m.queues[0].drv);
     const uint64_t one = 1;
     assert_int_equal(write(m.queues[0].kick_fd, &one, sizeof(one)), sizeof(one));
     assert_true(await_count(&m, &m.n_broken, 1));
@@ -135,6 +147,13 @@ static void test_all_calls(void **state)
 {
     (void)state;
     run_in_thread(1, FEATURES);
+}
+
+static void test_all_calls_packed(void **state)
+{
+    (void)state;
+    run_in_thread(1, FEATURES | PACKED);
+    run_in_thread(1, VERSION_1 | PACKED);
 }
 
 static void test_many_regions(void **state)
@@ -195,15 +214,22 @@ static void test_kills_flags(void **state)
     run_kills(VERSION_1);
 }
 
+static void test_kills_packed(void **state)
+{
+    (void)state;
+    run_kills(FEATURES | PACKED);
+    run_kills(VERSION_1 | PACKED);
+}
+
 // Killed after each single machine instruction of answering the second of three requests. The stop and kill come by ptrace.
 // Returns false when the answer was complete before that many instructions.
-static bool kill_after(struct rig_machine *m, int listen_fd, unsigned instructions)
+static bool kill_after(struct rig_machine *m, int listen_fd, uint64_t features, unsigned instructions)
 {
     int status = 0;
     bool complete = false;
     pid_t pid = rig_device_spawn_traced(listen_fd);
     attach(m, listen_fd);
-    rig_machine_start(m, FEATURES);
+    rig_machine_start(m, features);
     rig_machine_offer(m, m->next_number + RIG_STOP);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
@@ -224,9 +250,8 @@ static bool kill_after(struct rig_machine *m, int listen_fd, unsigned instructio
     return !complete;
 }
 
-static void test_killed_at_each_instruction(void **state)
+static void run_killed_at_each_instruction(uint64_t features)
 {
-    (void)state;
     struct rig_machine m;
     int listen_fd = rig_listen();
     pid_t pid = fork(); // is tracing allowed here?
@@ -241,12 +266,24 @@ static void test_killed_at_each_instruction(void **state)
     }
     rig_machine_open(&m, 1);
     unsigned instructions = 0;
-    while (kill_after(&m, listen_fd, instructions))
+    while (kill_after(&m, listen_fd, features, instructions))
         instructions += STEP_STRIDE;
     assert_true(instructions > 50); // it did step through the thing
     print_message("killed after each %d of %u instructions\n", STEP_STRIDE, instructions);
     rig_machine_close(&m);
     close(listen_fd);
+}
+
+static void test_killed_at_each_instruction(void **state)
+{
+    (void)state;
+    run_killed_at_each_instruction(FEATURES);
+}
+
+static void test_killed_at_each_instruction_packed(void **state)
+{
+    (void)state;
+    run_killed_at_each_instruction(FEATURES | PACKED);
 }
 
 // The machine is killed, and the next one is served by the same store. Its process offers requests and dies at once.
@@ -317,15 +354,14 @@ static void test_set_up_while_away(void **state)
 }
 
 // Saved with requests in flight: they are done by then. Goes on in the same machine, and in another one with a copy of the memory.
-static void test_save_and_load(void **state)
+static void run_save_and_load(uint64_t features)
 {
-    (void)state;
     struct rig_machine m, other;
     int listen_fd = rig_listen();
     pid_t pid = rig_device_spawn(listen_fd, true, 1);
     rig_machine_open(&m, 1);
     attach(&m, listen_fd);
-    rig_machine_start(&m, FEATURES);
+    rig_machine_start(&m, features);
     run_requests(&m, 300);
     rig_machine_offer(&m, m.next_number + 60);
     struct state *s = state_create_save();
@@ -337,10 +373,10 @@ static void test_save_and_load(void **state)
     assert_true(rig_machine_await(&m, m.next_number));
     rig_machine_open(&other, 1);
     memcpy(other.mem.regions[0].host, m.mem.regions[0].host, RIG_RAM_BYTES);
+    static struct rig_queue before[RIG_QUEUES];
+    memcpy(before, m.queues, sizeof(before));
     assert_int_equal(vhost_frontend_resume(m.fe, NULL), 0);
     run_requests(&m, 300);
-    struct rig_queue before[RIG_QUEUES];
-    memcpy(before, m.queues, sizeof(before));
     rig_machine_close(&m);
 
     attach(&other, listen_fd);
@@ -352,13 +388,8 @@ static void test_save_and_load(void **state)
     for (unsigned i = 0; i < RIG_QUEUES; i++) { // the driver's own memory came with the guest's
         struct rig_queue *queue = &other.queues[i];
         uint8_t *base = guest_memory_view(&other.mem, before[i].drv.desc_addr, 0x10000);
-        ptrdiff_t moved = base - (uint8_t *)before[i].drv.desc;
         queue->drv = before[i].drv;
-        queue->drv.desc = (void *)base;
-        queue->drv.avail = (void *)((uint8_t *)before[i].drv.avail + moved);
-        queue->drv.used = (void *)((uint8_t *)before[i].drv.used + moved);
-        queue->drv.avail_idx = queue->drv.kicked_idx = queue->drv.avail->idx;
-        queue->drv.last_used = queue->drv.used->idx;
+        virtq_driver_move(&queue->drv, base);
         queue->data = (void *)(base + 0x8000);
         struct vhost_frontend_queue q = {.size = RIG_QUEUE_SIZE,
                                          .desc_addr = queue->drv.desc_addr,
@@ -373,6 +404,13 @@ static void test_save_and_load(void **state)
     kill_device(pid);
     rig_machine_close(&other);
     close(listen_fd);
+}
+
+static void test_save_and_load(void **state)
+{
+    (void)state;
+    run_save_and_load(FEATURES);
+    run_save_and_load(FEATURES | PACKED);
 }
 
 static void test_refusals(void **state)
@@ -402,10 +440,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_calls),
+        cmocka_unit_test(test_all_calls_packed),
         cmocka_unit_test(test_many_regions),
         cmocka_unit_test(test_kills_event_idx),
         cmocka_unit_test(test_kills_flags),
+        cmocka_unit_test(test_kills_packed),
         cmocka_unit_test(test_killed_at_each_instruction),
+        cmocka_unit_test(test_killed_at_each_instruction_packed),
         cmocka_unit_test(test_machine_dies),
         cmocka_unit_test(test_set_up_while_away),
         cmocka_unit_test(test_save_and_load),

@@ -263,7 +263,7 @@ static const struct nonsense nonsense[] = {
     {.request = 47},
     {.request = UINT32_MAX},
     {.request = VHOST_SET_FEATURES, .size = 4},
-    {.request = VHOST_SET_FEATURES, .size = 8, .payload.u64 = 1ull << 34},
+    {.request = VHOST_SET_FEATURES, .size = 8, .payload.u64 = 1ull << 35},
     {.request = VHOST_SET_PROTOCOL_FEATURES, .size = 8, .payload.u64 = 1ull << VHOST_PROTOCOL_LOG_SHMFD},
     {.request = VHOST_GET_FEATURES, .n_fds = 1},
     {.request = VHOST_GET_CONFIG, .size = 12}, // its feature was not negotiated

@@ -267,7 +267,11 @@ void rig_machine_start(struct rig_machine *m, uint64_t features)
         struct rig_queue *queue = &m->queues[i];
         uint64_t addr = m->mem.regions[m->mem.n_regions - 1].guest_addr + i * 0x10000; // 64 KiB a queue: rings, then data
         memset(queue->outstanding, 0, sizeof(queue->outstanding));
-        virtq_driver_init(&queue->drv, guest_memory_view(&m->mem, addr, 0x10000), addr, RIG_QUEUE_SIZE, features >> 29 & 1);
+        if (features >> 34 & 1)
+            virtq_driver_init_packed(&queue->drv, guest_memory_view(&m->mem, addr, 0x10000), addr, RIG_QUEUE_SIZE,
+                                     features >> 29 & 1);
+        else
+            virtq_driver_init(&queue->drv, guest_memory_view(&m->mem, addr, 0x10000), addr, RIG_QUEUE_SIZE, features >> 29 & 1);
         queue->data = guest_memory_view(&m->mem, addr + 0x8000, RIG_SLOTS * 16);
         for (uint16_t slot = 0; slot < RIG_SLOTS; slot++) {
             uint16_t head = (uint16_t)(2 * slot), next = (uint16_t)(head + 1);

@@ -115,7 +115,8 @@ static int start_queue(struct virtio_pci *vp, unsigned i, const struct virtio_qu
     if (!vp->vqs)
         return vp->config.ops->queue_start(vp->config.dev, i, setup);
     bool event_idx = vp->features >> VIRTIO_RING_F_EVENT_IDX & 1;
-    return virtqueue_start(&vp->vqs[i], setup->size, setup->desc_addr, setup->avail_addr, setup->used_addr, 0, event_idx, err);
+    return virtqueue_start(&vp->vqs[i], setup->size, setup->desc_addr, setup->avail_addr, setup->used_addr, 0,
+                           event_idx ? VIRTQ_EVENT_IDX : 0, err);
 }
 
 static void stop_queues(struct virtio_pci *vp)

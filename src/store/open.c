@@ -17,7 +17,8 @@ static int open_image(json_t *object, const char *path, const struct store_open_
     int fd = image_open(path, read_only, err);
     if (fd < 0)
         return fd;
-    int r = options->lock_wait_ms ? image_lock(fd, read_only, path, options->lock_wait_ms, err) : 0;
+    const bool locks = options->lock_wait_ms && !json_is_false(json_object_get(object, "lock"));
+    int r = locks ? image_lock(fd, read_only, path, options->lock_wait_ms, err) : 0;
     if (!r && fds->n == STORE_FDS_MAX)
         r = tv_error_set(err, -E2BIG, "volume: more than %d files; divide it", STORE_FDS_MAX);
     if (r) {

@@ -19,7 +19,7 @@
 uint64_t backend_features(const struct vhost_backend *be)
 {
     return be->ops.features | 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
-           1ull << VIRTIO_F_RING_PACKED | 1ull << VHOST_F_PROTOCOL_FEATURES;
+           1ull << VIRTIO_F_RING_PACKED | 1ull << VHOST_F_LOG_ALL | 1ull << VHOST_F_PROTOCOL_FEATURES;
 }
 
 static void disconnect(struct vhost_backend *be)
@@ -36,6 +36,7 @@ static void disconnect(struct vhost_backend *be)
     be->request_fd = -1;
     guest_memory_fini(&be->mem);
     guest_memory_fini(&be->inflight);
+    dirty_log_fini(&be->log);
     be->inflight_num = be->inflight_size = 0;
     be->features = be->protocol = 0;
     be->has_features = false;
@@ -95,7 +96,8 @@ static void drop_front_end(struct vhost_backend *be, enum log_level level, const
 
 bool backend_check_memory(struct vhost_backend *be)
 {
-    if (be->fd < 0 || (!guest_memory_is_lost(&be->mem) && !guest_memory_is_lost(&be->inflight)))
+    if (be->fd < 0 ||
+        (!guest_memory_is_lost(&be->mem) && !guest_memory_is_lost(&be->inflight) && !guest_memory_is_lost(&be->log.buffer)))
         return true;
     drop_front_end(be, LOG_WARN, "the file of a memory region was cut");
     return false;
@@ -179,6 +181,7 @@ struct vhost_backend *vhost_backend_create(struct loop *loop, int listen_fd, con
     be->fd = be->request_fd = -1;
     guest_memory_init(&be->mem);
     guest_memory_init(&be->inflight);
+    dirty_log_init(&be->log);
     for (unsigned i = 0; i < ops->n_queues; i++)
         ring_init(be, &be->rings[i]);
     be->accept_timer = loop_add_timer(loop, on_accept_timer, be, err);
@@ -209,6 +212,12 @@ void vhost_backend_config_changed(struct vhost_backend *be)
     int ret = vhost_send(be->request_fd, VHOST_BACKEND_CONFIG_CHANGE, 0, NULL, 0, NULL, 0);
     if (ret < 0 && ret != -EAGAIN)
         log_event(LOG_WARN, "vhost", "cannot tell of a changed configuration", LOG_STR("error", strerror(-ret)));
+}
+
+void vhost_backend_wrote(struct vhost_backend *be, const void *bytes, uint64_t len_bytes)
+{
+    if (backend_logs(be))
+        dirty_log_note_host(&be->log, &be->mem, bytes, len_bytes);
 }
 
 bool vhost_backend_is_connected(const struct vhost_backend *be)

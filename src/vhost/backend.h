@@ -3,8 +3,8 @@
 // One device, one front end at a time; when it goes, all its queues stop and the next one may connect. The front end is a peer and
 // not trusted: every message is decoded and checked whole, then applied. All callbacks and calls on the loop's thread.
 //
-// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD.
-// The place of LOG_SHMFD is kept: virtqueue_push() and the service's writes are the two places that dirty guest memory.
+// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD,
+// LOG_SHMFD.
 #pragma once
 
 #include "base/error.h"
@@ -40,6 +40,9 @@ void vhost_backend_destroy(struct vhost_backend *be);
 // queue is reported to the front end by its error eventfd and stays silent until it is started again.
 int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_chain *chain);
 void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes);
+// Before a request is given back: the service has written there, in one of its in segments. For the front end's log, if there is
+// one.
+void vhost_backend_wrote(struct vhost_backend *be, const void *bytes, uint64_t len_bytes);
 void vhost_backend_call(struct vhost_backend *be, unsigned queue); // after a batch of pushes: interrupt if the driver wants it
 
 // For a service that polls. Whether the driver has to kick; true also asks for what came before it knew: kicked() is called for it,

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "vhost/backend.h"
+#include "vhost/dirty_log.h"
 #include "vhost/inflight.h"
 #include "vhost/protocol.h"
 
@@ -41,12 +42,18 @@ struct vhost_backend {
     uint16_t inflight_size;
     struct guest_memory mem;
     struct guest_memory inflight; // one region, the buffer
+    struct dirty_log log;
     struct vhost_receiver rx;
     struct loop_source *listen_source, *source, *accept_timer, *poll_timer;
     struct backend_ring rings[]; // ops.n_queues
 };
 
 uint64_t backend_features(const struct vhost_backend *be); // that we offer
+
+static inline bool backend_logs(const struct vhost_backend *be)
+{
+    return be->features >> VHOST_F_LOG_ALL & 1;
+}
 
 static inline bool backend_is_packed(const struct vhost_backend *be)
 {
@@ -65,6 +72,7 @@ int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err); // f
 int ring_set_call(struct backend_ring *ring, int fd, struct tv_error *err); // fd taken, -1: none
 int ring_set_err(struct backend_ring *ring, int fd, struct tv_error *err);  // fd taken, -1: none
 void ring_call(struct backend_ring *ring);
+bool ring_may_signal(int fd);    // it is an eventfd, as far as can be told
 void ring_poll_timer(void *arg); // be: serves the rings without a kick_fd
 
 // Carries out a message that passed vhost_check_request(), answers it included. -EPROTO: it made no sense; other errors: it could

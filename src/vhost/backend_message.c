@@ -53,7 +53,7 @@ static int set_features(struct vhost_backend *be, uint64_t features, struct tv_e
 
 static int set_protocol_features(struct vhost_backend *be, uint64_t features, struct tv_error *err)
 {
-    uint64_t wrong = features & ~VHOST_PROTOCOL_FEATURES;
+    uint64_t wrong = features & ~VHOST_BACKEND_PROTOCOL_FEATURES;
     if (wrong)
         return tv_error_set(err, -EPROTO, "SET_PROTOCOL_FEATURES: 0x%llx were not offered", (unsigned long long)wrong);
     be->protocol = features;
@@ -136,7 +136,7 @@ static int set_ring_base(struct backend_ring *ring, uint32_t num, struct tv_erro
     return 0;
 }
 
-// It may be sent for a running ring, to switch its logging, which we do not offer.
+// It may be sent for a running ring, to switch its logging: ours goes by the feature alone, for all rings.
 static int set_ring_addr(struct backend_ring *ring, const struct vhost_ring_addr *addr, struct tv_error *err)
 {
     const struct vhost_ring_addr *old = &ring->addr;
@@ -245,6 +245,24 @@ static int set_inflight(struct vhost_backend *be, struct vhost_message *message,
     return 0;
 }
 
+// What was written before is the front end's to know of: it copies all of its memory at first.
+static int set_log(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
+{
+    const struct vhost_log log = message->payload.log;
+    int ret = dirty_log_open(&be->log, vhost_message_take_fd(message, 0), log.mmap_offset, log.mmap_size, err);
+    return ret < 0 ? ret : reply_u64(be, message, 0);
+}
+
+static int set_log_fd(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
+{
+    if (!ring_may_signal(message->fds[0]))
+        return tv_error_set(err, -EPROTO, "SET_LOG_FD: the descriptor is no eventfd");
+    if (be->log.fd >= 0)
+        close(be->log.fd);
+    be->log.fd = vhost_message_take_fd(message, 0);
+    return 0;
+}
+
 static int set_request_fd(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
 {
     struct stat st;
@@ -320,7 +338,7 @@ int backend_apply(struct vhost_backend *be, struct vhost_message *message, struc
     case VHOST_SET_FEATURES:
         return set_features(be, payload->u64, err);
     case VHOST_GET_PROTOCOL_FEATURES:
-        return reply_u64(be, message, VHOST_PROTOCOL_FEATURES);
+        return reply_u64(be, message, VHOST_BACKEND_PROTOCOL_FEATURES);
     case VHOST_SET_PROTOCOL_FEATURES:
         return set_protocol_features(be, payload->u64, err);
     case VHOST_SET_OWNER:
@@ -328,6 +346,10 @@ int backend_apply(struct vhost_backend *be, struct vhost_message *message, struc
         return 0;
     case VHOST_SET_MEM_TABLE:
         return set_mem_table(be, message, err);
+    case VHOST_SET_LOG_BASE:
+        return set_log(be, message, err);
+    case VHOST_SET_LOG_FD:
+        return set_log_fd(be, message, err);
     case VHOST_ADD_MEM_REG:
         return add_mem_region(be, message, err);
     case VHOST_REM_MEM_REG:

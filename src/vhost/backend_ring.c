@@ -42,7 +42,7 @@ static int take_kick(int fd)
 
 // An eventfd is an anonymous inode, which has no file type; a write to any other kind of them fails at once. Pipes and sockets
 // could raise SIGPIPE or block.
-static bool may_be_eventfd(int fd)
+bool ring_may_signal(int fd)
 {
     struct stat st;
     return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;
@@ -102,11 +102,23 @@ int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_cha
     return ret;
 }
 
-void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes)
+// What a push has written: what was at `used_idx` before it, the index, and the wishes beside it.
+static void log_push(struct backend_ring *ring, uint16_t used_idx)
 {
-    struct backend_ring *ring = &be->rings[queue];
-    if (!ring->started)
+    struct dirty_log *log = &ring->be->log;
+    const struct virtqueue *vq = &ring->vq;
+    if (vq->packed) {
+        dirty_log_note(log, vq->desc_addr + 16ull * used_idx, 16);
+        dirty_log_note(log, vq->used_addr, 4);
         return;
+    }
+    dirty_log_note(log, vq->used_addr, 4);
+    dirty_log_note(log, vq->used_addr + 4 + 8ull * (used_idx & (vq->size - 1)), 8);
+    dirty_log_note(log, vq->used_addr + 4 + 8ull * vq->size, 2);
+}
+
+static void push(struct backend_ring *ring, uint16_t head, uint32_t len_written_bytes)
+{
     if (ring->vq.packed) {
         inflight_packed_before_used(&ring->inflight, &ring->vq, head);
         virtqueue_push(&ring->vq, head, len_written_bytes);
@@ -118,8 +130,24 @@ void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head,
     inflight_after_used(&ring->inflight, head, ring->vq.used_idx);
 }
 
+void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes)
+{
+    struct backend_ring *ring = &be->rings[queue];
+    if (!ring->started)
+        return;
+    const uint16_t used_idx = ring->vq.used_idx;
+    push(ring, head, len_written_bytes);
+    if (backend_logs(be))
+        log_push(ring, used_idx);
+}
+
 void ring_call(struct backend_ring *ring)
 {
+    struct dirty_log *log = &ring->be->log;
+    if (log->has_news) {
+        log->has_news = false;
+        signal_eventfd(log->fd);
+    }
     if (ring->started && virtqueue_needs_call(&ring->vq))
         signal_eventfd(ring->call_fd);
 }
@@ -263,7 +291,7 @@ void ring_forget(struct backend_ring *ring)
 
 int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && (!may_be_eventfd(fd) || take_kick(fd) < 0)) {
+    if (fd >= 0 && (!ring_may_signal(fd) || take_kick(fd) < 0)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the kick descriptor is no eventfd", ring_index(ring));
     }
@@ -276,7 +304,7 @@ int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err)
 // Signals at once: a predecessor may have died between pushing and calling.
 int ring_set_call(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && !may_be_eventfd(fd)) {
+    if (fd >= 0 && !ring_may_signal(fd)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the call descriptor is no eventfd", ring_index(ring));
     }
@@ -287,7 +315,7 @@ int ring_set_call(struct backend_ring *ring, int fd, struct tv_error *err)
 
 int ring_set_err(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && !may_be_eventfd(fd)) {
+    if (fd >= 0 && !ring_may_signal(fd)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the error descriptor is no eventfd", ring_index(ring));
     }

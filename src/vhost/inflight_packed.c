@@ -100,7 +100,8 @@ static int collect(struct inflight *in, uint16_t queue_size, uint32_t *n_slots, 
             return refuse(err, "more in flight than the queue has descriptors");
         fetched[n++] = (struct fetched){.counter = LOAD(desc->counter), .first = first};
     }
-    qsort(fetched, n, sizeof(fetched[0]), by_counter);
+    if (n > 1)
+        qsort(fetched, n, sizeof(fetched[0]), by_counter);
     for (uint16_t i = 0; i < n; i++)
         in->again[i] = fetched[i].first;
     in->n_again = n;
@@ -108,30 +109,30 @@ static int collect(struct inflight *in, uint16_t queue_size, uint32_t *n_slots, 
     return 0;
 }
 
-int inflight_packed_open(struct inflight *in, void *buffer, uint16_t desc_num, struct virtqueue *vq, struct tv_error *err)
+int inflight_packed_open(struct inflight *in, void *region, uint16_t desc_num, struct virtqueue *vq, struct tv_error *err)
 {
-    struct inflight_packed_region *region = in->packed = buffer;
+    struct inflight_packed_region *r = in->packed = region;
     in->region = NULL;
     in->desc_num = desc_num;
     in->counter = 0;
     in->n_again = in->next_again = in->free_head = 0;
-    if (!region)
+    if (!r)
         return 0;
-    if (LOAD(region->version) == 0) {
+    if (LOAD(r->version) == 0) {
         make_new(in, vq);
         return 0;
     }
-    if (LOAD(region->old_used_idx) >= vq->size || LOAD(region->used_idx) >= vq->size)
+    if (LOAD(r->old_used_idx) >= vq->size || LOAD(r->used_idx) >= vq->size)
         return refuse(err, "it stands beyond the queue's end");
-    settle_last(region, vq);
-    go_back(region);
+    settle_last(r, vq);
+    go_back(r);
     take_lists(in);
     uint32_t n_slots;
     int ret = collect(in, vq->size, &n_slots, err);
     if (ret < 0)
         return ret;
-    const uint16_t used_idx = LOAD(region->used_idx) % vq->size;
-    const bool used_wrap = LOAD(region->used_wrap) & 1, laps = used_idx + n_slots >= vq->size;
+    const uint16_t used_idx = LOAD(r->used_idx) % vq->size;
+    const bool used_wrap = LOAD(r->used_wrap) & 1, laps = used_idx + n_slots >= vq->size;
     const uint32_t next = used_idx + n_slots - (laps ? vq->size : 0u);
     // What was taken off the ring is what was given back plus what is in flight.
     return packed_set_base(vq, next | (uint32_t)(used_wrap ^ laps) << 15 | (uint32_t)used_idx << 16 | (uint32_t)used_wrap << 31,

@@ -138,6 +138,7 @@ int vhost_send(int fd, uint32_t request, uint32_t flags, const void *payload, si
 
 enum payload_kind {
     PAYLOAD_NONE,
+    PAYLOAD_LOG,
     PAYLOAD_U64,
     PAYLOAD_STATE,
     PAYLOAD_ADDR,
@@ -163,6 +164,8 @@ static const struct request_rule rules[VHOST_REQUESTS_END] = {
     [VHOST_SET_OWNER] = {"SET_OWNER", PAYLOAD_NONE, FDS_NONE, ALWAYS, false},
     [VHOST_RESET_OWNER] = {"RESET_OWNER", PAYLOAD_NONE, FDS_NONE, ALWAYS, false},
     [VHOST_SET_MEM_TABLE] = {"SET_MEM_TABLE", PAYLOAD_TABLE, FDS_TABLE, ALWAYS, false},
+    [VHOST_SET_LOG_BASE] = {"SET_LOG_BASE", PAYLOAD_LOG, FDS_ONE, VHOST_PROTOCOL_LOG_SHMFD, true},
+    [VHOST_SET_LOG_FD] = {"SET_LOG_FD", PAYLOAD_NONE, FDS_ONE, ALWAYS, false},
     [VHOST_SET_VRING_NUM] = {"SET_VRING_NUM", PAYLOAD_STATE, FDS_NONE, ALWAYS, false},
     [VHOST_SET_VRING_ADDR] = {"SET_VRING_ADDR", PAYLOAD_ADDR, FDS_NONE, ALWAYS, false},
     [VHOST_SET_VRING_BASE] = {"SET_VRING_BASE", PAYLOAD_STATE, FDS_NONE, ALWAYS, false},
@@ -227,6 +230,8 @@ static bool size_is_right(const struct vhost_message *message, enum payload_kind
         return size >= VHOST_CONFIG_HEAD && payload->config.size_bytes <= VHOST_CONFIG_MAX &&
                size == VHOST_CONFIG_HEAD + payload->config.size_bytes && payload->config.offset <= VHOST_CONFIG_MAX &&
                payload->config.offset + payload->config.size_bytes <= VHOST_CONFIG_MAX;
+    case PAYLOAD_LOG:
+        return size == sizeof(payload->log);
     case PAYLOAD_INFLIGHT:
         return size == VHOST_INFLIGHT_HEAD || size == sizeof(payload->inflight);
     }

@@ -23,6 +23,7 @@
 #define VHOST_VRING_INDEX_MASK 0xffu
 #define VHOST_VRING_NO_FD (1u << 8)
 
+#define VHOST_F_LOG_ALL 26
 #define VHOST_F_PROTOCOL_FEATURES 30
 
 enum vhost_protocol_feature {
@@ -37,11 +38,12 @@ enum vhost_protocol_feature {
     VHOST_PROTOCOL_STATUS = 16,
 };
 
-// What both of our ends speak.
+// What both of our ends speak; and the back end alone.
 #define VHOST_PROTOCOL_FEATURES                                                                                                    \
     (1ull << VHOST_PROTOCOL_MQ | 1ull << VHOST_PROTOCOL_REPLY_ACK | 1ull << VHOST_PROTOCOL_BACKEND_REQ |                           \
      1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD | 1ull << VHOST_PROTOCOL_RESET_DEVICE |                 \
      1ull << VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS | 1ull << VHOST_PROTOCOL_STATUS)
+#define VHOST_BACKEND_PROTOCOL_FEATURES (VHOST_PROTOCOL_FEATURES | 1ull << VHOST_PROTOCOL_LOG_SHMFD)
 
 enum vhost_request {
     VHOST_GET_FEATURES = 1,
@@ -49,6 +51,8 @@ enum vhost_request {
     VHOST_SET_OWNER = 3,
     VHOST_RESET_OWNER = 4,
     VHOST_SET_MEM_TABLE = 5,
+    VHOST_SET_LOG_BASE = 6,
+    VHOST_SET_LOG_FD = 7,
     VHOST_SET_VRING_NUM = 8,
     VHOST_SET_VRING_ADDR = 9,
     VHOST_SET_VRING_BASE = 10,
@@ -116,6 +120,10 @@ struct vhost_inflight {
 };
 #define VHOST_INFLIGHT_HEAD offsetof(struct vhost_inflight, padding)
 
+struct vhost_log {
+    uint64_t mmap_size, mmap_offset;
+};
+
 union vhost_payload {
     uint64_t u64;
     struct vhost_ring_state state;
@@ -124,6 +132,7 @@ union vhost_payload {
     struct vhost_one_region region;
     struct vhost_config config;
     struct vhost_inflight inflight;
+    struct vhost_log log;
 };
 
 // A message with the descriptors that came with it. Who consumes one sets it to -1; vhost_message_clear() closes the rest.

@@ -233,6 +233,59 @@ static void test_memory_cut(void **state)
     peer_close(&p);
 }
 
+static void set_log(struct peer *p, int log_fd, uint64_t size)
+{
+    const struct vhost_log log = {.mmap_size = size};
+    put(p, VHOST_SET_LOG_BASE, &log, sizeof(log), log_fd);
+}
+
+// Just those pages that were written to are noted, and only while it is wanted. A log that is too short loses what lies beyond it.
+static void test_dirty_log(void **state)
+{
+    (void)state;
+    const uint64_t log_bytes = RIG_RAM / 4096 / 8 + RAM_BYTES / 4096 / 8, one = 1;
+    uint64_t count = 0;
+    struct peer p;
+    peer_open(&p);
+    int log_fd = memfd_create("log", MFD_CLOEXEC), news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_int_equal(ftruncate(log_fd, (off_t)log_bytes), 0);
+    uint8_t *log = mmap(NULL, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0), *bits = log + RIG_RAM / 4096 / 8;
+    put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
+    set_log(&p, log_fd, log_bytes);
+    assert_int_equal(take_reply(&p, VHOST_SET_LOG_BASE).u64, 0);
+    put(&p, VHOST_SET_LOG_FD, NULL, 0, news_fd);
+    set_queue(&p, FEATURES);
+    put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
+    for (unsigned round = 0; round < 3; round++) {
+        const bool wanted = round == 1;
+        put_u64(&p, VHOST_SET_FEATURES, FEATURES | (wanted ? 1ull << VHOST_F_LOG_ALL : 0), -1);
+        virtq_driver_offer(&p.drv, 0);
+        assert_int_equal(write(p.kick_fd, &one, 8), 8);
+        serve(&p);
+        assert_true(answered(&p));
+        assert_int_equal(bits[0], wanted ? 1 : 0); // the used ring; page 8 was only read
+        assert_int_equal(bits[1], wanted ? 2 : 0); // page 9
+        assert_int_equal(read(news_fd, &count, 8), wanted ? 8 : -1);
+        for (uint64_t i = 0; i < log_bytes; i++)
+            assert_true(&log[i] == bits || &log[i] == bits + 1 || !log[i]);
+        bits[0] = bits[1] = 0;
+    }
+    put_u64(&p, VHOST_SET_FEATURES, FEATURES | 1ull << VHOST_F_LOG_ALL, -1);
+    set_log(&p, log_fd, 4096);
+    take_reply(&p, VHOST_SET_LOG_BASE);
+    virtq_driver_offer(&p.drv, 0);
+    assert_int_equal(write(p.kick_fd, &one, 8), 8);
+    serve(&p);
+    assert_true(answered(&p));
+    assert_int_equal(bits[1], 0);
+    set_log(&p, log_fd, 0); // nonsense
+    assert_false(vhost_backend_is_connected(p.dev.be));
+    peer_close(&p);
+    munmap(log, log_bytes);
+    close(log_fd);
+    close(news_fd);
+}
+
 static void test_broken_ring_is_told(void **state)
 {
     (void)state;
@@ -264,7 +317,9 @@ static const struct nonsense nonsense[] = {
     {.request = UINT32_MAX},
     {.request = VHOST_SET_FEATURES, .size = 4},
     {.request = VHOST_SET_FEATURES, .size = 8, .payload.u64 = 1ull << 35},
-    {.request = VHOST_SET_PROTOCOL_FEATURES, .size = 8, .payload.u64 = 1ull << VHOST_PROTOCOL_LOG_SHMFD},
+    {.request = VHOST_SET_PROTOCOL_FEATURES, .size = 8, .payload.u64 = 1ull << 2},
+    {.request = VHOST_SET_LOG_BASE, .size = 16, .n_fds = 1, .payload.log = {.mmap_size = 4096}}, // not negotiated
+    {.request = VHOST_SET_LOG_FD, .n_fds = 1},                                                   // a socket
     {.request = VHOST_GET_FEATURES, .n_fds = 1},
     {.request = VHOST_GET_CONFIG, .size = 12}, // its feature was not negotiated
     {.request = VHOST_SET_MEM_TABLE, .size = 8, .payload.memory = {.n_regions = 1}},
@@ -368,9 +423,9 @@ static void test_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_old_front_end), cmocka_unit_test(test_enable),          cmocka_unit_test(test_polling),
-        cmocka_unit_test(test_memory_cut),    cmocka_unit_test(test_nonsense),        cmocka_unit_test(test_broken_ring_is_told),
-        cmocka_unit_test(test_pieces),        cmocka_unit_test(test_too_much_memory),
+        cmocka_unit_test(test_old_front_end),       cmocka_unit_test(test_enable),    cmocka_unit_test(test_polling),
+        cmocka_unit_test(test_memory_cut),          cmocka_unit_test(test_dirty_log), cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_broken_ring_is_told), cmocka_unit_test(test_pieces),    cmocka_unit_test(test_too_much_memory),
     };
     log_configure(LOG_ERROR, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

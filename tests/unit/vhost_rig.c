@@ -50,6 +50,7 @@ static void device_finish(struct rig_device *dev, unsigned index)
     struct rig_held held = dev->held[index];
     dev->held[index] = dev->held[--dev->n_held];
     *held.to = held.answer;
+    vhost_backend_wrote(dev->be, held.to, sizeof(held.answer));
     vhost_backend_push(dev->be, held.queue, held.head, sizeof(uint64_t));
     vhost_backend_call(dev->be, held.queue);
 }

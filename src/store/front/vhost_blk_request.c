@@ -36,6 +36,9 @@ static void answer(struct vhost_blk *f, struct vhost_blk_request *request, uint8
     const struct blk_request *blk = &request->blk;
     bool fills = blk->op == BLK_READ || blk->op == BLK_GET_ID;
     *(volatile uint8_t *)blk->status = status; // before the push, which has the barrier
+    vhost_backend_wrote(f->backend, (const void *)blk->status, 1);
+    for (unsigned i = 0; fills && i < blk->n_iov; i++)
+        vhost_backend_wrote(f->backend, blk->iov[i].iov_base, blk->iov[i].iov_len);
     // Of a request that failed, nothing that was written but its status is worth anything to the driver (2.7.8.2).
     uint32_t len = status == VIRTIO_BLK_S_OK && fills ? blk->len_bytes + 1 : 1;
     push(f, request->queue, request->head, len);

@@ -178,12 +178,12 @@ static int check_file(struct image *image, const char *name, struct tv_error *er
 
 int image_init(struct image *image, int fd, const char *name, const struct image_options *options, struct tv_error *err)
 {
-    *image = (struct image){.fd = fd, .read_only = options->read_only};
+    *image = (struct image){.fd = fd, .read_only = options->read_only, .is_locked = !options->unlocked};
     uint32_t block = options->block_size_bytes;
     int r = check_file(image, name, err);
     if (!r && block && (block < 512 || block > BLOCK_SIZE_MAX || (block & (block - 1))))
         r = tv_error_set(err, -EINVAL, "%s: block size %u: must be 512, 1024, 2048 or 4096", name, block);
-    if (!r)
+    if (!r && !options->unlocked)
         r = image_lock(fd, image->read_only, name, IMAGE_LOCK_WAIT_MS, err);
     if (r) {
         image_fini(image);
@@ -217,7 +217,7 @@ void image_fini(struct image *image)
 void image_freeze(struct image *image)
 {
     struct flock whole = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-    if (fcntl(image->fd, F_OFD_SETLK, &whole) < 0)
+    if (image->is_locked && fcntl(image->fd, F_OFD_SETLK, &whole) < 0)
         log_event(LOG_WARN, "store", "an image stays locked as by a writer", LOG_STR("error", strerror(errno)));
     image->read_only = true;
     image->can_discard = false;

@@ -13,12 +13,13 @@
 
 struct image_options {
     bool read_only;
+    bool unlocked;             // whoever asks for it sees to it that nobody else writes
     uint32_t block_size_bytes; // what the guest is told; 0: what direct I/O on this image wants
 };
 
 struct image {
     int fd; // owned
-    bool is_block, read_only;
+    bool is_block, read_only, is_locked;
     bool direct; // O_DIRECT is on
     bool can_discard;
     uint64_t size_bytes;         // usable: a multiple of block_size_bytes

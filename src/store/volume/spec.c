@@ -36,10 +36,13 @@ static int take_fd(struct volume_spec *spec, const json_t *json, const char *key
 static struct volume *build_file(struct volume_spec *spec, const json_t *json, struct tv_error *err)
 {
     const json_t *read_only = json_object_get(json, "read_only"), *block_size = json_object_get(json, "block_size");
-    if ((read_only && !json_is_boolean(read_only)) || (block_size && !json_is_integer(block_size)))
-        return refuse(spec, err, "file", "takes fd, block_size (numbers) and read_only (a boolean)");
+    const json_t *lock = json_object_get(json, "lock");
+    if ((read_only && !json_is_boolean(read_only)) || (block_size && !json_is_integer(block_size)) ||
+        (lock && !json_is_boolean(lock)))
+        return refuse(spec, err, "file", "takes fd, block_size (numbers), read_only and lock (booleans)");
     struct image_options options = {
         .read_only = read_only ? json_is_true(read_only) : spec->read_only,
+        .unlocked = json_is_false(lock),
         .block_size_bytes = block_size ? (uint32_t)json_integer_value(block_size) : spec->block_bytes,
     };
     int fd = take_fd(spec, json, "fd", err);

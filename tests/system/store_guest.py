@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 
 from store_rig import Control, Skip, listening_socket, main, wait_for
@@ -56,26 +55,24 @@ def make_initrd(rig, image, script):
         out.write(first + b"\0" * (-len(first) % 4) + packed.stdout)
 
 
-def boot(rig, script, disk="db", queues=2, options="", log="console", more=()):
-    """script None: the one that was made for another machine."""
+def boot(rig, script, disk="db", queues=2, options=""):
     trivet = os.path.join(rig.build, "bin", "trivet")
     built = subprocess.run([trivet, "image", "build", "busybox", "--json", "--quiet"], capture_output=True, text=True, check=False)
     if built.returncode:
         raise Skip(f"no guest image: {built.stderr.strip()}")
     image = json.loads(built.stdout)["dir"]
-    if script is not None:
-        make_initrd(rig, image, script)
+    make_initrd(rig, image, script)
     arguments = ["qemu-system-riscv64", "-nographic", "-no-reboot", "-smp", "2", "-m", "256M", "-machine", "virt,memory-backend=m",
                  "-object", "memory-backend-memfd,id=m,size=256M,share=on", "-kernel", os.path.join(image, "kernel"), "-initrd",
                  rig.path("initrd"), "-append", "console=ttyS0 quiet rdinit=/store-test", "-chardev",
                  f"socket,id=c,path={rig.path(disk + '.sock')},reconnect=1", "-device",
-                 f"vhost-user-blk-pci,chardev=c,num-queues={queues}{options}", *more]
-    with open(rig.path(log), "wb") as console:
+                 f"vhost-user-blk-pci,chardev=c,num-queues={queues}{options}"]
+    with open(rig.path("console"), "wb") as console:
         return rig.start(arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
 
 
-def console(rig, log="console"):
-    with open(rig.path(log), "rb") as f:
+def console(rig):
+    with open(rig.path("console"), "rb") as f:
         return f.read().decode(errors="replace").replace("\r", "")
 
 
@@ -140,50 +137,4 @@ def store_killed_under_a_guest_with_packed_rings(rig):
     store_killed_under_a_guest(rig, PACKED, ",packed=on")
 
 
-def monitor(rig, name, command):
-    """What QEMU's monitor says to a command."""
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(60)
-        s.connect(rig.path(name))
-        said = b""
-        while not said.endswith(b"(qemu) "):
-            said += s.recv(4096)
-        s.sendall(command.encode() + b"\n")
-        said = b""
-        while not said.endswith(b"(qemu) "):
-            said += s.recv(4096)
-        return said.decode(errors="replace")
-
-
-def moves_while_it_runs(rig, options=""):
-    """To another QEMU and another store on the same image, in the middle of writing: what the store wrote into the guest's memory must
-    have been noted in QEMU's log."""
-    image = rig.image("a", 64)
-    for name in ("from", "to"):
-        volume = json.dumps({"type": "file", "path": image, "lock": False})
-        with open(rig.path(name + ".log"), "wb") as log:
-            rig.start([rig.store_program, "--disk", f"name=d,socket={rig.path(name + '.sock')},queues=2", "--volume", f"d={volume}"],
-                      stderr=log)
-        wait_for("the store", lambda: os.path.exists(rig.path(name + ".sock")))
-    source = boot(rig, VERIFY % 12, "from", options=options, more=["-monitor", f"unix:{rig.path('m1')},server=on,wait=off"])
-    target = boot(rig, None, "to", options=options, log="console2",
-                  more=["-monitor", f"unix:{rig.path('m2')},server=on,wait=off", "-incoming", f"unix:{rig.path('move')}"])
-    wait_for("the guest to write", lambda: "GUEST-ROUND 2" in console(rig) or source.poll() is not None)
-    wait_for("the target", lambda: os.path.exists(rig.path("move")) or target.poll() is not None)
-    monitor(rig, "m1", f"migrate -d unix:{rig.path('move')}")
-    wait_for("the move", lambda: re.search("Migration status: (completed|failed)", monitor(rig, "m1", "info migrate")))
-    said = monitor(rig, "m1", "info migrate")
-    assert "Migration status: completed" in said, said
-    source.terminate()
-    source.wait(60)
-    wait_for("the guest's end", lambda: target.poll() is not None)
-    text = console(rig) + console(rig, "console2")
-    assert "GUEST-END" in text and "GUEST-FAILED" not in text and "GUEST-ROUND 12" in console(rig, "console2"), text[-3000:]
-
-
-def moves_while_it_runs_with_packed_rings(rig):
-    moves_while_it_runs(rig, ",packed=on")
-
-
-main([write_read_verify, read_only, grows_under_a_guest, store_killed_under_a_guest, store_killed_under_a_guest_with_packed_rings,
-      moves_while_it_runs, moves_while_it_runs_with_packed_rings])
+main([write_read_verify, read_only, grows_under_a_guest, store_killed_under_a_guest, store_killed_under_a_guest_with_packed_rings])

@@ -4,10 +4,25 @@
 #include "store/volume/image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+static int add_fd(json_t *object, int fd, struct store_fds *fds, struct tv_error *err)
+{
+    if (fds->n == STORE_FDS_MAX) {
+        close(fd);
+        return tv_error_set(err, -E2BIG, "volume: more than %d files; divide it", STORE_FDS_MAX);
+    }
+    fds->fd[fds->n] = fd;
+    json_object_set_new(object, "fd", json_integer((json_int_t)fds->n++));
+    return 0;
+}
 
 static int open_image(json_t *object, const char *path, const struct store_open_options *options, struct store_fds *fds,
                       struct tv_error *err)
@@ -19,15 +34,10 @@ static int open_image(json_t *object, const char *path, const struct store_open_
         return fd;
     const bool locks = options->lock_wait_ms && !json_is_false(json_object_get(object, "lock"));
     int r = locks ? image_lock(fd, read_only, path, options->lock_wait_ms, err) : 0;
-    if (!r && fds->n == STORE_FDS_MAX)
-        r = tv_error_set(err, -E2BIG, "volume: more than %d files; divide it", STORE_FDS_MAX);
-    if (r) {
-        close(fd);
-        return r;
-    }
-    fds->fd[fds->n] = fd;
-    json_object_set_new(object, "fd", json_integer((json_int_t)fds->n++));
-    return 0;
+    if (!r)
+        return add_fd(object, fd, fds, err);
+    close(fd);
+    return r;
 }
 
 #define DEPTH_MAX 64 // of volume files that name volume files
@@ -51,15 +61,59 @@ static int open_file(json_t *volume, const char *path, unsigned depth, const str
     return open_tree(volume, depth + 1, options, fds, err);
 }
 
+// The folder is opened and not the socket, since who comes after a server that ended makes another one of the same name.
+static int open_socket(json_t *object, const char *path, struct store_fds *fds, struct tv_error *err)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char folder[PATH_MAX] = ".";
+    if (slash && snprintf(folder, sizeof(folder), "%.*s/", (int)(slash - path), path) >= (int)sizeof(folder))
+        return tv_error_set(err, -ENAMETOOLONG, "%s: %s", path, strerror(ENAMETOOLONG));
+    int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    json_object_set_new(object, "name", json_string(name));
+    json_object_del(object, "socket");
+    return add_fd(object, fd, fds, err);
+}
+
+static int resolve_host(json_t *object, const char *host, struct tv_error *err)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *found;
+    char address[NI_MAXHOST];
+    int r = getaddrinfo(host, NULL, &hints, &found);
+    if (r)
+        return tv_error_set(err, -EHOSTUNREACH, "volume: host %s: %s", host, gai_strerror(r));
+    r = getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof(address), NULL, 0, NI_NUMERICHOST);
+    freeaddrinfo(found);
+    if (r)
+        return tv_error_set(err, -EHOSTUNREACH, "volume: host %s: %s", host, gai_strerror(r));
+    json_object_set_new(object, "address", json_string(address));
+    json_object_del(object, "host");
+    return 0;
+}
+
+// What an object names by itself.
+static int open_names(json_t *object, const struct store_open_options *options, struct store_fds *fds, struct tv_error *err)
+{
+    const char *path = json_string_value(json_object_get(object, "path"));
+    const char *socket = json_string_value(json_object_get(object, "socket")),
+               *host = json_string_value(json_object_get(object, "host"));
+    int r = path ? open_image(object, path, options, fds, err) : 0;
+    if (path && !r)
+        json_object_del(object, "path");
+    if (!r && socket)
+        r = open_socket(object, socket, fds, err);
+    return !r && host ? resolve_host(object, host, err) : r;
+}
+
 static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
                      struct tv_error *err)
 {
     const char *path = json_string_value(json_object_get(volume, "path"));
     if (path && store_is_volume_file(path))
         return open_file(volume, path, depth, options, fds, err);
-    int r = path ? open_image(volume, path, options, fds, err) : 0;
-    if (path && !r)
-        json_object_del(volume, "path");
+    int r = open_names(volume, options, fds, err);
     struct store_open_options base = *options; // what lies below an overlay is only read, whatever is above
     base.read_only = true;
     const char *key;
@@ -89,9 +143,12 @@ bool store_is_volume_file(const char *path)
 
 static void make_absolute(json_t *volume, const char *folder, int folder_len)
 {
-    const char *path = json_string_value(json_object_get(volume, "path"));
-    if (path && path[0] != '/')
-        json_object_set_new(volume, "path", json_sprintf("%.*s/%s", folder_len, folder, path));
+    static const char *const keys[] = {"path", "socket"};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        const char *path = json_string_value(json_object_get(volume, keys[i]));
+        if (path && path[0] != '/')
+            json_object_set_new(volume, keys[i], json_sprintf("%.*s/%s", folder_len, folder, path));
+    }
     const char *key;
     json_t *member, *element;
     size_t i;

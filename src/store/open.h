@@ -1,7 +1,8 @@
 // A volume in a person's words, with paths, made into one with descriptors, which is what a store takes: for whoever
 // may open things, the store's own command line and trivetd. Any thread; blocks.
 //
-// In each object of the tree, "path" of an image becomes "fd". A "base" is opened read-only, and all that is in it. Everything else
+// In each object of the tree, "path" of an image becomes "fd"; "socket" becomes "fd", of its folder, and "name"; "host" becomes
+// "address", in numbers. A "base" is opened read-only, and all that is in it. Everything else
 // is left as it is.
 //
 // A volume that stays is kept in a *volume file*, a text of JSON. Which files are one is told by their names and never by what is

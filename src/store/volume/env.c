@@ -36,8 +36,39 @@ void volume_finish_later(struct volume_env *env, struct volume_request *request,
     env->finished_tail = &request->link;
 }
 
+void volume_end_later(struct volume_env *env, struct volume_ender *ender)
+{
+    if (ender->is_marked)
+        return;
+    ender->is_marked = true;
+    ender->next = env->enders;
+    env->enders = ender;
+}
+
+void volume_end_never(struct volume_env *env, struct volume_ender *ender)
+{
+    struct volume_ender **at = &env->enders;
+    while (*at && *at != ender)
+        at = &(*at)->next;
+    if (*at)
+        *at = ender->next;
+    ender->is_marked = false;
+}
+
+static void run_enders(struct volume_env *env)
+{
+    struct volume_ender *ender = env->enders;
+    env->enders = NULL;
+    for (struct volume_ender *next; ender; ender = next) {
+        next = ender->next;
+        ender->is_marked = false;
+        ender->end(ender);
+    }
+}
+
 bool volume_env_deliver(struct volume_env *env)
 {
+    run_enders(env);
     struct volume_request *request = env->finished;
     if (!request)
         return false;

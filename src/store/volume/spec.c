@@ -2,6 +2,7 @@
 #include "store/volume/spec.h"
 
 #include "store/volume/file.h"
+#include "store/volume/nbd.h"
 #include "store/volume/null.h"
 #include "store/volume/overlay.h"
 #include "store/volume/ram.h"
@@ -65,6 +66,44 @@ static int take_sizes(const struct volume_spec *spec, const json_t *json, uint64
     return 0;
 }
 
+static bool get_seconds(const json_t *json, const char *key, unsigned otherwise, unsigned *seconds)
+{
+    const json_t *member = json_object_get(json, key);
+    *seconds = member ? (unsigned)json_integer_value(member) : otherwise;
+    return !member || (json_is_integer(member) && json_integer_value(member) >= 0 && json_integer_value(member) <= 86400);
+}
+
+#define NBD_TIMEOUT_S 30u
+#define NBD_PORT 10809
+
+static struct volume *build_nbd(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    const json_t *read_only = json_object_get(json, "read_only"), *keeps_cache = json_object_get(json, "keeps_cache");
+    const json_t *port = json_object_get(json, "port"), *export = json_object_get(json, "export");
+    struct nbd_volume_options options = {
+        .dir_fd = -1,
+        .name = json_string_value(json_object_get(json, "name")),
+        .address = json_string_value(json_object_get(json, "address")),
+        .port = (uint16_t)(port ? json_integer_value(port) : NBD_PORT),
+        .export = export ? json_string_value(export) : "",
+        .read_only = read_only ? json_is_true(read_only) : spec->read_only,
+        .keeps_cache = json_is_true(keeps_cache),
+    };
+    if (!options.name == !options.address || !options.export || (read_only && !json_is_boolean(read_only)) ||
+        (keeps_cache && !json_is_boolean(keeps_cache)) || !get_seconds(json, "reconnect_s", 0, &options.reconnect_s) ||
+        !get_seconds(json, "timeout_s", NBD_TIMEOUT_S, &options.timeout_s) || !options.timeout_s ||
+        (port && (json_integer_value(port) < 1 || json_integer_value(port) > 65535)))
+        return refuse(spec, err, "nbd",
+                      "takes a socket, or host and port; export; read_only and keeps_cache (booleans); reconnect_s, and timeout_s "
+                      "(seconds, not 0)");
+    if (options.name && (options.dir_fd = take_fd(spec, json, "fd", err)) < 0)
+        return NULL;
+    struct volume *volume = nbd_volume_create(spec->env, &options, err);
+    if (!volume)
+        tv_error_prefix(err, "%s: nbd server %s", spec->label, options.name ? options.name : options.address);
+    return volume;
+}
+
 static struct volume *build_null(struct volume_spec *spec, const json_t *json, struct tv_error *err)
 {
     const json_t *read_zeroes = json_object_get(json, "read_zeroes");
@@ -118,10 +157,7 @@ static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
-    {"file", build_file},
-    {"null", build_null},
-    {"overlay", build_overlay},
-    {"ram", build_ram},
+    {"file", build_file}, {"nbd", build_nbd}, {"null", build_null}, {"overlay", build_overlay}, {"ram", build_ram},
 };
 
 struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)

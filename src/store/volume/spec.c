@@ -6,6 +6,7 @@
 #include "store/volume/null.h"
 #include "store/volume/overlay.h"
 #include "store/volume/ram.h"
+#include "store/volume/stripe.h"
 
 #include <errno.h>
 #include <string.h>
@@ -153,11 +154,52 @@ static struct volume *build_overlay(struct volume_spec *spec, const json_t *json
     return NULL;
 }
 
+// "volumes", an array; how many there are, or 0 with err and none left. `most` of them have room.
+static unsigned build_children(struct volume_spec *spec, const json_t *json, struct volume **volumes, unsigned most,
+                               struct tv_error *err)
+{
+    const json_t *array = json_object_get(json, "volumes");
+    const size_t n = json_array_size(array);
+    unsigned built = 0;
+    if (!n || n > most) {
+        tv_error_set(err, -EINVAL, "%s: volume of type '%s': \"volumes\" must be an array of 1 to %u volumes", spec->label,
+                     json_string_value(json_object_get(json, "type")), most);
+        return 0;
+    }
+    while (built < n && (volumes[built] = volume_build(spec, json_array_get(array, built), err)))
+        built++;
+    if (built == n)
+        return built;
+    while (built)
+        volume_destroy(volumes[--built]);
+    return 0;
+}
+
+#define STRIPE_BYTES_USUAL (64u << 10)
+
+static struct volume *build_stripe(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct volume *volumes[STRIPE_VOLUMES_MAX];
+    const json_t *size = json_object_get(json, "stripe_bytes");
+    const json_int_t stripe_bytes = size ? json_integer_value(size) : STRIPE_BYTES_USUAL;
+    if (stripe_bytes < 0 || stripe_bytes > UINT32_MAX)
+        return refuse(spec, err, "stripe", "stripe_bytes must be a number of bytes");
+    const unsigned n = build_children(spec, json, volumes, STRIPE_VOLUMES_MAX, err);
+    struct volume *stripe = n ? stripe_volume_create(spec->env, volumes, n, (uint32_t)stripe_bytes, err) : NULL;
+    if (!n || stripe)
+        return stripe;
+    for (unsigned i = 0; i < n; i++)
+        volume_destroy(volumes[i]);
+    tv_error_prefix(err, "%s: stripe", spec->label);
+    return NULL;
+}
+
 static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
-    {"file", build_file}, {"nbd", build_nbd}, {"null", build_null}, {"overlay", build_overlay}, {"ram", build_ram},
+    {"file", build_file},       {"nbd", build_nbd}, {"null", build_null},
+    {"overlay", build_overlay}, {"ram", build_ram}, {"stripe", build_stripe},
 };
 
 struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)

@@ -159,6 +159,19 @@ static void method_resize(void *arg, struct rpc_request *req, const json_t *para
         reply_ok(req);
 }
 
+// {"name", "rules": [...]}: in place of those that there are.
+static void method_faults(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name = need_name(req, params);
+    if (!name)
+        return;
+    if (store_set_faults(arg, name, json_object_get(params, "rules"), &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else
+        reply_ok(req);
+}
+
 // With the overlay's file, open for reading and writing.
 static void method_snapshot(void *arg, struct rpc_request *req, const json_t *params)
 {
@@ -237,13 +250,11 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
                                        struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"disk.add", method_add},           {"disk.remove", method_remove},
-        {"disk.list", method_list},         {"disk.stat", method_stat},
-        {"disk.resize", method_resize},     {"disk.promise", method_promise},
-        {"disk.promises", method_promises}, {"disk.snapshot", method_snapshot},
-        {"disk.absorb", method_absorb},     {"store.quit", method_quit},
-        {"nbd.listen", control_nbd_listen}, {"nbd.close", control_nbd_close},
-        {"nbd.list", control_nbd_list},     {NULL, NULL},
+        {"disk.add", method_add},         {"disk.remove", method_remove},     {"disk.list", method_list},
+        {"disk.stat", method_stat},       {"disk.resize", method_resize},     {"disk.promise", method_promise},
+        {"disk.faults", method_faults},   {"disk.promises", method_promises}, {"disk.snapshot", method_snapshot},
+        {"disk.absorb", method_absorb},   {"store.quit", method_quit},        {"nbd.listen", control_nbd_listen},
+        {"nbd.close", control_nbd_close}, {"nbd.list", control_nbd_list},     {NULL, NULL},
     };
     struct rpc_service service = {.methods = methods, .arg = store};
     store->quit = quit;

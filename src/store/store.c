@@ -330,6 +330,16 @@ int store_settle_absorbed(struct store *store, const char *name, struct tv_error
     return disk ? disk_settle_absorbed(disk, err) : no_such_disk(name, err);
 }
 
+int store_set_faults(struct store *store, const char *name, const json_t *rules, struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    int r = disk ? volume_set_rules(disk->volume, rules, err) : no_such_disk(name, err);
+    if (disk && r)
+        tv_error_prefix(err, "disk '%s'", name);
+    store_end_batch(store);
+    return r;
+}
+
 struct disk *store_find_disk(struct store *store, const char *name, struct tv_error *err)
 {
     struct disk *disk = *find(store, name);

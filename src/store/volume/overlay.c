@@ -146,6 +146,13 @@ static void overlay_wait(struct volume *volume, unsigned timeout_ms)
         o->base->ops->wait(o->base, o->data->ops->wait ? 0 : timeout_ms);
 }
 
+static int overlay_set_rules(struct volume *volume, const json_t *rules, struct tv_error *err)
+{
+    struct overlay *o = (struct overlay *)volume;
+    int r = volume_set_rules(o->data, rules, err);
+    return r == -EOPNOTSUPP ? volume_set_rules(o->base, rules, err) : r;
+}
+
 static void overlay_describe(const struct volume *volume, json_t *object)
 {
     const struct overlay *o = (const struct overlay *)volume;
@@ -184,6 +191,7 @@ const struct volume_ops overlay_ops = {
     .resize = overlay_resize,
     .freeze = overlay_freeze,
     .wait = overlay_wait,
+    .set_rules = overlay_set_rules,
     .describe = overlay_describe,
     .destroy = overlay_destroy,
 };

@@ -1,6 +1,7 @@
 // Volumes from specifications: see spec.h.
 #include "store/volume/spec.h"
 
+#include "store/volume/fault.h"
 #include "store/volume/file.h"
 #include "store/volume/nbd.h"
 #include "store/volume/null.h"
@@ -194,12 +195,34 @@ static struct volume *build_stripe(struct volume_spec *spec, const json_t *json,
     return NULL;
 }
 
+static struct volume *build_fault(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct fault_rules rules = {0};
+    const json_t *log = json_object_get(json, "log");
+    if (log && !json_is_object(log))
+        return refuse(spec, err, "fault", "\"log\" must be an object: the file, as of a volume of type 'file'");
+    if (fault_rules_parse(&rules, json_object_get(json, "rules"), err)) {
+        tv_error_prefix(err, "%s: volume of type 'fault'", spec->label);
+        return NULL;
+    }
+    struct volume *over = build_child(spec, json, "over", err);
+    const int log_fd = over && log ? take_fd(spec, log, "fd", err) : -1;
+    if (over && log && log_fd < 0) {
+        volume_destroy(over);
+        return NULL;
+    }
+    struct volume *fault = over ? fault_volume_create(spec->env, over, &rules, log_fd, err) : NULL;
+    if (over && !fault)
+        tv_error_prefix(err, "%s: volume of type 'fault'", spec->label);
+    return fault;
+}
+
 static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
-    {"file", build_file},       {"nbd", build_nbd}, {"null", build_null},
-    {"overlay", build_overlay}, {"ram", build_ram}, {"stripe", build_stripe},
+    {"fault", build_fault},     {"file", build_file}, {"nbd", build_nbd},       {"null", build_null},
+    {"overlay", build_overlay}, {"ram", build_ram},   {"stripe", build_stripe},
 };
 
 struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)

@@ -17,6 +17,13 @@ void volume_freeze(struct volume *volume)
     volume->read_only = true;
 }
 
+int volume_set_rules(struct volume *volume, const json_t *rules, struct tv_error *err)
+{
+    if (!volume->ops->set_rules)
+        return tv_error_set(err, -EOPNOTSUPP, "there is no volume of type 'fault'");
+    return volume->ops->set_rules(volume, rules, err);
+}
+
 json_t *volume_describe(const struct volume *volume)
 {
     json_t *object = json_pack("{s:s, s:I, s:i, s:b}", "type", volume->ops->kind, "size_bytes", (json_int_t)volume->size_bytes,

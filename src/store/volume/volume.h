@@ -67,6 +67,8 @@ struct volume_ops {
     // Blocks for at most timeout_ms until something was done that does not go by the I/O engine (see io.h), its own and its
     // children's; NULL: there is no such thing. For draining: what cannot be done soon fails then.
     void (*wait)(struct volume *volume, unsigned timeout_ms);
+    // Other rules (fault_rules.h) for a volume of type "fault" here or below; -EOPNOTSUPP: there is none. NULL: the same.
+    int (*set_rules)(struct volume *volume, const json_t *rules, struct tv_error *err);
     void (*describe)(const struct volume *volume, json_t *object); // adds members to what volume_describe() says; may be NULL
     void (*destroy)(struct volume *volume);                        // and its children; nothing is in flight
 };
@@ -91,6 +93,7 @@ static inline void volume_start(struct volume *volume, struct volume_request *re
 
 int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
 void volume_freeze(struct volume *volume);
+int volume_set_rules(struct volume *volume, const json_t *rules, struct tv_error *err);
 json_t *volume_describe(const struct volume *volume); // {"type", "size_bytes", "block_size", "read_only", ...}
 void volume_destroy(struct volume *volume);           // NULL is fine
 

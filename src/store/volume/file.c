@@ -195,6 +195,8 @@ static void finish(struct transfer *t, int result)
     // The kernel tells of a failure to write back once, to whoever asks first.
     if (result && (t->syncing || (t->op.durable && file->is_dirty)))
         file->has_lost = true;
+    if (t->syncing && file->has_lost && !result)
+        result = -EIO; // it was told to another one that was under way at the same time
     file->is_dirty |= !result && is_change(t->request) && !t->request->durable;
     t->request->done(t->request, result);
 }

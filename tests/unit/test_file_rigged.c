@@ -1,5 +1,6 @@
-// Images as volumes, over an I/O engine that does less than it is asked to: every read and write is cut short at random, and now
-// and then interrupted. What was written is all there, and what is read is all of it; an engine that does nothing ends in an error.
+// Images as volumes, over an I/O engine that is not as it should be. Every read and write is cut short at random, and now and then
+// interrupted: what was written is all there, and what is read is all of it; an engine that does nothing ends in an error. Of
+// several flushes the kernel tells one alone that something was lost: none that ends after it has succeeded.
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,6 +28,9 @@ static struct {
     unsigned n_cut, n_interrupted;
     uint64_t random;
     bool does_nothing;
+    struct io_op *syncs[2]; // held, if they are to be
+    unsigned n_syncs;
+    bool holds_syncs;
 } rigged = {.random = 1};
 
 static uint64_t throw(void)
@@ -48,6 +52,10 @@ static void on_cut_done(struct io_op *op, int result)
 // One at a time: less of it, at any byte where the file takes that. What was interrupted was carried out, and counts for nothing.
 void __wrap_io_start(struct io_engine *io, struct io_op *op)
 {
+    if (op->kind == IO_SYNC && rigged.holds_syncs) {
+        rigged.syncs[rigged.n_syncs++] = op;
+        return;
+    }
     if (op->kind != IO_READ && op->kind != IO_WRITE) {
         __real_io_start(io, op);
         return;
@@ -148,8 +156,43 @@ static void test_nothing_of_it(void **state)
     close_rig(&rig);
 }
 
+struct flush {
+    struct volume_request io;
+    int result;
+};
+
+static void on_flushed(struct volume_request *io, int result)
+{
+    ((struct flush *)io)->result = result;
+    free(io->context);
+}
+
+static void test_two_flushes_and_one_fails(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct flush flushes[2];
+    open_rig(&rig);
+    rigged.holds_syncs = true;
+    for (unsigned i = 0; i < 2; i++) {
+        void *context = aligned_alloc(VOLUME_CONTEXT_ALIGN, rig.volume->context_bytes);
+        flushes[i].io = (struct volume_request){.op = VOLUME_FLUSH, .done = on_flushed, .context = context};
+        volume_start(rig.volume, &flushes[i].io);
+    }
+    assert_int_equal(rigged.n_syncs, 2);
+    rigged.syncs[0]->done(rigged.syncs[0], -EIO);
+    rigged.syncs[1]->done(rigged.syncs[1], 0);
+    assert_int_equal(flushes[0].result, -EIO);
+    assert_int_equal(flushes[1].result, -EIO);
+    rigged.holds_syncs = false;
+    struct volume_request again = {.op = VOLUME_FLUSH};
+    assert_int_equal(volume_run(rig.volume, &again), -EIO);
+    close_rig(&rig);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_of_it), cmocka_unit_test(test_nothing_of_it)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_of_it), cmocka_unit_test(test_nothing_of_it),
+                                       cmocka_unit_test(test_two_flushes_and_one_fails)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

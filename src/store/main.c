@@ -7,6 +7,7 @@
 #include "store/open.h"
 #include "store/options.h"
 #include "store/store.h"
+#include "store/volume/overlay_shadow.h"
 #include "vhost/memory.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@ struct program {
     struct loop *loop;
     struct store *store;
     struct rpc_server *control;
+    int shadow_fd;
     struct loop_source *signals[2];
     unsigned n_sockets;
     const char *sockets[OPTIONS_DISKS_MAX + OPTIONS_NBD_MAX]; // of the command line's, made by us
@@ -153,6 +155,16 @@ static int serve_control(struct program *p, const struct options *options, struc
     return p->control ? 0 : err->code;
 }
 
+static int open_shadow_folder(void)
+{
+    struct tv_error err = {0};
+    int fd = overlay_shadow_open_folder(&err);
+    if (fd < 0)
+        log_event(LOG_WARN, "store", "what guests do not flush is lost from overlays if this store is killed",
+                  LOG_STR("because", err.text));
+    return fd;
+}
+
 static int start(struct program *p, const struct options *options, struct tv_error *err)
 {
     p->loop = loop_create(err);
@@ -168,7 +180,13 @@ static int start(struct program *p, const struct options *options, struct tv_err
     int r = guest_memory_guard_install(err);
     if (r)
         return r;
-    struct store_config config = {.no_uring = options->no_uring, .scheduler = options->scheduler, .poll_us = options->poll_us};
+    p->shadow_fd = open_shadow_folder();
+    struct store_config config = {
+        .no_uring = options->no_uring,
+        .scheduler = options->scheduler,
+        .shadow_fd = p->shadow_fd,
+        .poll_us = options->poll_us,
+    };
     p->store = store_create(p->loop, &config, err);
     if (!p->store)
         return err->code;
@@ -183,6 +201,8 @@ static void finish(struct program *p)
 {
     rpc_server_destroy(p->control);
     store_destroy(p->store);
+    if (p->shadow_fd >= 0)
+        close(p->shadow_fd);
     for (unsigned i = 0; i < p->n_sockets; i++)
         unlink(p->sockets[i]);
     if (p->control_path)
@@ -207,7 +227,7 @@ int main(int argc, char **argv)
         return 2;
     }
     log_configure(LOG_INFO, options.log_json);
-    struct program p = {0};
+    struct program p = {.shadow_fd = -1};
     r = start(&p, &options, &err);
     if (r) {
         fprintf(stderr, "trivet-store: %s\n", err.text);

@@ -19,8 +19,8 @@ static const char magic[8] = "TVOVERLY";
 struct disk_header {
     char magic[8];
     uint32_t version, check, flags, base_check;
-    uint64_t size_bytes, capacity_bytes, base_size_bytes;
-    uint8_t zero[464];
+    uint64_t size_bytes, capacity_bytes, base_size_bytes, session;
+    uint8_t zero[456];
 };
 _Static_assert(sizeof(struct disk_header) == 512, "a sector");
 
@@ -73,6 +73,7 @@ int overlay_header_decode(const uint8_t bytes[static 512], uint64_t total_bytes,
         .bound = le32toh(d.flags) & FLAG_BOUND,
         .base_size_bytes = le64toh(d.base_size_bytes),
         .base_check = le32toh(d.base_check),
+        .session = le64toh(d.session),
     };
     if (le32toh(d.check) != check_of(&d) || !makes_sense(header, total_bytes))
         return tv_error_set(err, -EBADMSG, "is damaged: its header is not what was written; restore it from a copy");
@@ -88,6 +89,7 @@ void overlay_header_encode(const struct overlay_header *header, uint8_t bytes[st
         .size_bytes = htole64(header->size_bytes),
         .capacity_bytes = htole64(header->capacity_bytes),
         .base_size_bytes = htole64(header->base_size_bytes),
+        .session = htole64(header->session),
     };
     memcpy(d.magic, magic, sizeof(magic));
     d.check = htole32(check_of(&d));

@@ -26,6 +26,7 @@ struct overlay_header {
     bool bound;              // it belongs to one base, of which the rest tells
     uint64_t base_size_bytes;
     uint32_t base_check;
+    uint64_t session; // the last opening for writing whose map outlived its store (volume/overlay_shadow.h); 0: there was none
 };
 
 // -EBADMSG: these are not the 512 bytes of a header, or damaged, or say what cannot be; total_bytes is the size of all.

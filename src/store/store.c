@@ -149,6 +149,7 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
         tv_error_set(err, -EINVAL, "no scheduler '%s'; there are %s", config->scheduler, dispatch_names);
     else if (store->io && !volume_env_init(&store->env, loop, store->io, err))
         store->dispatcher = scheduler->create(&dispatch, err);
+    store->env.shadow_fd = config->shadow_fd;
     store->wake_ns = UINT64_MAX;
     if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)) &&
         (store->promises = promises_create(store, err)))

@@ -49,7 +49,7 @@ static void check_map(uint8_t page[static OVERLAY_BLOCK], bool make_good)
     uint64_t n_data = 0, first = 0;
     if (make_good)
         make_sectors_good(page);
-    assert(!overlay_map_init(&map, 1, NULL));
+    assert(!overlay_map_init(&map, 1, NULL, NULL));
     if (overlay_map_load(&map, 0, page, &sector)) {
         assert(!make_good && sector < OVERLAY_PAGE_SECTORS);
         overlay_map_fini(&map);

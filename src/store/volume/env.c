@@ -10,7 +10,7 @@
 
 int volume_env_init(struct volume_env *env, struct loop *loop, struct io_engine *io, struct tv_error *err)
 {
-    *env = (struct volume_env){.loop = loop, .io = io};
+    *env = (struct volume_env){.loop = loop, .io = io, .shadow_fd = -1};
     env->finished_tail = &env->finished;
     void *zeroes = mmap(NULL, VOLUME_ZEROES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (zeroes == MAP_FAILED)

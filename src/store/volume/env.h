@@ -18,6 +18,7 @@ struct volume_env {
     struct io_engine *io;
     struct bounce_pool bounce; // for files alone, which wait for nothing while they hold one; a layer has a pool of its own
     uint8_t *zeroes;           // VOLUME_ZEROES bytes, read-only
+    int shadow_fd;             // the folder of what outlives the store (overlay_shadow.h), borrowed; -1: nothing does
     struct volume_request *finished, **finished_tail;
     struct volume_ender *enders;
 };

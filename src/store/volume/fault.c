@@ -175,6 +175,12 @@ static void fault_wait(struct volume *volume, unsigned timeout_ms)
         fault->over->ops->wait(fault->over, volume->env->finished ? 0 : timeout_ms);
 }
 
+static bool fault_identify(const struct volume *volume, char name[VOLUME_IDENTITY])
+{
+    const struct volume *over = ((const struct fault *)volume)->over;
+    return over->ops->identify && over->ops->identify(over, name);
+}
+
 static int fault_set_rules(struct volume *volume, const json_t *rules, struct tv_error *err)
 {
     struct fault *fault = (struct fault *)volume;
@@ -218,6 +224,7 @@ static const struct volume_ops fault_ops = {
     .resize = fault_resize,
     .freeze = fault_freeze,
     .wait = fault_wait,
+    .identify = fault_identify,
     .set_rules = fault_set_rules,
     .describe = fault_describe,
     .destroy = fault_destroy,

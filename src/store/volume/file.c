@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME_MAX_BYTES 96
@@ -339,6 +340,17 @@ static void file_freeze(struct volume *volume)
     image_freeze(&file->image);
 }
 
+static bool file_identify(const struct volume *volume, char name[VOLUME_IDENTITY])
+{
+    const struct file *file = (const struct file *)volume;
+    struct stat st;
+    if (fstat(file->image.fd, &st))
+        return false;
+    snprintf(name, VOLUME_IDENTITY, "%llx-%llx", (unsigned long long)(file->image.is_block ? st.st_rdev : st.st_dev),
+             (unsigned long long)(file->image.is_block ? 0 : st.st_ino));
+    return true;
+}
+
 static void file_describe(const struct volume *volume, json_t *object)
 {
     const struct file *file = (const struct file *)volume;
@@ -361,6 +373,7 @@ static const struct volume_ops file_ops = {
     .start = file_start,
     .resize = file_resize,
     .freeze = file_freeze,
+    .identify = file_identify,
     .describe = file_describe,
     .destroy = file_destroy,
 };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <zlib.h>
 
 #define BUFFERS 16u
@@ -48,10 +49,49 @@ static int store_header(struct overlay *o, const struct overlay_header *header, 
     return r;
 }
 
+// What a store that was killed had in its map, if it was the last one to have it.
+static int open_shadow(struct overlay *o, struct volume_env *env, struct tv_error *err)
+{
+    char name[VOLUME_IDENTITY];
+    const uint64_t capacity = overlay_map_pages(o->header.capacity_bytes), used = overlay_map_pages(o->header.size_bytes);
+    const struct overlay_shadow_config config = {
+        .folder_fd = env->shadow_fd,
+        .name = name,
+        .n_words = overlay_map_words(capacity),
+        .n_used = overlay_map_words(used),
+        .session = o->header.session,
+        .read_only = o->data->read_only,
+    };
+    if (env->shadow_fd < 0 || !o->data->ops->identify || !o->data->ops->identify(o->data, name))
+        return 0;
+    return overlay_shadow_open(&o->shadow, &config, &o->map.is_kept, err);
+}
+
+// From here on nobody takes an earlier shadow for what this overlay has.
+static int begin_session(struct overlay *o, uint8_t *buffer, struct tv_error *err)
+{
+    struct overlay_header header = o->header;
+    if (o->data->read_only || o->map.is_kept || (o->shadow.fd < 0 && !header.session))
+        return 0;
+    header.session = 0;
+    while (o->shadow.fd >= 0 && !header.session)
+        if (getrandom(&header.session, sizeof(header.session), 0) != sizeof(header.session))
+            return tv_error_set(err, -EIO, "no random numbers are to be had");
+    int r = store_header(o, &header, buffer);
+    if (r)
+        return tv_error_set(err, r, "its header cannot be written: %s", strerror(-r));
+    if (o->shadow.fd >= 0)
+        overlay_shadow_begin(&o->shadow, header.session);
+    return 0;
+}
+
 static int load_map(struct overlay *o, uint8_t *buffer, struct tv_error *err)
 {
     const uint64_t pages = overlay_map_pages(o->header.size_bytes);
-    int r = overlay_map_init(&o->map, overlay_map_pages(o->header.capacity_bytes), err);
+    const bool is_kept = o->map.is_kept;
+    uint64_t *words = o->shadow.fd < 0 ? NULL : overlay_shadow_words(&o->shadow);
+    int r = overlay_map_init(&o->map, overlay_map_pages(o->header.capacity_bytes), words, err);
+    o->map.is_kept = is_kept;
     for (uint64_t page = 0, n; page < pages && !r; page += n) {
         n = pages - page < LOAD_PAGES ? pages - page : LOAD_PAGES;
         uint32_t sector = 0;
@@ -127,8 +167,9 @@ static int overlay_resize(struct volume *volume, uint64_t size_bytes, struct tv_
                             (unsigned long long)header.capacity_bytes);
     const uint64_t from = overlay_map_pages(header.size_bytes), to = overlay_map_pages(size_bytes);
     header.size_bytes = size_bytes;
-    int r =
-        to == from ? 0 : run(o->data, VOLUME_ZERO, header.capacity_bytes + from * OVERLAY_BLOCK, (to - from) * OVERLAY_BLOCK, NULL);
+    int r = overlay_shadow_grow(&o->shadow, overlay_map_words(to));
+    if (!r && to != from)
+        r = run(o->data, VOLUME_ZERO, header.capacity_bytes + from * OVERLAY_BLOCK, (to - from) * OVERLAY_BLOCK, NULL);
     if (!r)
         r = store_header(o, &header, buffer);
     if (r)
@@ -168,8 +209,9 @@ static void overlay_freeze(struct volume *volume)
     volume_freeze(((struct overlay *)volume)->data);
 }
 
-static void release(struct overlay *o)
+static void release(struct overlay *o, bool keeps_shadow)
 {
+    overlay_shadow_close(&o->shadow, keeps_shadow);
     overlay_map_fini(&o->map);
     bounce_fini(&o->bounce);
     free(o->store.context);
@@ -181,7 +223,7 @@ static void overlay_destroy(struct volume *volume)
     struct overlay *o = (struct overlay *)volume;
     volume_destroy(o->data);
     volume_destroy(o->base);
-    release(o);
+    release(o, o->map.n_dirty || o->volume.read_only);
 }
 
 const struct volume_ops overlay_ops = {
@@ -225,9 +267,13 @@ static int open_parts(struct overlay *o, struct volume_env *env, uint8_t *buffer
 {
     int r = load_header(o, buffer, err);
     if (!r)
+        r = open_shadow(o, env, err);
+    if (!r)
         r = load_map(o, buffer, err);
     if (!r)
         r = bind_base(o, buffer, err);
+    if (!r)
+        r = begin_session(o, buffer, err);
     return r ? r : set_up(o, env, err);
 }
 
@@ -243,11 +289,12 @@ struct volume *overlay_volume_create(struct volume_env *env, struct volume *data
     }
     o->data = data;
     o->base = base;
+    o->shadow.fd = -1;
     int r = open_parts(o, env, buffer, err);
     free(buffer);
     if (!r)
         return &o->volume;
-    release(o);
+    release(o, true);
     return NULL;
 }
 
@@ -256,7 +303,7 @@ struct volume *overlay_volume_take_base(struct volume *overlay)
     struct overlay *o = (struct overlay *)overlay;
     struct volume *base = o->base;
     volume_destroy(o->data);
-    release(o);
+    release(o, false);
     return base;
 }
 

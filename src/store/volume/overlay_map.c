@@ -23,10 +23,15 @@ static uint64_t bitmap_words(const struct overlay_map *map)
     return map->n_reserved / 64 + 1;
 }
 
-int overlay_map_init(struct overlay_map *map, uint64_t pages, struct tv_error *err)
+uint64_t overlay_map_words(uint64_t pages)
 {
-    *map = (struct overlay_map){.n_reserved = pages};
-    map->words = reserve(pages * PAGE_WORDS * sizeof(map->words[0]));
+    return pages * PAGE_WORDS;
+}
+
+int overlay_map_init(struct overlay_map *map, uint64_t pages, uint64_t *words, struct tv_error *err)
+{
+    *map = (struct overlay_map){.n_reserved = pages, .is_lent = words != NULL};
+    map->words = words ? words : reserve(pages * PAGE_WORDS * sizeof(map->words[0]));
     map->stage = reserve(pages * OVERLAY_BLOCK);
     map->dirty = calloc(bitmap_words(map), sizeof(map->dirty[0]));
     map->staged = calloc(bitmap_words(map), sizeof(map->staged[0]));
@@ -38,7 +43,7 @@ int overlay_map_init(struct overlay_map *map, uint64_t pages, struct tv_error *e
 
 void overlay_map_fini(struct overlay_map *map)
 {
-    if (map->words)
+    if (map->words && !map->is_lent)
         munmap(map->words, map->n_reserved * PAGE_WORDS * sizeof(map->words[0]));
     if (map->stage)
         munmap(map->stage, map->n_reserved * OVERLAY_BLOCK);
@@ -62,6 +67,23 @@ static bool is_good_sector(const uint64_t *words, uint32_t number)
     return words[OVERLAY_SECTOR_WORDS] == overlay_sector_check(words, number) || (!any && !words[OVERLAY_SECTOR_WORDS]);
 }
 
+static void mark_dirty(struct overlay_map *map, uint64_t page)
+{
+    const uint64_t bit = 1ull << page % 64;
+    map->n_dirty += !(map->dirty[page / 64] & bit);
+    map->dirty[page / 64] |= bit;
+}
+
+static int load_word(struct overlay_map *map, uint64_t page, uint64_t *to, uint64_t stored)
+{
+    if (map->is_kept && *to != stored)
+        mark_dirty(map, page);
+    else if (stored) // a page that is never written takes no memory
+        *to = stored;
+    map->n_data += (unsigned)__builtin_popcountll(*to & ONES);
+    return *to & *to >> 1 & ONES ? -EBADMSG : 0;
+}
+
 int overlay_map_load(struct overlay_map *map, uint64_t page, const uint8_t bytes[static OVERLAY_BLOCK], uint32_t *sector)
 {
     uint64_t *to = map->words + page * PAGE_WORDS;
@@ -71,12 +93,9 @@ int overlay_map_load(struct overlay_map *map, uint64_t page, const uint8_t bytes
         *sector = (uint32_t)(page * OVERLAY_PAGE_SECTORS + i);
         if (!is_good_sector(words, *sector))
             return -EBADMSG;
-        for (unsigned j = 0; j < OVERLAY_SECTOR_WORDS; j++) {
-            const uint64_t word = le64toh(words[j]);
-            if (word) // a page that is never written takes no memory
-                to[i * OVERLAY_SECTOR_WORDS + j] = word;
-            map->n_data += (unsigned)__builtin_popcountll(word & ONES);
-        }
+        for (unsigned j = 0; j < OVERLAY_SECTOR_WORDS; j++)
+            if (load_word(map, page, &to[i * OVERLAY_SECTOR_WORDS + j], le64toh(words[j])))
+                return -EBADMSG;
     }
     return 0;
 }
@@ -154,13 +173,6 @@ uint64_t overlay_map_run(const struct overlay_map *map, uint64_t block, uint64_t
         at += WORD_ENTRIES - first;
     }
     return (at < end ? at : end) - block;
-}
-
-static void mark_dirty(struct overlay_map *map, uint64_t page)
-{
-    const uint64_t bit = 1ull << page % 64;
-    map->n_dirty += !(map->dirty[page / 64] & bit);
-    map->dirty[page / 64] |= bit;
 }
 
 void overlay_map_set(struct overlay_map *map, uint64_t block, uint64_t end, enum overlay_state state)

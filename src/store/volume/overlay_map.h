@@ -3,6 +3,7 @@
 
 #include "store/overlay_file.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct overlay_map {
@@ -13,12 +14,17 @@ struct overlay_map {
     uint64_t n_reserved;
     uint64_t n_dirty;
     uint64_t n_data; // blocks that are here
+    bool is_lent;    // `words` are somebody else's
+    bool is_kept;    // and what they say counts, not what is stored
 };
 
-int overlay_map_init(struct overlay_map *map, uint64_t pages, struct tv_error *err);
+// words: memory for them, that was lent, overlay_map_words() of them; NULL: its own.
+int overlay_map_init(struct overlay_map *map, uint64_t pages, uint64_t *words, struct tv_error *err);
 void overlay_map_fini(struct overlay_map *map); // a zeroed one is fine
+uint64_t overlay_map_words(uint64_t pages);
 
-// Takes a page as it is stored; -EBADMSG with the number of the sector that is damaged.
+// Takes a page as it is stored, or, where the words are kept, finds out whether it is dirty; -EBADMSG with the number of the sector
+// that is damaged.
 int overlay_map_load(struct overlay_map *map, uint64_t page, const uint8_t bytes[static OVERLAY_BLOCK], uint32_t *sector);
 enum overlay_state overlay_map_get(const struct overlay_map *map, uint64_t block);
 // The first blocks from `block` on, before `end`, that are alike.

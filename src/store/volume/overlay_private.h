@@ -4,6 +4,7 @@
 
 #include "store/volume/overlay.h"
 #include "store/volume/overlay_map.h"
+#include "store/volume/overlay_shadow.h"
 
 struct overlay;
 
@@ -34,6 +35,7 @@ struct overlay {
     struct volume *data, *base;
     struct overlay_header header;
     struct overlay_map map;
+    struct overlay_shadow shadow;
     struct bounce_pool bounce;
     struct overlay_op *active; // changes under way, in no order
     struct overlay_list waiting;

@@ -55,6 +55,8 @@ struct volume_request {
     int result;
 };
 
+#define VOLUME_IDENTITY 64
+
 struct volume_ops {
     const char *kind; // as specifications name it: "file", "mirror"
     bool absorbs;     // VOLUME_ABSORB may be started
@@ -67,6 +69,9 @@ struct volume_ops {
     // Blocks for at most timeout_ms until something was done that does not go by the I/O engine (see io.h), its own and its
     // children's; NULL: there is no such thing. For draining: what cannot be done soon fails then.
     void (*wait)(struct volume *volume, unsigned timeout_ms);
+    // A name that the storage has whenever it is opened on this host, of at most VOLUME_IDENTITY - 1 bytes that a file's name can
+    // have; false: it has none. NULL: the same.
+    bool (*identify)(const struct volume *volume, char name[VOLUME_IDENTITY]);
     // Other rules (fault_rules.h) for a volume of type "fault" here or below; -EOPNOTSUPP: there is none. NULL: the same.
     int (*set_rules)(struct volume *volume, const json_t *rules, struct tv_error *err);
     void (*describe)(const struct volume *volume, json_t *object); // adds members to what volume_describe() says; may be NULL

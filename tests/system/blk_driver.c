@@ -19,12 +19,12 @@ static const struct {
 
 static void usage(void)
 {
-    fputs(
-        "usage: blk_driver verify|bench|load|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N]\n"
-        "         [--seed N] [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n"
-        "         [--packed] [--poll]; load: [--reads PER-MILLE] [--sequential PER-MILLE] [--large BYTES --large-share PER-MILLE]\n"
-        "         [--interval-ms N]\n",
-        stderr);
+    fputs("usage: blk_driver verify|bench|load|inspect|fill|resize|cache --socket PATH [--queues N] [--depth N] [--requests N]\n"
+          "         [--seed N] [--seconds N] [--size BYTES] [--pattern read|write|randread|randwrite] [--refuse FEATURE-BIT]...\n"
+          "         [--packed] [--poll]; verify: [--errors] [--stalls]\n"
+          "         load: [--reads PER-MILLE] [--sequential PER-MILLE] [--large BYTES --large-share PER-MILLE]\n"
+          "         [--interval-ms N]\n",
+          stderr);
     exit(2);
 }
 
@@ -79,6 +79,8 @@ int main(int argc, char **argv)
         {"large", required_argument, NULL, 'L'},
         {"large-share", required_argument, NULL, 'l'},
         {"interval-ms", required_argument, NULL, 'i'},
+        {"errors", no_argument, NULL, 'e'},
+        {"stalls", no_argument, NULL, 'w'},
         {NULL, 0, NULL, 0},
     };
     struct blk_options o = {.n_queues = 1,
@@ -93,6 +95,12 @@ int main(int argc, char **argv)
                             .refused = 1ull << VIRTIO_F_RING_PACKED};
     for (int c; (c = getopt_long(argc, argv, "", longs, NULL)) != -1;) {
         switch (c) {
+        case 'e':
+            o.may_fail = true;
+            break;
+        case 'w':
+            o.tells_stalls = true;
+            break;
         case 'P':
             o.polls = true;
             break;

@@ -9,6 +9,8 @@ struct blk_options {
     uint64_t n_requests, seed, seconds;
     uint64_t refused; // virtio features not to acknowledge
     uint32_t size_bytes;
+    bool may_fail;       // of verify: errors are counted
+    bool tells_stalls;   // of verify
     bool polls;          // does not sleep: looks at the rings over and over, and wants no calls
     const char *pattern; // read, write, randread, randwrite
     // of a load: size_bytes are its small requests

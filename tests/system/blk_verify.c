@@ -2,6 +2,10 @@
 // is written carries its number and the number of its write; each sector that is read must carry the last write that was answered.
 // The back end may die at any time: what was in flight must be answered once, and what was answered must stay. SIGUSR1 ends it
 // early.
+//
+// With --errors requests may fail: what a failed one has written is not known, and after a flush that failed none may succeed that
+// was begun later. With --stalls the result says when the first answer came after each time that the back end was there again, by
+// the monotonic clock.
 #include "blk_driver.h"
 
 #include <inttypes.h>
@@ -15,6 +19,7 @@
 
 #define SECTOR 512u
 #define ANY UINT64_MAX // discarded: any content will do
+#define RESUMED_MOST 4096u
 #define SILENCE_NS (200 * NS_PER_S)
 
 struct stamp {
@@ -31,6 +36,11 @@ struct verify {
     uint8_t *busy;        // sectors with a request in flight
     struct loop_source *watch, *stop;
     uint64_t seen_completed;
+    uint64_t n_errors, n_failed_flushes;
+    uint64_t failed_flush; // the number that requests had when a flush had failed first; 0: none has
+    uint64_t resumed_ns[RESUMED_MOST];
+    unsigned n_resumed;
+    uint64_t seen_attached;
 };
 
 static uint64_t next_random(struct verify *v)
@@ -65,11 +75,32 @@ static void check_sector(const struct verify *v, const uint8_t *bytes, uint64_t 
              found.magic == MAGIC ? "" : "garbage instead of", found.generation, found.sector);
 }
 
+static void note_resumption(struct verify *v)
+{
+    if (v->seen_attached == v->dev.n_attached)
+        return;
+    v->seen_attached = v->dev.n_attached;
+    if (v->n_resumed < RESUMED_MOST)
+        v->resumed_ns[v->n_resumed++] = clock_now_ns();
+}
+
+static void check_flush(struct verify *v, const struct blk_io *io)
+{
+    if (io->status) {
+        v->n_failed_flushes++;
+        v->failed_flush = v->failed_flush ? v->failed_flush : v->number;
+    } else if (v->failed_flush && io->number > v->failed_flush) {
+        blk_fail("flush %" PRIu64 " succeeded, although one had failed before", io->number);
+    }
+}
+
 static void on_completed(struct blk_io *io)
 {
     struct verify *v = io->dev->arg;
     uint64_t n = io->len_bytes / SECTOR;
-    if (io->status)
+    note_resumption(v);
+    v->n_errors += io->status != 0;
+    if (io->status && !v->options->may_fail)
         blk_fail("request %" PRIu64 " of type %" PRIu32 " at sector %" PRIu64 ": status %u", io->number, io->type, io->sector,
                  io->status);
     if (io->type == VIRTIO_BLK_T_DISCARD || io->type == VIRTIO_BLK_T_WRITE_ZEROES) {
@@ -78,13 +109,17 @@ static void on_completed(struct blk_io *io)
         n = range.num_sectors;
         io->sector = range.sector;
     }
-    if (io->type == VIRTIO_BLK_T_FLUSH)
+    if (io->type == VIRTIO_BLK_T_FLUSH) {
+        check_flush(v, io);
         return;
+    }
     for (uint64_t i = 0; i < n; i++) {
         uint64_t sector = io->sector + i;
-        if (io->type == VIRTIO_BLK_T_IN)
+        if (io->type == VIRTIO_BLK_T_IN && !io->status)
             check_sector(v, io->data + io->shift + i * SECTOR, sector);
-        else
+        else if (io->type != VIRTIO_BLK_T_IN && io->status)
+            v->generation[sector] = ANY;
+        else if (io->type != VIRTIO_BLK_T_IN)
             v->generation[sector] = io->type == VIRTIO_BLK_T_OUT ? io->number : io->type == VIRTIO_BLK_T_WRITE_ZEROES ? 0 : ANY;
         v->busy[sector] = 0;
     }
@@ -175,16 +210,32 @@ static void check_all(struct verify *v)
     uint8_t *bytes = malloc(64u << 10);
     v->dev.completed = NULL;
     v->dev.batch_done = NULL;
-    if ((v->dev.features >> VIRTIO_BLK_F_FLUSH & 1) && blk_device_do(&v->dev, VIRTIO_BLK_T_FLUSH, 0, NULL, 0))
-        blk_fail("the last flush failed");
+    if (v->dev.features >> VIRTIO_BLK_F_FLUSH & 1) {
+        const bool failed = blk_device_do(&v->dev, VIRTIO_BLK_T_FLUSH, 0, NULL, 0) != 0;
+        if (failed && !v->options->may_fail)
+            blk_fail("the last flush failed");
+        if (!failed && v->failed_flush)
+            blk_fail("the last flush succeeded, although one had failed before");
+    }
     for (uint64_t sector = 0; sector < v->n_sectors; sector += 128) {
         uint32_t n = v->n_sectors - sector < 128 ? (uint32_t)(v->n_sectors - sector) : 128;
-        if (blk_device_do(&v->dev, VIRTIO_BLK_T_IN, sector, bytes, n * SECTOR))
+        const bool failed = blk_device_do(&v->dev, VIRTIO_BLK_T_IN, sector, bytes, n * SECTOR) != 0;
+        if (failed && !v->options->may_fail)
             blk_fail("cannot read sector %" PRIu64, sector);
-        for (uint32_t i = 0; i < n; i++)
+        for (uint32_t i = 0; i < n && !failed; i++)
             check_sector(v, bytes + i * SECTOR, sector + i);
     }
     free(bytes);
+}
+
+static void print_result(const struct verify *v)
+{
+    printf("{\"submitted\": %" PRIu64 ", \"completed\": %" PRIu64 ", \"connections\": %" PRIu64 ", \"errors\": %" PRIu64
+           ", \"failed_flushes\": %" PRIu64,
+           v->dev.n_submitted, v->dev.n_completed, v->dev.n_attached, v->n_errors, v->n_failed_flushes);
+    for (unsigned i = 0; i < v->n_resumed && v->options->tells_stalls; i++)
+        printf("%s%" PRIu64, i ? ", " : ", \"resumed_ns\": [", v->resumed_ns[i]);
+    puts(v->n_resumed && v->options->tells_stalls ? "]}" : "}");
 }
 
 int blk_verify(const struct blk_options *options)
@@ -212,8 +263,7 @@ int blk_verify(const struct blk_options *options)
     loop_run(v.loop);
     loop_set_timer(v.watch, 0, 0);
     check_all(&v);
-    printf("{\"submitted\": %" PRIu64 ", \"completed\": %" PRIu64 ", \"connections\": %" PRIu64 "}\n", v.dev.n_submitted,
-           v.dev.n_completed, v.dev.n_attached);
+    print_result(&v);
     blk_device_close(&v.dev);
     loop_remove(v.watch);
     loop_remove(v.stop);

@@ -40,16 +40,12 @@ static int make_folder(const char *path, struct tv_error *err)
 
 int overlay_shadow_open_folder(struct tv_error *err)
 {
-    char path[PATH_MAX - 16];
+    char path[PATH_MAX];
     const char *runtime = geteuid() ? getenv("XDG_RUNTIME_DIR") : "/run";
-    if (!runtime || runtime[0] != '/') {
-        snprintf(path, sizeof(path), "/dev/shm/trivet-%u", (unsigned)geteuid());
-        return make_folder(path, err);
-    }
-    snprintf(path, sizeof(path), "%s/trivet", runtime);
-    if (mkdir(path, 0755) && errno != EEXIST)
-        return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
-    snprintf(path, sizeof(path), "%s/trivet/overlays", runtime);
+    if (runtime && runtime[0] == '/')
+        snprintf(path, sizeof(path), "%s/trivet-overlays", runtime);
+    else
+        snprintf(path, sizeof(path), "/dev/shm/trivet-overlays-%u", (unsigned)geteuid());
     return make_folder(path, err);
 }
 

@@ -1,0 +1,36 @@
+# What the fault campaigns share: the rig of the store's system tests, how long a campaign is, and disks of several kinds. A campaign is
+# short in `make test`, and as long as it should be with FAULT_FULL=1, which `make fault` sets.
+import json
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
+
+FULL = os.environ.get("FAULT_FULL") == "1"
+
+
+def times(short, full):
+    return full if FULL else short
+
+
+def overlay(rig, name, megabytes):
+    """The volume file of an empty overlay over nothing, and the path of its data."""
+    path = rig.path(name + ".volume")
+    subprocess.run([os.path.join(rig.build, "bin", "trivet"), "disk", "create", path, "--size", f"{megabytes}M"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return path, rig.path(name + ".overlay")
+
+
+def volume_file(rig, name, tree):
+    path = rig.path(name + ".volume")
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(tree, f)
+    return path
+
+
+def tell_stalls(what, stalls_ns):
+    """Printed, and nowhere asserted."""
+    found = sorted(stalls_ns)
+    if found:
+        print(f"        {what}: {len(found)} kills, requests stalled for p50 {found[len(found) // 2] / 1e6:.0f} ms, max {found[-1] / 1e6:.0f} ms")

@@ -43,6 +43,9 @@ static struct record_entry entry_of(const struct volume_request *q)
     if (q->op == VOLUME_WRITE) {
         e.bytes = malloc(q->len_bytes);
         volume_data_read(q->data, e.bytes, q->len_bytes);
+    } else if (q->op == VOLUME_DISCARD) { // it reads as anything
+        e.bytes = malloc(q->len_bytes);
+        memset(e.bytes, 0xa5, q->len_bytes);
     }
     return e;
 }

@@ -64,10 +64,12 @@ struct rig {
     unsigned n_busy;
 };
 
+#define DISCARDED 1u // reads as zeroes now, and as anything after a power cut
+
 static void fill(uint8_t *sector, uint32_t value)
 {
     for (unsigned i = 0; i < SECTOR / 4; i++) {
-        const uint32_t word = value ? value + i : 0;
+        const uint32_t word = value > DISCARDED ? value + i : 0;
         memcpy(sector + 4 * i, &word, sizeof(word));
     }
 }
@@ -248,7 +250,7 @@ static void prepare_change(struct test_op *op)
     struct rig *rig = op->rig;
     for (unsigned i = 0; i < op->n; i++) {
         struct sector *s = &sectors_of(op)[i];
-        s->values[s->n] = op->io.op == VOLUME_WRITE ? rig->next_value += 200 : 0;
+        s->values[s->n] = op->io.op == VOLUME_WRITE ? rig->next_value += 200 : op->io.op == VOLUME_DISCARD ? DISCARDED : 0;
         fill(op->bytes + i * SECTOR, s->values[s->n]);
         s->at[s->n++] = 0;
     }
@@ -340,7 +342,7 @@ static bool may_be(const struct sector *s, const uint8_t *bytes)
     uint8_t wanted[SECTOR];
     for (unsigned v = 0; v < s->n; v++) {
         fill(wanted, s->values[v]);
-        if (!memcmp(wanted, bytes, SECTOR))
+        if (s->values[v] == DISCARDED || !memcmp(wanted, bytes, SECTOR))
             return true;
     }
     return false;

@@ -20,7 +20,7 @@ struct overlay_op *overlay_op_init(struct overlay *o, struct volume_request *req
     op->overlay = o;
     op->request = request;
     op->child.context = (char *)op + VOLUME_CONTEXT_SIZE(sizeof(*op));
-    op->child.only_fast = false;
+    op->child.only_fast = op->child.may_unmap = false;
     op->done_bytes = 0;
     op->buffer = NULL;
     return op;
@@ -31,7 +31,6 @@ void overlay_op_start_child(struct overlay_op *op, struct volume *child, enum vo
 {
     op->child.op = kind;
     op->child.durable = false;
-    op->child.may_unmap = false;
     op->child.offset_bytes = offset_bytes;
     op->child.len_bytes = len_bytes;
     op->child.done = done;
@@ -304,7 +303,7 @@ static void end_change(struct overlay_op *op)
 static void on_inner_done(struct volume_request *child, int result)
 {
     struct overlay_op *op = op_of(child);
-    const bool zeroes = child->op == VOLUME_DISCARD;
+    const bool zeroes = child->op == VOLUME_DISCARD || child->may_unmap;
     if (result && !(zeroes && (result == -EOPNOTSUPP || result == -ENOSYS))) { // it only was to give room back
         overlay_change_end(op, result);
         return;
@@ -339,7 +338,9 @@ static void do_inner(struct overlay_op *op)
         op->child.only_fast = request->only_fast;
         overlay_op_start_child(op, o->data, VOLUME_ZERO, from, len, on_inner_done);
     } else if (o->data->can_discard) {
-        overlay_op_start_child(op, o->data, VOLUME_DISCARD, from, len, on_inner_done);
+        // Until the map is stored that says so the block is read from the data. After zeroing it must be zeroes even then.
+        op->child.may_unmap = op->child.only_fast = is_zeroing(op);
+        overlay_op_start_child(op, o->data, is_zeroing(op) ? VOLUME_ZERO : VOLUME_DISCARD, from, len, on_inner_done);
     } else {
         overlay_map_set(&o->map, op->inner, op->inner_end, OVERLAY_ZERO);
         end_change(op);

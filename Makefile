@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 MESON_FLAGS ?=
 
-.PHONY: all setup run test test-sanitize bench fuzz lint install clean
+.PHONY: all setup run test test-sanitize bench fuzz fault lint install clean
 all: setup
 	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) $(MESON_FLAGS)
 	@ninja -C $(BUILD)
@@ -32,6 +32,10 @@ bench-%: all
 fuzz: all
 	@tests/fuzz/run
 	@tests/conform/fuzz
+
+# Killed stores, disks that fail, power cuts; `make test` does a little of each.
+fault: all
+	@tests/fault/run
 
 lint: all
 	@tools/lint

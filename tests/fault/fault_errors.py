@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 
-from fault_rig import overlay, times, volume_file
+from fault_rig import overlay, serve_nbd, times, volume_file
 from nbd_rig import EIO, FLUSH, FUA, WRITE, connect
-from store_rig import DEADLINE_S, Skip, can_connect, listening_socket, main, wait_for
+from store_rig import DEADLINE_S, Skip, listening_socket, main, wait_for
 
 SOME = 20000  # of a million
 ERRORS = [{"op": op, "per_million": SOME, "seed": seed, "error": error, **more} for seed, (op, error, more) in enumerate(
@@ -73,9 +73,7 @@ def failed_flush_stays_failed(rig):
 
 def failed_flush_by_nbd(rig):
     path = over_file(rig, "a", [{"op": "flush", "nth": 2, "error": "EIO"}])
-    with open(rig.path("store.log"), "wb") as log:
-        rig.start([rig.store_program, "--disk", f"name=db,path={path},nbd", "--nbd", f"unix:{rig.path('nbd.sock')}"], stderr=log)
-    wait_for("the store", lambda: can_connect(rig.path("nbd.sock")))
+    serve_nbd(rig, path)
     client = connect(rig, "db")
     assert client.ask(WRITE, 0, 4096, data=b"x" * 4096) == 0
     assert client.ask(FLUSH) == 0

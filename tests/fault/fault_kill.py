@@ -7,9 +7,9 @@ import random
 import signal
 import time
 
-from fault_rig import overlay, tell_stalls, times
+from fault_rig import overlay, serve_nbd, tell_stalls, times
 from nbd_load import Load
-from store_rig import DEADLINE_S, can_connect, main, wait_for
+from store_rig import DEADLINE_S, main, wait_for
 
 
 def stalls(killed_ns, resumed_ns):
@@ -61,16 +61,10 @@ def over_an_overlay(rig):
     killed_under_vhost(rig, "an overlay", *overlay(rig, "a", 32), 6)
 
 
-def start_nbd(rig, path):
-    with open(rig.path("store.log"), "ab") as log:
-        return rig.start([rig.store_program, "--disk", f"name=db,path={path},nbd", "--nbd", f"unix:{rig.path('nbd.sock')}"], stderr=log)
-
-
 def killed_under_nbd(rig, what, path):
     rng = random.Random(9)
     stalled_ns = []
-    store = start_nbd(rig, path)
-    wait_for("the store", lambda: can_connect(rig.path("nbd.sock")))
+    store = serve_nbd(rig, path)
     load = Load(rig.path("nbd.sock"), seed=9)
     for _ in range(times(40, 1000)):
         for _ in range(rng.randrange(60)):
@@ -80,7 +74,7 @@ def killed_under_nbd(rig, what, path):
         store.kill()
         store.wait()
         rig.processes.remove(store)
-        store = start_nbd(rig, path)
+        store = serve_nbd(rig, path, wait=False)
         before = load.n_connections
         while load.n_connections == before:  # until it notices
             load.step()

@@ -10,24 +10,19 @@ import shutil
 import struct
 import subprocess
 
-from fault_rig import overlay, times, volume_file
+from fault_rig import overlay, serve_nbd, times, volume_file
 from fault_log import BEGIN, END, LOGGED_FLUSH, Replay
 from guest_rig import boot, console, finish
 from nbd_rig import FLUSH, FUA, READ, REQUEST, SIMPLE, WRITE, ZEROES, connect
-from store_rig import DEADLINE_S, Skip, can_connect, main, wait_for
+from store_rig import DEADLINE_S, main, wait_for
 
 SECTOR = 512
 MEGABYTES = 8
 SECTORS = (MEGABYTES << 20) // SECTOR
 NEVER = 1 << 62
-
-
-def serve(rig, path, sock="nbd.sock"):
-    with open(rig.path("store.log"), "ab") as log:
-        store = rig.start([rig.store_program, "--disk", f"name=db,path={path},nbd", "--nbd", f"unix:{rig.path(sock)}"], stderr=log)
-    wait_for("the store", lambda: store.poll() is not None or can_connect(rig.path(sock)))
-    assert store.poll() is None, rig.log()
-    return store
+HALF = SECTORS // 2
+# Where the halves of the pattern are. In an overlay in three pages of its map, two of which lie side by side.
+IN_A_FILE, IN_AN_OVERLAY = (0, MEGABYTES << 19), ((63 - 2) << 20, (3 * 63 + 8) << 20)
 
 
 def end(store):
@@ -43,9 +38,11 @@ class Change:
 
 
 class Writer:
-    """Writes, zeroes and flushes on an export, many at once, none on the same sectors as another; and the history of each sector."""
+    """Writes, zeroes and flushes on two parts of an export, many at once, none on the same sectors as another; and the history of each
+    sector."""
 
-    def __init__(self, client, log, seed):
+    def __init__(self, client, log, seed, places):
+        self.places = places
         self.client, self.log, self.random = client, log, random.Random(seed)
         self.history = [[Change(0, 0)] for _ in range(SECTORS)]
         self.history_done = []  # changes that were answered, and are not known to be stable
@@ -60,19 +57,20 @@ class Writer:
         n = 0 if kind == FLUSH else self.random.choice((1, 3, 8, 8, 16, 64))
         first = self.random.randrange(SECTORS - n) if n < 8 else self.random.randrange(SECTORS // 8 - n // 8) * 8
         sectors = range(first, first + n)
-        if not self.busy.isdisjoint(sectors):
+        if not self.busy.isdisjoint(sectors) or first < HALF < first + n:
             return
         flags = FUA if n and self.random.random() < 0.1 else 0
         self.busy.update(sectors)
         changes = [Change(self.number if kind == WRITE else 0, self.log_bytes()) for _ in sectors]
         for sector, change in zip(sectors, changes):
             self.history[sector].append(change)
-        covers = None
+        covers, offset = None, self.places[first // HALF] + first % HALF * SECTOR
         if kind == FLUSH:
-            covers, self.history_done, first = self.history_done, [], 0
+            covers, self.history_done = self.history_done, []
+            offset = 0
         self.waiting[self.number] = (changes, sectors, flags, covers)
         data = b"".join(pattern(s, self.number) for s in sectors) if kind == WRITE else b""
-        self.client.send(struct.pack(">IHHQQI", REQUEST, flags, kind, self.number, first * SECTOR, n * SECTOR) + data)
+        self.client.send(struct.pack(">IHHQQI", REQUEST, flags, kind, self.number, offset, n * SECTOR) + data)
 
     def take(self):
         magic, error, number = struct.unpack(">IIQ", self.client.receive(16))
@@ -119,31 +117,23 @@ def pattern(sector, value):
     return struct.pack("<QQ", sector, value) * (SECTOR // 16)
 
 
-def cuts(replay, every, rng):
-    """Stops at the end of each flush and at other places, as many in all as are wanted."""
-    count = 0
+def cuts(replay, log, wanted, rng):
+    """Stops at so many places, about: where a flush begins, the worst moment, and where one ends, and at other changes."""
+    flushes = sum(1 for r in Replay(log, os.devnull).records if (r[1], r[2]) == (END, LOGGED_FLUSH))
+    share = wanted / (2.5 * flushes)
     while (found := replay.follow()) is not None:
-        is_flush = found == (END, LOGGED_FLUSH)
-        if is_flush or found[0] == BEGIN and rng.random() < 0.2:
-            count += 1
-            if count % every == 0:
-                yield
+        if rng.random() < (share if found[1] == LOGGED_FLUSH else share / 10 if found[0] == BEGIN else 0):
+            yield
 
 
-def write(rig, path, log, seed):
-    store = serve(rig, path)
+def write(rig, path, log, seed, places):
+    store = serve_nbd(rig, path)
     client = connect(rig, "db")
-    writer = Writer(client, log, seed)
+    writer = Writer(client, log, seed, places)
     writer.run(times(1500, 12000))
     client.close()
     end(store)
     return writer
-
-
-def every(replay_log, wanted):
-    """Of how many places one is taken."""
-    flushes = sum(1 for r in Replay(replay_log, os.devnull).records if (r[1], r[2]) == (END, LOGGED_FLUSH))
-    return max(1, 3 * flushes // wanted)
 
 
 def empty_log(rig):
@@ -156,9 +146,9 @@ def over_a_file(rig):
     log = empty_log(rig)
     image = rig.image("a.raw", MEGABYTES)
     tree = {"type": "fault", "over": {"type": "file", "path": image}, "log": {"path": log}}
-    writer = write(rig, volume_file(rig, "a", tree), log, 1)
+    writer = write(rig, volume_file(rig, "a", tree), log, 1, IN_A_FILE)
     replay, rng, n = Replay(log, rig.image("stable", MEGABYTES)), random.Random(2), 0
-    for _ in cuts(replay, every(log, times(60, 2000)), rng):
+    for _ in cuts(replay, log, times(60, 2000), rng):
         replay.cut(rig.path("cut"), rng)
         with open(rig.path("cut"), "rb") as f:
             writer.check(f.read(), replay.at)
@@ -170,22 +160,25 @@ def over_a_file(rig):
 def over_an_overlay(rig):
     """The log is of the overlay's data; each state is opened as an overlay and read."""
     log = empty_log(rig)
-    path, data = overlay(rig, "a", MEGABYTES)
+    path, data = overlay(rig, "a", 240)
     subprocess.run(["cp", "--sparse=always", data, rig.path("stable")], check=True)
     with open(path, encoding="utf-8") as f:
         tree = json.load(f)
     tree["data"] = {"type": "file", "path": rig.path("cut")}
     cut = volume_file(rig, "cut", tree)
     tree["data"] = {"type": "fault", "over": {"type": "file", "path": data}, "log": {"path": log}}
-    writer = write(rig, volume_file(rig, "logged", tree), log, 3)
+    writer = write(rig, volume_file(rig, "logged", tree), log, 3, IN_AN_OVERLAY)
     replay, rng, n = Replay(log, rig.path("stable")), random.Random(4), 0
-    for _ in cuts(replay, every(log, times(40, 1000)), rng):
+    for _ in cuts(replay, log, times(40, 1000), rng):
         replay.cut(rig.path("cut"), rng)
-        store = serve(rig, cut)
+        store = serve_nbd(rig, cut)
         client = connect(rig, "db")
-        client.request(READ, 0, MEGABYTES << 20)
-        error, content = client.reply(MEGABYTES << 20)
-        assert not error, error
+        content = b""
+        for place in IN_AN_OVERLAY:
+            client.request(READ, place, HALF * SECTOR)
+            error, half = client.reply(HALF * SECTOR)
+            assert not error, error
+            content += half
         writer.check(content, replay.at)
         client.close()
         end(store)
@@ -254,7 +247,7 @@ def ext4_of_a_guest(rig):
     end(store)
     assert len(synced_at) == files, console(rig)[-2000:]
     replay, rng, n = Replay(log, rig.path("stable")), random.Random(5), 0
-    for _ in cuts(replay, every(log, times(40, 1000)), rng):
+    for _ in cuts(replay, log, times(40, 1000), rng):
         replay.cut(rig.path("cut"), rng)
         check_ext4(rig, rig.path("cut"), [k for k, at in enumerate(synced_at) if at <= replay.at])
         n += 1

@@ -2,10 +2,13 @@
 # short in `make test`, and as long as it should be with FAULT_FULL=1, which `make fault` sets.
 import json
 import os
+import socket
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
+
+from store_rig import wait_for  # noqa: E402
 
 FULL = os.environ.get("FAULT_FULL") == "1"
 
@@ -27,6 +30,23 @@ def volume_file(rig, name, tree):
     with open(path, "w", encoding="utf-8") as f:
         json.dump(tree, f)
     return path
+
+
+def can_talk(path):
+    """Somebody listens there; that the socket has its name is not enough."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        return s.connect_ex(path) == 0
+
+
+def serve_nbd(rig, path, wait=True):
+    """A store with one disk, which NBD clients can have at rig.path("nbd.sock")."""
+    sock = rig.path("nbd.sock")
+    with open(rig.path("store.log"), "ab") as log:
+        store = rig.start([rig.store_program, "--disk", f"name=db,path={path},nbd", "--nbd", f"unix:{sock}"], stderr=log)
+    if wait:
+        wait_for("the store", lambda: store.poll() is not None or can_talk(sock))
+        assert store.poll() is None, rig.log()
+    return store
 
 
 def tell_stalls(what, stalls_ns):

@@ -1,6 +1,7 @@
 // Volumes from paths: see open.h.
 #include "store/open.h"
 
+#include "store/luks.h"
 #include "store/volume/image.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -107,12 +109,82 @@ static int open_names(json_t *object, const struct store_open_options *options, 
     return !r && host ? resolve_host(object, host, err) : r;
 }
 
+// ---- encryption ----
+
+static int read_passphrase(const char *path, char *passphrase, size_t *n, struct tv_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd < 0 ? -1 : read(fd, passphrase, LUKS_PASSPHRASE_MOST + 1);
+    const int r = got < 0 ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    if (r)
+        return tv_error_set(err, r, "%s: %s", path, strerror(-r));
+    if (!got || (size_t)got > LUKS_PASSPHRASE_MOST)
+        return tv_error_set(err, -EINVAL, "%s: a passphrase must have 1 to %u bytes", path, LUKS_PASSPHRASE_MOST);
+    *n = (size_t)got;
+    return 0;
+}
+
+// In memory that is a file, as the others that are handed over.
+static int add_key(json_t *volume, const struct luks_key *key, struct store_fds *fds, struct tv_error *err)
+{
+    json_t *object = json_object();
+    int fd = memfd_create("key", MFD_CLOEXEC);
+    json_object_set_new(volume, "key", object);
+    if (fd < 0 || write(fd, key->key, key->key_bytes) != (ssize_t)key->key_bytes) {
+        if (fd >= 0)
+            close(fd);
+        return tv_error_set(err, -EIO, "no memory for a key is to be had");
+    }
+    json_object_set_new(volume, "sector_size", json_integer(key->sector_bytes));
+    json_object_set_new(volume, "offset_bytes", json_integer((json_int_t)key->offset_bytes));
+    json_object_set_new(volume, "first_iv", json_integer((json_int_t)key->first_iv));
+    return add_fd(object, fd, fds, err);
+}
+
+// Of a LUKS2 image that was opened: with the passphrase in the file its key.
+static int unlock(json_t *volume, const char *path, struct store_fds *fds, struct tv_error *err)
+{
+    const json_t *over = json_object_get(volume, "over"), *fd = json_object_get(over, "fd");
+    const char *type = json_string_value(json_object_get(over, "type"));
+    char passphrase[LUKS_PASSPHRASE_MOST + 1];
+    struct luks_key key = {0};
+    size_t n = 0;
+    if (!type || strcmp(type, "file") != 0 || !json_is_integer(fd) || json_integer_value(fd) < 0 ||
+        json_integer_value(fd) >= (json_int_t)fds->n)
+        return tv_error_set(err, -EINVAL, "volume of type 'crypt': \"over\" must be a volume of type 'file'");
+    int r = read_passphrase(path, passphrase, &n, err);
+    if (!r)
+        r = luks_unlock(fds->fd[json_integer_value(fd)], "volume of type 'crypt'", passphrase, n, &key, err);
+    if (!r)
+        r = add_key(volume, &key, fds, err);
+    explicit_bzero(passphrase, sizeof(passphrase));
+    explicit_bzero(&key, sizeof(key));
+    return r;
+}
+
+static int open_crypt(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
+                      struct tv_error *err)
+{
+    json_t *over = json_object_get(volume, "over");
+    const char *path = json_string_value(json_object_get(volume, "passphrase"));
+    if (!json_is_object(over) || !path)
+        return tv_error_set(err, -EINVAL,
+                            "volume of type 'crypt': must have \"over\", a volume, and \"passphrase\", a file's path");
+    int r = open_tree(over, depth, options, fds, err);
+    return r ? r : unlock(volume, path, fds, err);
+}
+
 static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
                      struct tv_error *err)
 {
     const char *path = json_string_value(json_object_get(volume, "path"));
+    const char *type = json_string_value(json_object_get(volume, "type"));
     if (path && store_is_volume_file(path))
         return open_file(volume, path, depth, options, fds, err);
+    if (type && !strcmp(type, "crypt"))
+        return open_crypt(volume, depth, options, fds, err);
     int r = open_names(volume, options, fds, err);
     struct store_open_options base = *options; // what lies below an overlay is only read, whatever is above
     base.read_only = true;
@@ -143,7 +215,7 @@ bool store_is_volume_file(const char *path)
 
 static void make_absolute(json_t *volume, const char *folder, int folder_len)
 {
-    static const char *const keys[] = {"path", "socket"};
+    static const char *const keys[] = {"path", "socket", "passphrase"};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         const char *path = json_string_value(json_object_get(volume, keys[i]));
         if (path && path[0] != '/')

@@ -1,6 +1,7 @@
 // Volumes from specifications: see spec.h.
 #include "store/volume/spec.h"
 
+#include "store/volume/crypt.h"
 #include "store/volume/fault.h"
 #include "store/volume/file.h"
 #include "store/volume/nbd.h"
@@ -11,6 +12,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct volume *build_fn(struct volume_spec *spec, const json_t *json, struct tv_error *err);
 
@@ -195,6 +197,38 @@ static struct volume *build_stripe(struct volume_spec *spec, const json_t *json,
     return NULL;
 }
 
+static bool take_number(const json_t *json, const char *key, uint64_t *to)
+{
+    const json_t *number = json_object_get(json, key);
+    *to = (uint64_t)json_integer_value(number);
+    return json_is_integer(number) && json_integer_value(number) >= 0;
+}
+
+// As store_open_volume() leaves it: with the key itself.
+static struct volume *build_crypt(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct crypt_options options = {.discards = json_is_true(json_object_get(json, "discards"))};
+    uint64_t sector;
+    if (!take_number(json, "sector_size", &sector) || !take_number(json, "offset_bytes", &options.offset_bytes) ||
+        !take_number(json, "first_iv", &options.first_iv) || !json_is_object(json_object_get(json, "key")))
+        return refuse(spec, err, "crypt", "takes over, key (a descriptor), sector_size, offset_bytes and first_iv (numbers)");
+    options.sector_bytes = (uint32_t)sector;
+    struct volume *over = build_child(spec, json, "over", err);
+    const int fd = over ? take_fd(spec, json_object_get(json, "key"), "fd", err) : -1;
+    if (fd < 0) {
+        volume_destroy(over);
+        return NULL;
+    }
+    const ssize_t n = pread(fd, options.key, sizeof(options.key), 0);
+    options.key_bytes = n < 0 ? 0 : (size_t)n;
+    close(fd);
+    struct volume *crypt = crypt_volume_create(spec->env, over, &options, err);
+    explicit_bzero(&options, sizeof(options));
+    if (!crypt)
+        tv_error_prefix(err, "%s: volume of type 'crypt'", spec->label);
+    return crypt;
+}
+
 static struct volume *build_fault(struct volume_spec *spec, const json_t *json, struct tv_error *err)
 {
     struct fault_rules rules = {0};
@@ -221,8 +255,8 @@ static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
-    {"fault", build_fault},     {"file", build_file}, {"nbd", build_nbd},       {"null", build_null},
-    {"overlay", build_overlay}, {"ram", build_ram},   {"stripe", build_stripe},
+    {"crypt", build_crypt}, {"fault", build_fault},     {"file", build_file}, {"nbd", build_nbd},
+    {"null", build_null},   {"overlay", build_overlay}, {"ram", build_ram},   {"stripe", build_stripe},
 };
 
 struct volume *volume_build(struct volume_spec *spec, const json_t *json, struct tv_error *err)

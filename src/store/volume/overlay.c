@@ -223,7 +223,7 @@ static void overlay_destroy(struct volume *volume)
     struct overlay *o = (struct overlay *)volume;
     volume_destroy(o->data);
     volume_destroy(o->base);
-    release(o, o->map.n_dirty || o->volume.read_only);
+    release(o, o->map.n_dirty);
 }
 
 const struct volume_ops overlay_ops = {

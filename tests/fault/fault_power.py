@@ -130,7 +130,7 @@ def write(rig, path, log, seed, places):
     store = serve_nbd(rig, path)
     client = connect(rig, "db")
     writer = Writer(client, log, seed, places)
-    writer.run(times(1500, 12000))
+    writer.run(times(1000, 6000))
     client.close()
     end(store)
     return writer
@@ -148,12 +148,12 @@ def over_a_file(rig):
     tree = {"type": "fault", "over": {"type": "file", "path": image}, "log": {"path": log}}
     writer = write(rig, volume_file(rig, "a", tree), log, 1, IN_A_FILE)
     replay, rng, n = Replay(log, rig.image("stable", MEGABYTES)), random.Random(2), 0
-    for _ in cuts(replay, log, times(60, 2000), rng):
+    for _ in cuts(replay, log, times(40, 600), rng):
         replay.cut(rig.path("cut"), rng)
         with open(rig.path("cut"), "rb") as f:
             writer.check(f.read(), replay.at)
         n += 1
-    assert n > 20, n
+    assert n > 8, n
     print(f"        {n} states")
 
 
@@ -169,7 +169,7 @@ def over_an_overlay(rig):
     tree["data"] = {"type": "fault", "over": {"type": "file", "path": data}, "log": {"path": log}}
     writer = write(rig, volume_file(rig, "logged", tree), log, 3, IN_AN_OVERLAY)
     replay, rng, n = Replay(log, rig.path("stable")), random.Random(4), 0
-    for _ in cuts(replay, log, times(40, 1000), rng):
+    for _ in cuts(replay, log, times(25, 300), rng):
         replay.cut(rig.path("cut"), rng)
         store = serve_nbd(rig, cut)
         client = connect(rig, "db")
@@ -183,7 +183,7 @@ def over_an_overlay(rig):
         client.close()
         end(store)
         n += 1
-    assert n > 20, n
+    assert n > 8, n
     print(f"        {n} states")
 
 
@@ -227,7 +227,7 @@ def check_ext4(rig, path, synced):
 
 
 def ext4_of_a_guest(rig):
-    files = times(30, 400)
+    files = times(20, 200)
     log = empty_log(rig)
     image = rig.image("a.raw", 64)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
@@ -247,11 +247,11 @@ def ext4_of_a_guest(rig):
     end(store)
     assert len(synced_at) == files, console(rig)[-2000:]
     replay, rng, n = Replay(log, rig.path("stable")), random.Random(5), 0
-    for _ in cuts(replay, log, times(40, 1000), rng):
+    for _ in cuts(replay, log, times(25, 300), rng):
         replay.cut(rig.path("cut"), rng)
         check_ext4(rig, rig.path("cut"), [k for k, at in enumerate(synced_at) if at <= replay.at])
         n += 1
-    assert n > 10, n
+    assert n > 5, n
     print(f"        {n} states")
 
 

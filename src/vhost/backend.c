@@ -19,7 +19,7 @@
 uint64_t backend_features(const struct vhost_backend *be)
 {
     return be->ops.features | 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
-           1ull << VIRTIO_F_RING_PACKED | 1ull << VHOST_F_LOG_ALL | 1ull << VHOST_F_PROTOCOL_FEATURES;
+           1ull << VIRTIO_F_RING_PACKED | 1ull << VHOST_F_PROTOCOL_FEATURES | (be->ops.logging ? 1ull << VHOST_F_LOG_ALL : 0);
 }
 
 static void disconnect(struct vhost_backend *be)
@@ -36,11 +36,11 @@ static void disconnect(struct vhost_backend *be)
     be->request_fd = -1;
     guest_memory_fini(&be->mem);
     guest_memory_fini(&be->inflight);
-    dirty_log_fini(&be->log);
     be->inflight_num = be->inflight_size = 0;
     be->features = be->protocol = 0;
     be->has_features = false;
     be->status = 0;
+    backend_forget_log(be);
     if (be->ops.disconnected)
         be->ops.disconnected(be->arg);
 }
@@ -97,7 +97,7 @@ static void drop_front_end(struct vhost_backend *be, enum log_level level, const
 bool backend_check_memory(struct vhost_backend *be)
 {
     if (be->fd < 0 ||
-        (!guest_memory_is_lost(&be->mem) && !guest_memory_is_lost(&be->inflight) && !guest_memory_is_lost(&be->log.buffer)))
+        (!guest_memory_is_lost(&be->mem) && !guest_memory_is_lost(&be->inflight) && !guest_memory_is_lost(&be->log.file)))
         return true;
     drop_front_end(be, LOG_WARN, "the file of a memory region was cut");
     return false;
@@ -178,7 +178,7 @@ struct vhost_backend *vhost_backend_create(struct loop *loop, int listen_fd, con
     be->ops = *ops;
     be->arg = arg;
     be->listen_fd = listen_fd;
-    be->fd = be->request_fd = -1;
+    be->fd = be->request_fd = be->log_fd = -1;
     guest_memory_init(&be->mem);
     guest_memory_init(&be->inflight);
     dirty_log_init(&be->log);
@@ -212,12 +212,6 @@ void vhost_backend_config_changed(struct vhost_backend *be)
     int ret = vhost_send(be->request_fd, VHOST_BACKEND_CONFIG_CHANGE, 0, NULL, 0, NULL, 0);
     if (ret < 0 && ret != -EAGAIN)
         log_event(LOG_WARN, "vhost", "cannot tell of a changed configuration", LOG_STR("error", strerror(-ret)));
-}
-
-void vhost_backend_wrote(struct vhost_backend *be, const void *bytes, uint64_t len_bytes)
-{
-    if (backend_logs(be))
-        dirty_log_note_host(&be->log, &be->mem, bytes, len_bytes);
 }
 
 bool vhost_backend_is_connected(const struct vhost_backend *be)

@@ -3,8 +3,9 @@
 // One device, one front end at a time; when it goes, all its queues stop and the next one may connect. The front end is a peer and
 // not trusted: every message is decoded and checked whole, then applied. All callbacks and calls on the loop's thread.
 //
-// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD,
-// LOG_SHMFD.
+// Protocol features: MQ, CONFIG, REPLY_ACK, RESET_DEVICE, STATUS, CONFIGURE_MEM_SLOTS, BACKEND_REQ, INFLIGHT_SHMFD, LOG_SHMFD.
+// While the front end keeps a dirty log, two write to it: the library what it writes to rings, and the service what it writes to
+// requests' memory.
 #pragma once
 
 #include "base/error.h"
@@ -29,6 +30,9 @@ struct vhost_backend_ops {
     // No request may be in flight on return: the service drains. Its chains' memory may go away after it.
     void (*stopped)(void *arg, unsigned queue);
     void (*kicked)(void *arg, unsigned queue); // pop all there is
+    // From now on (or no longer): vhost_backend_log_writes() for all that is written to chains, also to those popped before. NULL:
+    // the service does not do so, and a machine with it cannot migrate.
+    void (*logging)(void *arg, bool on);
 };
 
 // Accepts on listen_fd (taken).
@@ -40,10 +44,9 @@ void vhost_backend_destroy(struct vhost_backend *be);
 // queue is reported to the front end by its error eventfd and stays silent until it is started again.
 int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_chain *chain);
 void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes);
-// Before a request is given back: the service has written there, in one of its in segments. For the front end's log, if there is
-// one.
-void vhost_backend_wrote(struct vhost_backend *be, const void *bytes, uint64_t len_bytes);
 void vhost_backend_call(struct vhost_backend *be, unsigned queue); // after a batch of pushes: interrupt if the driver wants it
+// What was written to a chain's memory, whether the request succeeded or not; after the writes, before the push.
+void vhost_backend_log_writes(struct vhost_backend *be, const struct iovec *iov, unsigned n_iov);
 
 // For a service that polls. Whether the driver has to kick; true also asks for what came before it knew: kicked() is called for it,
 // and the result says that there was something.

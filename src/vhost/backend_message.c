@@ -44,9 +44,15 @@ static int set_features(struct vhost_backend *be, uint64_t features, struct tv_e
         return tv_error_set(err, -EPROTO, "SET_FEATURES: 0x%llx were not offered", (unsigned long long)wrong);
     if (be->has_features && features == be->features)
         return 0;
-    stop_rings(be);
+    const bool is_there = dirty_log_is_there(&be->log), log_all = features >> VHOST_F_LOG_ALL & 1;
+    if (is_there && log_all && backend_check_log(&be->log, &be->mem, err))
+        return -EPROTO;
+    const bool runs_on = be->has_features && is_there && (features ^ be->features) == 1ull << VHOST_F_LOG_ALL;
+    if (!runs_on)
+        stop_rings(be);
     be->has_features = true;
     be->features = features;
+    backend_update_log(be);
     update_rings(be);
     return 0;
 }
@@ -85,6 +91,10 @@ static int set_mem_table(struct vhost_backend *be, struct vhost_message *message
             return ret;
         }
     }
+    if (be->logs && backend_check_log(&be->log, &mem, err)) {
+        guest_memory_fini(&mem);
+        return -EPROTO;
+    }
     stop_rings(be);
     guest_memory_fini(&be->mem);
     be->mem = mem;
@@ -95,7 +105,10 @@ static int set_mem_table(struct vhost_backend *be, struct vhost_message *message
 // Rings that run stay as they are: nothing that they use goes away.
 static int add_mem_region(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
 {
-    int ret = add_region(&be->mem, &message->payload.region.region, vhost_message_take_fd(message, 0), err);
+    const struct vhost_region *region = &message->payload.region.region;
+    if (be->logs && !dirty_log_covers(&be->log, region->guest_addr, region->size_bytes))
+        return tv_error_set(err, -EPROTO, "ADD_MEM_REG: the dirty log is too small for it");
+    int ret = add_region(&be->mem, region, vhost_message_take_fd(message, 0), err);
     if (ret == 0)
         update_rings(be);
     return ret;
@@ -136,13 +149,25 @@ static int set_ring_base(struct backend_ring *ring, uint32_t num, struct tv_erro
     return 0;
 }
 
-// It may be sent for a running ring, to switch its logging: ours goes by the feature alone, for all rings.
+// The addresses are those that it has: of a running ring, to switch its logging.
+static int set_ring_logging(struct backend_ring *ring, const struct vhost_ring_addr *addr, struct tv_error *err)
+{
+    ring->addr = *addr;
+    backend_update_log(ring->be);
+    if (ring_lacks_log(ring))
+        ring_stop(ring);
+    return ring_update(ring, err);
+}
+
 static int set_ring_addr(struct backend_ring *ring, const struct vhost_ring_addr *addr, struct tv_error *err)
 {
     const struct vhost_ring_addr *old = &ring->addr;
     bool same = ring->has_addr && addr->desc == old->desc && addr->avail == old->avail && addr->used == old->used;
+    int ret = ring_check_log(ring, &ring->be->log, addr, err);
+    if (ret < 0)
+        return ret;
     if (same)
-        return 0;
+        return set_ring_logging(ring, addr, err);
     if (addr->desc % 16 || addr->avail % 2 || addr->used % 4)
         return tv_error_set(err, -EPROTO, "SET_VRING_ADDR: an address is not aligned (to 16, 2, 4)");
     const struct guest_memory *mem = &ring->be->mem;
@@ -152,6 +177,7 @@ static int set_ring_addr(struct backend_ring *ring, const struct vhost_ring_addr
     ring_stop(ring);
     ring->addr = *addr;
     ring->has_addr = true;
+    backend_update_log(ring->be);
     return ring_update(ring, err);
 }
 
@@ -245,22 +271,14 @@ static int set_inflight(struct vhost_backend *be, struct vhost_message *message,
     return 0;
 }
 
-// What was written before is the front end's to know of: it copies all of its memory at first.
-static int set_log(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
+static int set_log_base(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
 {
-    const struct vhost_log log = message->payload.log;
-    int ret = dirty_log_open(&be->log, vhost_message_take_fd(message, 0), log.mmap_offset, log.mmap_size, err);
-    return ret < 0 ? ret : reply_u64(be, message, 0);
-}
-
-static int set_log_fd(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
-{
-    if (!ring_may_signal(message->fds[0]))
-        return tv_error_set(err, -EPROTO, "SET_LOG_FD: the descriptor is no eventfd");
-    if (be->log.fd >= 0)
-        close(be->log.fd);
-    be->log.fd = vhost_message_take_fd(message, 0);
-    return 0;
+    int ret = backend_set_log_base(be, message, err);
+    if (ret < 0)
+        return ret;
+    ret = reply_u64(be, message, 0);
+    update_rings(be);
+    return ret;
 }
 
 static int set_request_fd(struct vhost_backend *be, struct vhost_message *message, struct tv_error *err)
@@ -284,6 +302,7 @@ static void reset_device(struct vhost_backend *be)
     be->features = 0;
     be->has_features = false;
     be->status = 0;
+    backend_forget_log(be);
 }
 
 // A status of 0 is a reset (virtio 1.2, section 2.1). Front ends send it when they stop the device as well, and then start it again
@@ -347,9 +366,9 @@ int backend_apply(struct vhost_backend *be, struct vhost_message *message, struc
     case VHOST_SET_MEM_TABLE:
         return set_mem_table(be, message, err);
     case VHOST_SET_LOG_BASE:
-        return set_log(be, message, err);
+        return set_log_base(be, message, err);
     case VHOST_SET_LOG_FD:
-        return set_log_fd(be, message, err);
+        return backend_set_log_fd(be, vhost_message_take_fd(message, 0), err);
     case VHOST_ADD_MEM_REG:
         return add_mem_region(be, message, err);
     case VHOST_REM_MEM_REG:

@@ -42,7 +42,7 @@ static int take_kick(int fd)
 
 // An eventfd is an anonymous inode, which has no file type; a write to any other kind of them fails at once. Pipes and sockets
 // could raise SIGPIPE or block.
-bool ring_may_signal(int fd)
+static bool may_be_eventfd(int fd)
 {
     struct stat st;
     return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;
@@ -99,35 +99,9 @@ int vhost_backend_pop(struct vhost_backend *be, unsigned queue, struct virtq_cha
     }
     if (ret < 0)
         tell_broken(ring);
+    else if (ret == 0 && ring->logs_used) // asked for a kick
+        ring_log_wish(ring);
     return ret;
-}
-
-// What a push has written: what was at `used_idx` before it, the index, and the wishes beside it.
-static void log_push(struct backend_ring *ring, uint16_t used_idx)
-{
-    struct dirty_log *log = &ring->be->log;
-    const struct virtqueue *vq = &ring->vq;
-    if (vq->packed) {
-        dirty_log_note(log, vq->desc_addr + 16ull * used_idx, 16);
-        dirty_log_note(log, vq->used_addr, 4);
-        return;
-    }
-    dirty_log_note(log, vq->used_addr, 4);
-    dirty_log_note(log, vq->used_addr + 4 + 8ull * (used_idx & (vq->size - 1)), 8);
-    dirty_log_note(log, vq->used_addr + 4 + 8ull * vq->size, 2);
-}
-
-static void push(struct backend_ring *ring, uint16_t head, uint32_t len_written_bytes)
-{
-    if (ring->vq.packed) {
-        inflight_packed_before_used(&ring->inflight, &ring->vq, head);
-        virtqueue_push(&ring->vq, head, len_written_bytes);
-        inflight_packed_after_used(&ring->inflight, head);
-        return;
-    }
-    inflight_before_used(&ring->inflight, head);
-    virtqueue_push(&ring->vq, head, len_written_bytes);
-    inflight_after_used(&ring->inflight, head, ring->vq.used_idx);
 }
 
 void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head, uint32_t len_written_bytes)
@@ -135,26 +109,37 @@ void vhost_backend_push(struct vhost_backend *be, unsigned queue, uint16_t head,
     struct backend_ring *ring = &be->rings[queue];
     if (!ring->started)
         return;
-    const uint16_t used_idx = ring->vq.used_idx;
-    push(ring, head, len_written_bytes);
-    if (backend_logs(be))
-        log_push(ring, used_idx);
+    const uint16_t at = ring->vq.used_idx;
+    if (ring->vq.packed) {
+        inflight_packed_before_used(&ring->inflight, &ring->vq, head);
+        virtqueue_push(&ring->vq, head, len_written_bytes);
+        inflight_packed_after_used(&ring->inflight, head);
+    } else {
+        inflight_before_used(&ring->inflight, head);
+        virtqueue_push(&ring->vq, head, len_written_bytes);
+        inflight_after_used(&ring->inflight, head, ring->vq.used_idx);
+    }
+    if (ring->logs_used)
+        ring_log_pushed(ring, at);
+}
+
+static void tell_log(struct vhost_backend *be)
+{
+    if (dirty_log_take_touched(&be->log))
+        signal_eventfd(be->log_fd);
 }
 
 void ring_call(struct backend_ring *ring)
 {
-    struct dirty_log *log = &ring->be->log;
-    if (log->has_news) {
-        log->has_news = false;
-        signal_eventfd(log->fd);
-    }
     if (ring->started && virtqueue_needs_call(&ring->vq))
         signal_eventfd(ring->call_fd);
+    tell_log(ring->be);
 }
 
 static void ring_serve(struct backend_ring *ring)
 {
     ring->be->ops.kicked(ring->be->arg, ring_index(ring));
+    tell_log(ring->be); // of what popping wrote
 }
 
 static void on_kick(void *arg, int fd, uint32_t events)
@@ -184,9 +169,16 @@ bool vhost_backend_poll(struct vhost_backend *be, unsigned queue)
 bool vhost_backend_set_kicks(struct vhost_backend *be, unsigned queue, bool wanted)
 {
     struct backend_ring *ring = &be->rings[queue];
-    if (ring->started && !wanted)
+    if (!ring->started)
+        return false;
+    bool any = false;
+    if (wanted)
+        any = virtqueue_kicks_on(&ring->vq);
+    else
         virtqueue_kicks_off(&ring->vq);
-    return ring->started && wanted && virtqueue_kicks_on(&ring->vq) && vhost_backend_poll(be, queue);
+    if (ring->logs_used)
+        ring_log_wish(ring);
+    return any && vhost_backend_poll(be, queue);
 }
 
 void ring_poll_timer(void *arg)
@@ -232,8 +224,11 @@ static int start_virtqueue(struct backend_ring *ring, struct tv_error *err)
         !guest_memory_view_user(&be->mem, ring->addr.avail, packed ? 4 : 6 + 2ull * ring->size, &avail) ||
         !guest_memory_view_user(&be->mem, ring->addr.used, packed ? 4 : 6 + 8ull * ring->size, &used))
         return tv_error_set(err, -EFAULT, "queue %u: its rings lie outside of the memory regions", ring_index(ring));
-    int ret = virtqueue_start(&ring->vq, ring->size, desc, avail, used, ring->base,
-                              (event_idx ? VIRTQ_EVENT_IDX : 0) | (packed ? VIRTQ_PACKED : 0), err);
+    int ret = ring_check_log(ring, &be->log, &ring->addr, err);
+    if (ret < 0)
+        return ret;
+    ret = virtqueue_start(&ring->vq, ring->size, desc, avail, used, ring->base,
+                          (event_idx ? VIRTQ_EVENT_IDX : 0) | (packed ? VIRTQ_PACKED : 0), err);
     if (!ret && (ret = open_inflight(ring, err)))
         virtqueue_stop(&ring->vq);
     return ret;
@@ -243,7 +238,8 @@ int ring_update(struct backend_ring *ring, struct tv_error *err)
 {
     struct vhost_backend *be = ring->be;
     bool enabled = ring->enabled || !(be->features >> VHOST_F_PROTOCOL_FEATURES & 1);
-    if (ring->started || !be->has_features || ring->size == 0 || !ring->has_addr || !ring->has_kick || !enabled)
+    if (ring->started || !be->has_features || ring->size == 0 || !ring->has_addr || !ring->has_kick || !enabled ||
+        ring_lacks_log(ring))
         return 0;
     int ret = start_virtqueue(ring, err);
     if (ret < 0)
@@ -262,6 +258,8 @@ int ring_update(struct backend_ring *ring, struct tv_error *err)
               LOG_U64("in_flight", ring->inflight.n_again));
     be->ops.started(be->arg, ring_index(ring), be->features);
     virtqueue_kicks_on(&ring->vq); // at the index where it goes on now
+    if (ring->logs_used)           // a predecessor may have died between writing and marking
+        ring_log_all(ring);
     ring_serve(ring);
     return 0;
 }
@@ -291,7 +289,7 @@ void ring_forget(struct backend_ring *ring)
 
 int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && (!ring_may_signal(fd) || take_kick(fd) < 0)) {
+    if (fd >= 0 && (!may_be_eventfd(fd) || take_kick(fd) < 0)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the kick descriptor is no eventfd", ring_index(ring));
     }
@@ -304,7 +302,7 @@ int ring_set_kick(struct backend_ring *ring, int fd, struct tv_error *err)
 // Signals at once: a predecessor may have died between pushing and calling.
 int ring_set_call(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && !ring_may_signal(fd)) {
+    if (fd >= 0 && !may_be_eventfd(fd)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the call descriptor is no eventfd", ring_index(ring));
     }
@@ -313,9 +311,19 @@ int ring_set_call(struct backend_ring *ring, int fd, struct tv_error *err)
     return 0;
 }
 
+int backend_set_log_fd(struct vhost_backend *be, int fd, struct tv_error *err)
+{
+    if (!may_be_eventfd(fd)) {
+        close(fd);
+        return tv_error_set(err, -EPROTO, "SET_LOG_FD: the descriptor is no eventfd");
+    }
+    replace_fd(&be->log_fd, fd);
+    return 0;
+}
+
 int ring_set_err(struct backend_ring *ring, int fd, struct tv_error *err)
 {
-    if (fd >= 0 && !ring_may_signal(fd)) {
+    if (fd >= 0 && !may_be_eventfd(fd)) {
         close(fd);
         return tv_error_set(err, -EPROTO, "queue %u: the error descriptor is no eventfd", ring_index(ring));
     }

@@ -271,6 +271,19 @@ void *guest_memory_view_user(const struct guest_memory *mem, uint64_t user_addr,
     return NULL;
 }
 
+bool guest_memory_find(const struct guest_memory *mem, const void *byte, uint64_t *guest_addr)
+{
+    for (unsigned i = 0; i < mem->n_regions; i++) {
+        const struct guest_region *region = &mem->regions[i];
+        const uint64_t offset = (uintptr_t)byte - (uintptr_t)region->host;
+        if (offset >= region->size_bytes)
+            continue;
+        *guest_addr = region->guest_addr + offset;
+        return true;
+    }
+    return false;
+}
+
 bool guest_memory_is_lost(const struct guest_memory *mem)
 {
     for (unsigned i = 0; i < mem->n_regions; i++) {

@@ -51,6 +51,8 @@ void *guest_memory_view(const struct guest_memory *mem, uint64_t guest_addr, uin
 void *guest_memory_view_part(const struct guest_memory *mem, uint64_t guest_addr, uint64_t len_bytes, uint64_t *got_bytes);
 // As guest_memory_view(), by the front end's user address; *guest_addr (may be NULL) gets the guest-physical one.
 void *guest_memory_view_user(const struct guest_memory *mem, uint64_t user_addr, uint64_t len_bytes, uint64_t *guest_addr);
+// The guest-physical address of a byte of a view. False: it is none.
+bool guest_memory_find(const struct guest_memory *mem, const void *byte, uint64_t *guest_addr);
 
 // Once in a process (again is fine); any thread. Faults that are not in a guarded region go to the handler that was there before.
 int guest_memory_guard_install(struct tv_error *err);

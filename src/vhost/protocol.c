@@ -138,13 +138,13 @@ int vhost_send(int fd, uint32_t request, uint32_t flags, const void *payload, si
 
 enum payload_kind {
     PAYLOAD_NONE,
-    PAYLOAD_LOG,
     PAYLOAD_U64,
     PAYLOAD_STATE,
     PAYLOAD_ADDR,
     PAYLOAD_TABLE,
     PAYLOAD_REGION,
     PAYLOAD_CONFIG,
+    PAYLOAD_LOG,
     PAYLOAD_INFLIGHT
 };
 enum fds_kind { FDS_NONE, FDS_ONE, FDS_MAYBE_ONE, FDS_VRING, FDS_TABLE };
@@ -164,6 +164,7 @@ static const struct request_rule rules[VHOST_REQUESTS_END] = {
     [VHOST_SET_OWNER] = {"SET_OWNER", PAYLOAD_NONE, FDS_NONE, ALWAYS, false},
     [VHOST_RESET_OWNER] = {"RESET_OWNER", PAYLOAD_NONE, FDS_NONE, ALWAYS, false},
     [VHOST_SET_MEM_TABLE] = {"SET_MEM_TABLE", PAYLOAD_TABLE, FDS_TABLE, ALWAYS, false},
+    // "the log memory fd is provided in the ancillary data"; and there is a reply of its own then
     [VHOST_SET_LOG_BASE] = {"SET_LOG_BASE", PAYLOAD_LOG, FDS_ONE, VHOST_PROTOCOL_LOG_SHMFD, true},
     [VHOST_SET_LOG_FD] = {"SET_LOG_FD", PAYLOAD_NONE, FDS_ONE, ALWAYS, false},
     [VHOST_SET_VRING_NUM] = {"SET_VRING_NUM", PAYLOAD_STATE, FDS_NONE, ALWAYS, false},

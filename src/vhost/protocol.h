@@ -22,7 +22,9 @@
 
 #define VHOST_VRING_INDEX_MASK 0xffu
 #define VHOST_VRING_NO_FD (1u << 8)
+#define VHOST_VRING_F_LOG 1u // of struct vhost_ring_addr
 
+// Of the virtio features, what concerns only the two ends.
 #define VHOST_F_LOG_ALL 26
 #define VHOST_F_PROTOCOL_FEATURES 30
 
@@ -38,11 +40,13 @@ enum vhost_protocol_feature {
     VHOST_PROTOCOL_STATUS = 16,
 };
 
-// What both of our ends speak; and the back end alone.
+// What both of our ends speak.
 #define VHOST_PROTOCOL_FEATURES                                                                                                    \
     (1ull << VHOST_PROTOCOL_MQ | 1ull << VHOST_PROTOCOL_REPLY_ACK | 1ull << VHOST_PROTOCOL_BACKEND_REQ |                           \
      1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD | 1ull << VHOST_PROTOCOL_RESET_DEVICE |                 \
      1ull << VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS | 1ull << VHOST_PROTOCOL_STATUS)
+
+// What the back end speaks beside them: our own front end has no log yet.
 #define VHOST_BACKEND_PROTOCOL_FEATURES (VHOST_PROTOCOL_FEATURES | 1ull << VHOST_PROTOCOL_LOG_SHMFD)
 
 enum vhost_request {
@@ -113,16 +117,16 @@ struct vhost_config {
 };
 #define VHOST_CONFIG_HEAD offsetof(struct vhost_config, bytes)
 
+struct vhost_log {
+    uint64_t mmap_size, mmap_offset;
+};
+
 struct vhost_inflight {
     uint64_t mmap_size, mmap_offset;
     uint16_t n_queues, queue_size;
     uint32_t padding; // QEMU sends the structure with its padding, others without
 };
 #define VHOST_INFLIGHT_HEAD offsetof(struct vhost_inflight, padding)
-
-struct vhost_log {
-    uint64_t mmap_size, mmap_offset;
-};
 
 union vhost_payload {
     uint64_t u64;
@@ -131,8 +135,8 @@ union vhost_payload {
     struct vhost_mem_table memory;
     struct vhost_one_region region;
     struct vhost_config config;
-    struct vhost_inflight inflight;
     struct vhost_log log;
+    struct vhost_inflight inflight;
 };
 
 // A message with the descriptors that came with it. Who consumes one sets it to -1; vhost_message_clear() closes the rest.

@@ -233,57 +233,230 @@ static void test_memory_cut(void **state)
     peer_close(&p);
 }
 
-static void set_log(struct peer *p, int log_fd, uint64_t size)
+#define LOG_BYTES ((RIG_RAM + RAM_BYTES) / 4096 / 8) // the least that covers the memory
+#define LOG_ALL (1ull << VHOST_F_LOG_ALL)
+
+// A log shared with the back end. `bits` is its part for the memory.
+struct log {
+    int fd, news_fd;
+    uint8_t *all, *bits;
+};
+
+static void log_open(struct log *log)
 {
-    const struct vhost_log log = {.mmap_size = size};
-    put(p, VHOST_SET_LOG_BASE, &log, sizeof(log), log_fd);
+    log->fd = memfd_create("log", MFD_CLOEXEC);
+    log->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_int_equal(ftruncate(log->fd, 2 * (off_t)LOG_BYTES), 0);
+    log->all = mmap(NULL, 2 * LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, log->fd, 0);
+    log->bits = log->all + RIG_RAM / 4096 / 8;
 }
 
-// Just those pages that were written to are noted, and only while it is wanted. A log that is too short loses what lies beyond it.
+static void log_close(struct log *log)
+{
+    munmap(log->all, 2 * LOG_BYTES);
+    close(log->fd);
+    close(log->news_fd);
+}
+
+static void send_log(struct peer *p, const struct log *log, uint64_t size, uint64_t offset)
+{
+    const struct vhost_log where = {.mmap_size = size, .mmap_offset = offset};
+    put(p, VHOST_SET_LOG_BASE, &where, sizeof(where), log->fd);
+}
+
+static void set_log(struct peer *p, const struct log *log)
+{
+    send_log(p, log, LOG_BYTES, 0);
+    assert_int_equal(take_reply(p, VHOST_SET_LOG_BASE).u64, 0);
+    put(p, VHOST_SET_LOG_FD, NULL, 0, log->news_fd);
+}
+
+static struct vhost_ring_addr ring_addr(const struct peer *p, uint32_t flags, uint64_t log)
+{
+    return (struct vhost_ring_addr){.flags = flags,
+                                    .desc = USER + (p->drv.desc_addr - RIG_RAM),
+                                    .avail = USER + (p->drv.avail_addr - RIG_RAM),
+                                    .used = USER + (p->drv.used_addr - RIG_RAM),
+                                    .log = log};
+}
+
+static void log_ring(struct peer *p, uint32_t flags, uint64_t log)
+{
+    const struct vhost_ring_addr addr = ring_addr(p, flags, log);
+    put(p, VHOST_SET_VRING_ADDR, &addr, sizeof(addr), -1);
+}
+
+static bool ask(struct peer *p)
+{
+    const uint64_t one = 1;
+    virtq_driver_offer(&p->drv, 0);
+    assert_int_equal(write(p->kick_fd, &one, 8), 8);
+    serve(p);
+    return answered(p);
+}
+
+// Just these bytes of the log are so, counted from the bits of the memory on; and it starts afresh.
+static void expect_log(struct log *log, uint8_t first, uint8_t second)
+{
+    uint64_t count = 0;
+    assert_int_equal(log->bits[0], first);
+    assert_int_equal(log->bits[1], second);
+    log->bits[0] = log->bits[1] = 0;
+    for (uint64_t i = 0; i < 2 * LOG_BYTES; i++)
+        assert_int_equal(log->all[i], 0);
+    assert_int_equal(read(log->news_fd, &count, 8), first || second ? 8 : -1);
+}
+
+// "log[page / 8] |= 1 << page % 8" of what is written, and no other: data by the feature, the used ring by its flag and at its
+// address. Page 0 has the rings, page 8 is read, page 9 is written. The device goes on while they are switched.
+static void run_dirty_log(bool packed)
+{
+    struct peer p;
+    struct log log;
+    const uint64_t features = FEATURES | (packed ? 1ull << 34 : 0);
+    const uint8_t ring = packed ? 1 : 0; // the descriptors that are used are written where they lie
+    peer_open(&p);
+    log_open(&log);
+    put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
+    set_queue(&p, features);
+    if (packed) {
+        virtq_driver_init_packed(&p.drv, p.ram, RIG_RAM, 16, false);
+        virtq_driver_desc(&p.drv, 0, RIG_RAM + 0x8000, 8, VRING_DESC_F_NEXT, 1);
+        virtq_driver_desc(&p.drv, 1, RIG_RAM + 0x9000, 8, VRING_DESC_F_WRITE, 0);
+        log_ring(&p, 0, 0);
+        put_ring(&p, VHOST_SET_VRING_BASE, 0, VIRTQ_BASE_PACKED_NEW);
+    }
+    put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
+    assert_true(ask(&p));
+    set_log(&p, &log);
+    assert_true(ask(&p));
+    expect_log(&log, 0, 0);
+    assert_false(p.dev.logs);
+    put_u64(&p, VHOST_SET_FEATURES, features | LOG_ALL, -1);
+    assert_true(p.dev.logs);
+    assert_true(ask(&p));
+    expect_log(&log, 0, 2);
+    log_ring(&p, VHOST_VRING_F_LOG, RIG_RAM + 0x3000);
+    assert_true(ask(&p));
+    expect_log(&log, 8 | ring, 2);
+    put_u64(&p, VHOST_SET_FEATURES, features, -1);
+    assert_true(ask(&p));
+    expect_log(&log, 8 | ring, 0);
+    log_ring(&p, 0, RIG_RAM + 0x3000);
+    assert_true(ask(&p));
+    expect_log(&log, 0, 0);
+    assert_int_equal(p.dev.n_stopped, 0);
+    put_u64(&p, VHOST_SET_FEATURES, features | LOG_ALL, -1);
+    log_ring(&p, VHOST_VRING_F_LOG, RIG_RAM + 0x3000);
+    send_log(&p, &log, LOG_BYTES, LOG_BYTES); // another one, in the same file
+    take_reply(&p, VHOST_SET_LOG_BASE);
+    assert_true(ask(&p));
+    assert_int_equal(log.bits[LOG_BYTES + 1], 2);
+    assert_int_equal(log.bits[1], 0);
+    assert_true(vhost_backend_is_connected(p.dev.be));
+    peer_close(&p);
+    log_close(&log);
+}
+
 static void test_dirty_log(void **state)
 {
     (void)state;
-    const uint64_t log_bytes = RIG_RAM / 4096 / 8 + RAM_BYTES / 4096 / 8, one = 1;
-    uint64_t count = 0;
+    run_dirty_log(false);
+    run_dirty_log(true);
+}
+
+// What would be written without a trace is not written: nothing runs until the log is there.
+static void test_waits_for_the_log(void **state)
+{
+    (void)state;
     struct peer p;
-    peer_open(&p);
-    int log_fd = memfd_create("log", MFD_CLOEXEC), news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    assert_int_equal(ftruncate(log_fd, (off_t)log_bytes), 0);
-    uint8_t *log = mmap(NULL, log_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, log_fd, 0), *bits = log + RIG_RAM / 4096 / 8;
-    put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
-    set_log(&p, log_fd, log_bytes);
-    assert_int_equal(take_reply(&p, VHOST_SET_LOG_BASE).u64, 0);
-    put(&p, VHOST_SET_LOG_FD, NULL, 0, news_fd);
-    set_queue(&p, FEATURES);
-    put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
-    for (unsigned round = 0; round < 3; round++) {
-        const bool wanted = round == 1;
-        put_u64(&p, VHOST_SET_FEATURES, FEATURES | (wanted ? 1ull << VHOST_F_LOG_ALL : 0), -1);
-        virtq_driver_offer(&p.drv, 0);
-        assert_int_equal(write(p.kick_fd, &one, 8), 8);
-        serve(&p);
+    struct log log;
+    for (unsigned by_ring = 0; by_ring < 2; by_ring++) {
+        peer_open(&p);
+        log_open(&log);
+        put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
+        set_queue(&p, FEATURES | (by_ring ? 0 : LOG_ALL));
+        if (by_ring)
+            log_ring(&p, VHOST_VRING_F_LOG, RIG_RAM);
+        put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
+        assert_false(ask(&p));
+        set_log(&p, &log);
         assert_true(answered(&p));
-        assert_int_equal(bits[0], wanted ? 1 : 0); // the used ring; page 8 was only read
-        assert_int_equal(bits[1], wanted ? 2 : 0); // page 9
-        assert_int_equal(read(news_fd, &count, 8), wanted ? 8 : -1);
-        for (uint64_t i = 0; i < log_bytes; i++)
-            assert_true(&log[i] == bits || &log[i] == bits + 1 || !log[i]);
-        bits[0] = bits[1] = 0;
+        assert_int_equal(log.bits[1], by_ring ? 0 : 2);
+        assert_int_equal(log.bits[0], by_ring ? 1 : 0);
+        peer_close(&p);
+        log_close(&log);
     }
-    put_u64(&p, VHOST_SET_FEATURES, FEATURES | 1ull << VHOST_F_LOG_ALL, -1);
-    set_log(&p, log_fd, 4096);
-    take_reply(&p, VHOST_SET_LOG_BASE);
+}
+
+// A log that has no place for what would be written ends the connection before anything is written.
+static void test_log_too_small(void **state)
+{
+    (void)state;
+    enum { SIZE_0, SIZE_SHORT, SIZE_HUGE, OFFSET, BEFORE_MEMORY, USED_BEYOND, USED_WRAPS, USED_AT_START, SOCKET, N_CASES };
+    for (unsigned i = 0; i < N_CASES; i++) {
+        struct peer p;
+        struct log log;
+        peer_open(&p);
+        log_open(&log);
+        put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
+        if (i == BEFORE_MEMORY || i == USED_AT_START) {
+            send_log(&p, &log, i == USED_AT_START ? LOG_BYTES : LOG_BYTES - 1, 0);
+            take_reply(&p, VHOST_SET_LOG_BASE);
+        }
+        if (i == BEFORE_MEMORY)
+            put_u64(&p, VHOST_SET_FEATURES, FEATURES | LOG_ALL, -1);
+        if (i == BEFORE_MEMORY)
+            set_memory(&p);
+        else
+            set_queue(&p, FEATURES);
+        if (i == USED_AT_START)
+            log_ring(&p, VHOST_VRING_F_LOG, RIG_RAM + RAM_BYTES - 4);
+        else if (i == USED_BEYOND || i == USED_WRAPS)
+            log_ring(&p, VHOST_VRING_F_LOG, i == USED_WRAPS ? UINT64_MAX - 3 : RIG_RAM + RAM_BYTES - 4);
+        if (i == USED_BEYOND || i == USED_WRAPS)
+            put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
+        if (i == SIZE_0 || i == SIZE_SHORT || i == SIZE_HUGE)
+            send_log(&p, &log, i == SIZE_0 ? 0 : i == SIZE_SHORT ? LOG_BYTES - 1 : UINT64_MAX, 0);
+        else if (i == OFFSET)
+            send_log(&p, &log, LOG_BYTES, 2 * LOG_BYTES - 1);
+        else if (i == SOCKET)
+            put(&p, VHOST_SET_LOG_FD, NULL, 0, p.fd);
+        else if (i == USED_BEYOND || i == USED_WRAPS)
+            set_log(&p, &log); // the ring that waits for it does not start
+        if (i == USED_BEYOND || i == USED_WRAPS)
+            assert_false(ask(&p));
+        else if (vhost_backend_is_connected(p.dev.be))
+            fail_msg("case %u was accepted", i);
+        for (uint64_t at = 0; at < 2 * LOG_BYTES; at++)
+            assert_int_equal(log.all[at], 0);
+        peer_close(&p);
+        log_close(&log);
+    }
+}
+
+// Cut while bits are set in it: as with the memory itself.
+static void test_log_cut(void **state)
+{
+    (void)state;
+    struct peer p;
+    struct log log;
+    const uint64_t one = 1;
+    peer_open(&p);
+    log_open(&log);
+    put_u64(&p, VHOST_SET_PROTOCOL_FEATURES, 1ull << VHOST_PROTOCOL_LOG_SHMFD, -1);
+    set_queue(&p, FEATURES);
+    set_log(&p, &log);
+    put_u64(&p, VHOST_SET_FEATURES, FEATURES | LOG_ALL, -1);
+    put_u64(&p, VHOST_SET_VRING_KICK, 0, p.kick_fd);
+    assert_true(ask(&p));
+    assert_int_equal(ftruncate(log.fd, 0), 0);
     virtq_driver_offer(&p.drv, 0);
     assert_int_equal(write(p.kick_fd, &one, 8), 8);
     serve(&p);
-    assert_true(answered(&p));
-    assert_int_equal(bits[1], 0);
-    set_log(&p, log_fd, 0); // nonsense
     assert_false(vhost_backend_is_connected(p.dev.be));
     peer_close(&p);
-    munmap(log, log_bytes);
-    close(log_fd);
-    close(news_fd);
+    log_close(&log);
 }
 
 static void test_broken_ring_is_told(void **state)
@@ -424,7 +597,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_old_front_end),       cmocka_unit_test(test_enable),    cmocka_unit_test(test_polling),
-        cmocka_unit_test(test_memory_cut),          cmocka_unit_test(test_dirty_log), cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_memory_cut),          cmocka_unit_test(test_dirty_log), cmocka_unit_test(test_waits_for_the_log),
+        cmocka_unit_test(test_log_too_small),       cmocka_unit_test(test_log_cut),   cmocka_unit_test(test_nonsense),
         cmocka_unit_test(test_broken_ring_is_told), cmocka_unit_test(test_pieces),    cmocka_unit_test(test_too_much_memory),
     };
     log_configure(LOG_ERROR, false);

@@ -50,7 +50,8 @@ static void device_finish(struct rig_device *dev, unsigned index)
     struct rig_held held = dev->held[index];
     dev->held[index] = dev->held[--dev->n_held];
     *held.to = held.answer;
-    vhost_backend_wrote(dev->be, held.to, sizeof(held.answer));
+    const struct iovec written = {.iov_base = held.to, .iov_len = sizeof(held.answer)};
+    vhost_backend_log_writes(dev->be, &written, 1);
     vhost_backend_push(dev->be, held.queue, held.head, sizeof(uint64_t));
     vhost_backend_call(dev->be, held.queue);
 }
@@ -99,6 +100,11 @@ static void device_stopped(void *arg, unsigned queue)
     dev->n_stopped++;
 }
 
+static void device_logging(void *arg, bool on)
+{
+    ((struct rig_device *)arg)->logs = on;
+}
+
 static void device_connected(void *arg)
 {
     ((struct rig_device *)arg)->n_connected++;
@@ -135,6 +141,7 @@ void rig_device_open(struct rig_device *dev, int listen_fd, bool hold, unsigned 
         .started = device_started,
         .stopped = device_stopped,
         .kicked = device_kicked,
+        .logging = device_logging,
     };
     *dev = (struct rig_device){.hold = hold, .rng = seed, .config = "configuration"};
     dev->loop = loop_create(NULL);

@@ -29,6 +29,7 @@ struct rig_device {
     bool hold;    // keeps requests until they are released by the timer, in random order; else answers at once
     unsigned rng; // of that order
     bool stop;    // stops its process (SIGSTOP) when it holds RIG_STOP requests, before and after it answers the second one
+    bool logs;    // was told to log
     uint8_t config[RIG_CONFIG_BYTES];
     struct rig_held {
         unsigned queue;

@@ -111,6 +111,13 @@ static void on_kicked(void *arg, unsigned queue)
     store_end_batch(f->front.disk->store);
 }
 
+static void on_logging(void *arg, bool on)
+{
+    struct vhost_blk *f = arg;
+    f->logs = on;
+    log_event(LOG_INFO, "store", on ? "dirty log begins: a migration" : "dirty log ends", LOG_STR("disk", f->front.disk->name));
+}
+
 // ---- the front end ----
 
 static bool is_eager(const struct vhost_blk *f)
@@ -221,6 +228,7 @@ int vhost_blk_create(struct disk *disk, unsigned n_queues, int listen_fd, struct
         .started = on_started,
         .stopped = on_stopped,
         .kicked = on_kicked,
+        .logging = on_logging,
     };
     struct tv_error own = {0};
     f->backend = vhost_backend_create(disk->store->loop, listen_fd, &f->ops, f, &own);

@@ -29,6 +29,7 @@ struct vhost_blk {
     // of the session with the present peer
     uint64_t acked;            // features
     bool writeback;            // configuration field of VIRTIO_BLK_F_CONFIG_WCE
+    bool logs;                 // what is written to guest memory goes to a dirty log
     uint64_t started, starved; // bits of queues; starved: may have requests for which there was no slot, or no budget
     uint64_t to_call;          // bits of queues; not 0 only while the front end is marked
     unsigned in_flight[STORE_QUEUES_MAX];

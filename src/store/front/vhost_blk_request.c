@@ -31,14 +31,22 @@ static void push(struct vhost_blk *f, unsigned queue, uint16_t head, uint32_t le
     store_mark(&f->front);
 }
 
+// Also of a request that failed: it may have got as far as writing something.
+static void log_writes(struct vhost_blk *f, const struct blk_request *blk, bool fills)
+{
+    const struct iovec status = {.iov_base = blk->status, .iov_len = 1};
+    vhost_backend_log_writes(f->backend, &status, 1);
+    if (fills)
+        vhost_backend_log_writes(f->backend, blk->iov, blk->n_iov);
+}
+
 static void answer(struct vhost_blk *f, struct vhost_blk_request *request, uint8_t status)
 {
     const struct blk_request *blk = &request->blk;
     bool fills = blk->op == BLK_READ || blk->op == BLK_GET_ID;
     *(volatile uint8_t *)blk->status = status; // before the push, which has the barrier
-    vhost_backend_wrote(f->backend, (const void *)blk->status, 1);
-    for (unsigned i = 0; fills && i < blk->n_iov; i++)
-        vhost_backend_wrote(f->backend, blk->iov[i].iov_base, blk->iov[i].iov_len);
+    if (f->logs)
+        log_writes(f, blk, fills);
     // Of a request that failed, nothing that was written but its status is worth anything to the driver (2.7.8.2).
     uint32_t len = status == VIRTIO_BLK_S_OK && fills ? blk->len_bytes + 1 : 1;
     push(f, request->queue, request->head, len);

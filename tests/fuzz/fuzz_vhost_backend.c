@@ -25,7 +25,7 @@ static struct sockaddr_un addr;
 static socklen_t addr_len;
 static uint16_t heads[QUEUES][VIRTQ_SIZE_MAX];
 static unsigned n_heads[QUEUES];
-static bool started[QUEUES];
+static bool started[QUEUES], logs;
 
 static void on_started(void *arg, unsigned queue, uint64_t features)
 {
@@ -60,10 +60,20 @@ static void on_kicked(void *arg, unsigned queue)
     for (unsigned i = 0; i < 200 && vhost_backend_pop(be, queue, &chain) == 1; i++) {
         virtq_chain_read(&chain, 0, bytes, sizeof(bytes));
         virtq_chain_write(&chain, 0, bytes, sizeof(bytes));
+        if (logs)
+            vhost_backend_log_writes(be, chain.iov + chain.n_out, chain.n_in);
         heads[queue][n_heads[queue]++] = chain.head;
         if (n_heads[queue] > 5)
             finish(queue, 2);
     }
+}
+
+static void on_logging(void *arg, bool on)
+{
+    (void)arg;
+    if (on == logs)
+        abort();
+    logs = on;
 }
 
 static void config_read(void *arg, uint8_t *config)
@@ -90,7 +100,8 @@ static void set_up(void)
                                           .config_write = config_write,
                                           .started = on_started,
                                           .stopped = on_stopped,
-                                          .kicked = on_kicked};
+                                          .kicked = on_kicked,
+                                          .logging = on_logging};
     struct sockaddr_un any = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     addr_len = sizeof(addr);
@@ -159,11 +170,33 @@ static void send_plain(int fd, uint32_t request, const void *payload, size_t siz
     vhost_send(fd, request, 0, payload, size, &with_fd, with_fd >= 0);
 }
 
+// A log of about the size that it must have, somewhere in the same file or beyond its end; and one ring's part of it.
+static void send_log(struct input *in, int fd, int ram_fd, int event_fd)
+{
+    const uint8_t how = next(in);
+    const struct vhost_log log = {.mmap_size = next(in) % 5u, .mmap_offset = 0xffull * next(in)};
+    const struct vhost_ring_addr ring = {.index = how & 1,
+                                         .flags = how >> 1 & 1,
+                                         .desc = USER + 0x400 * (how & 1u),
+                                         .avail = USER + 0x400 * (how & 1u) + 0x100,
+                                         .used = USER + 0x400 * (how & 1u) + 0x200,
+                                         .log = how & 4 ? UINT64_MAX - next(in) : 0x200ull * next(in)};
+    const uint64_t features = 1ull << 32 | 1ull << 28 | (how & 16 ? 1ull << VHOST_F_LOG_ALL : 0) | (how & 32 ? 1ull << 34 : 0);
+    vhost_send(fd, VHOST_SET_LOG_BASE, 0, &log, sizeof(log), &ram_fd, 1);
+    if (how & 8)
+        vhost_send(fd, VHOST_SET_VRING_ADDR, 0, &ring, sizeof(ring), NULL, 0);
+    if (how & 64)
+        vhost_send(fd, VHOST_SET_LOG_FD, 0, NULL, 0, &event_fd, 1);
+    if (how & 128)
+        vhost_send(fd, VHOST_SET_FEATURES, 0, &features, sizeof(features), NULL, 0);
+}
+
 // What an honest front end would have sent: gets the fuzzer to the interesting places.
 static void send_honest(int fd, int ram_fd, int event_fd, uint8_t how)
 {
-    uint64_t features = 1ull << 32 | 1ull << 28 | (how & 1 ? 1ull << 29 : 0) | (how & 2 ? 1ull << 30 : 0);
-    uint64_t protocol = VHOST_PROTOCOL_FEATURES;
+    uint64_t features = 1ull << 32 | 1ull << 28 | (how & 1 ? 1ull << 29 : 0) | (how & 2 ? 1ull << 30 : 0) |
+                        (how & 16 ? 1ull << 34 : 0) | (how & 32 ? 1ull << VHOST_F_LOG_ALL : 0);
+    uint64_t protocol = VHOST_BACKEND_PROTOCOL_FEATURES;
     struct vhost_mem_table table = {.n_regions = 1, .regions[0] = {.size_bytes = RAM_BYTES, .user_addr = USER}};
     send_plain(fd, VHOST_SET_PROTOCOL_FEATURES, &protocol, 8, -1);
     send_plain(fd, VHOST_SET_FEATURES, &features, 8, -1);
@@ -172,13 +205,25 @@ static void send_honest(int fd, int ram_fd, int event_fd, uint8_t how)
         struct vhost_inflight inflight = {.mmap_size = 2 * 2048, .mmap_offset = 0x8000, .n_queues = 2, .queue_size = 16};
         send_plain(fd, VHOST_SET_INFLIGHT_FD, &inflight, sizeof(inflight), ram_fd);
     }
+    if (how & 64) {
+        const struct vhost_log log = {.mmap_size = 2, .mmap_offset = 0x4000};
+        send_plain(fd, VHOST_SET_LOG_BASE, &log, sizeof(log), ram_fd);
+    }
     for (uint32_t i = 0; i < QUEUES; i++) {
         struct vhost_ring_state state = {.index = i, .num = 16};
-        struct vhost_ring_addr ring = {
-            .index = i, .desc = USER + 0x400 * i, .avail = USER + 0x400 * i + 0x100, .used = USER + 0x400 * i + 0x200};
+        struct vhost_ring_addr ring = {.index = i,
+                                       .flags = how >> 7,
+                                       .log = 0x400 * i + 0x200,
+                                       .desc = USER + 0x400 * i,
+                                       .avail = USER + 0x400 * i + 0x100,
+                                       .used = USER + 0x400 * i + 0x200};
         uint64_t index = i;
         send_plain(fd, VHOST_SET_VRING_NUM, &state, 8, -1);
         send_plain(fd, VHOST_SET_VRING_ADDR, &ring, sizeof(ring), -1);
+        if (how & 16) {
+            const struct vhost_ring_state base = {.index = i, .num = VIRTQ_BASE_PACKED_NEW};
+            send_plain(fd, VHOST_SET_VRING_BASE, &base, 8, -1);
+        }
         send_plain(fd, VHOST_SET_VRING_CALL, &index, 8, event_fd);
         send_plain(fd, VHOST_SET_VRING_KICK, &index, 8, event_fd);
         state.num = 1;
@@ -208,12 +253,14 @@ static void run(struct input *in, int fd)
         uint8_t command = next(in);
         if (command < 200)
             send_any(in, fd, ram_fd, event_fd);
-        else if (command < 240 && write(event_fd, &one, sizeof(one)) < 0)
-            abort();
+        else if (command > 200 && command < 220)
+            send_log(in, fd, ram_fd, event_fd);
         else if (command == 240 && ftruncate(ram_fd, 0) < 0)
             abort();
         else if (command > 240) // a part of a message, out of step from here on
             send(fd, in->data, in->size < 7 ? in->size : 7, MSG_NOSIGNAL | MSG_DONTWAIT);
+        else if (command != 240 && write(event_fd, &one, sizeof(one)) < 0)
+            abort();
         serve();
     }
     serve();
@@ -246,7 +293,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
         loop_run_once(loop, 100);
     }
-    if (started[0] || started[1] || lowest_fd() != before)
+    if (started[0] || started[1] || logs || lowest_fd() != before)
         abort();
     return 0;
 }

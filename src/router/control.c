@@ -1,0 +1,213 @@
+// The router's control socket: JSON-RPC methods over router.h. The loop's thread.
+#include "router/router.h"
+
+#include "base/rpc.h"
+#include "router/params.h"
+#include "router/port/port.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TAKEN_MOST 1024 // frames of one answer
+
+struct control {
+    struct router *router;
+    void (*quit)(void *arg);
+    void *arg;
+};
+
+static struct control control; // one a process
+
+static void answer(struct rpc_request *req, int r, const struct tv_error *err)
+{
+    if (r)
+        rpc_reply_error(req, r == -EINVAL ? RPC_BAD_PARAMS : RPC_FAILED, err);
+    else
+        rpc_reply(req, json_object());
+}
+
+static void method_add_vn(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    const int r = router_add_vn(control.router, params, &err);
+    answer(req, r, &err);
+}
+
+static void method_remove_vn(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name;
+    (void)arg;
+    int r = params_get_string(params, "name", NULL, &name, &err);
+    if (!r)
+        r = router_remove_vn(control.router, name, &err);
+    answer(req, r, &err);
+}
+
+static void method_list(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    (void)params;
+    rpc_reply(req, router_list(control.router));
+}
+
+static void method_stat_vn(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name;
+    (void)arg;
+    json_t *stat = params_get_string(params, "name", NULL, &name, &err) ? NULL : router_stat_vn(control.router, name, &err);
+    if (stat)
+        rpc_reply(req, stat);
+    else
+        answer(req, err.code, &err);
+}
+
+// With a descriptor beside it, for kinds that take one.
+static void method_add_port(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    int fd = req ? rpc_request_take_fd(req, 0) : -1;
+    if (fd < 0)
+        fd = -1;
+    const int r = router_add_port(control.router, params, fd, &err);
+    if (r && fd >= 0)
+        close(fd);
+    answer(req, r, &err);
+}
+
+// {"vn", and the port's name as the member `key`}
+static int get_port(const json_t *params, const char *key, const char **vn, const char **port, struct tv_error *err)
+{
+    int r = params_get_string(params, "vn", NULL, vn, err);
+    return r ? r : params_get_string(params, key, NULL, port, err);
+}
+
+static void method_remove_port(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *vn, *name;
+    (void)arg;
+    int r = get_port(params, "name", &vn, &name, &err);
+    if (!r)
+        r = router_remove_port(control.router, vn, name, &err);
+    answer(req, r, &err);
+}
+
+// ---- frames as text: two hexadecimal digits a byte ----
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int read_frame(const json_t *member, uint8_t frame[static PORT_FRAME_MAX], size_t *len, struct tv_error *err)
+{
+    const char *text = json_string_value(member);
+    const size_t n = text ? strlen(text) / 2 : 0;
+    bool ok = text && n && n <= PORT_FRAME_MAX && !text[2 * n];
+    for (size_t i = 0; ok && i < n; i++) {
+        const int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        ok = high >= 0 && low >= 0;
+        frame[i] = (uint8_t)(ok ? high << 4 | low : 0);
+    }
+    *len = n;
+    return ok ? 0
+              : tv_error_set(err, -EINVAL, "\"frames\" must be strings of 1 to %d bytes, two digits of 0-9a-f each",
+                             PORT_FRAME_MAX);
+}
+
+static json_t *write_frame(const uint8_t *frame, size_t len)
+{
+    static const char digits[] = "0123456789abcdef";
+    char text[2 * PORT_FRAME_MAX];
+    for (size_t i = 0; i < len; i++) {
+        text[2 * i] = digits[frame[i] >> 4];
+        text[2 * i + 1] = digits[frame[i] & 15];
+    }
+    return json_stringn(text, 2 * len);
+}
+
+// {"vn", "port", "frames"}: all are checked before the first is put; it tells of the first there was no room for.
+static void method_put(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const json_t *frames = json_object_get(params, "frames"), *entry;
+    const char *vn, *port;
+    uint8_t frame[PORT_FRAME_MAX];
+    size_t i, len;
+    (void)arg;
+    int r = get_port(params, "port", &vn, &port, &err);
+    if (!r && !json_is_array(frames))
+        r = tv_error_set(&err, -EINVAL, "\"frames\" must be a list");
+    for (i = 0; !r && (entry = json_array_get(frames, i)); i++)
+        r = read_frame(entry, frame, &len, &err);
+    for (i = 0; !r && (entry = json_array_get(frames, i)); i++) {
+        read_frame(entry, frame, &len, &err);
+        r = router_put(control.router, vn, port, frame, len, &err);
+    }
+    answer(req, r, &err);
+}
+
+// {"vn", "port"}: {"frames"}, those that were sent by the port and not taken yet
+static void method_take(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *vn, *port;
+    uint8_t frame[PORT_FRAME_MAX];
+    (void)arg;
+    json_t *frames = json_array();
+    int len = get_port(params, "port", &vn, &port, &err);
+    for (unsigned i = 0; len >= 0 && i < TAKEN_MOST; i++) {
+        len = router_take(control.router, vn, port, frame, sizeof(frame), &err);
+        if (len >= 0)
+            json_array_append_new(frames, write_frame(frame, (size_t)len));
+    }
+    if (err.code)
+        answer(req, err.code, &err);
+    else
+        rpc_reply(req, json_pack("{s:O}", "frames", frames));
+    json_decref(frames);
+}
+
+static void method_stat(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    (void)params;
+    rpc_reply(req, router_stat(control.router));
+}
+
+static void method_quit(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    (void)params;
+    rpc_reply(req, json_object());
+    control.quit(control.arg);
+}
+
+struct rpc_server *router_serve_control(struct router *router, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
+                                        struct tv_error *err)
+{
+    static const struct rpc_method methods[] = {
+        {"vn.add", method_add_vn},
+        {"vn.remove", method_remove_vn},
+        {"vn.list", method_list},
+        {"vn.stat", method_stat_vn},
+        {"port.add", method_add_port},
+        {"port.remove", method_remove_port},
+        {"port.put", method_put},
+        {"port.take", method_take},
+        {"router.stat", method_stat},
+        {"router.quit", method_quit},
+        {NULL, NULL},
+    };
+    const struct rpc_service service = {.methods = methods};
+    control = (struct control){router, quit, arg};
+    return rpc_server_create(loop, listen_fd, &service, err);
+}

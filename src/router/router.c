@@ -1,0 +1,265 @@
+// The router: see router.h.
+#include "router/router.h"
+
+#include "router/params.h"
+#include "router/vn.h"
+#include "router/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUFFERS_DEFAULT 4096
+#define BUFFERS_LEAST 256
+#define BUFFERS_MOST (1u << 20)
+
+struct entry {
+    struct vn *vn;
+    struct worker *worker;
+};
+
+struct router {
+    unsigned n_workers, n_vns;
+    struct worker *workers[WORKERS_MAX];
+    struct entry vns[ROUTER_VNS_MAX];
+};
+
+struct router *router_create(unsigned n_workers, struct tv_error *err)
+{
+    struct router *router = calloc(1, sizeof(*router));
+    if (!router) {
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    while (router->n_workers < n_workers) {
+        struct worker *worker = worker_create(router->n_workers + 1, err);
+        if (!worker) {
+            router_destroy(router);
+            return NULL;
+        }
+        router->workers[router->n_workers++] = worker;
+    }
+    return router;
+}
+
+static struct entry *find(const struct router *router, const char *name)
+{
+    for (unsigned i = 0; i < router->n_vns; i++)
+        if (!strcmp(router->vns[i].vn->name, name))
+            return (struct entry *)&router->vns[i];
+    return NULL;
+}
+
+static struct entry *find_or_tell(const struct router *router, const char *name, struct tv_error *err)
+{
+    struct entry *entry = find(router, name);
+    if (!entry)
+        tv_error_set(err, -ENOENT, "there is no network '%.40s'", name);
+    return entry;
+}
+
+static struct vn_port *find_port(struct entry *entry, const char *name, struct tv_error *err)
+{
+    struct vn_port *port = vn_find_port(entry->vn, name);
+    if (!port)
+        tv_error_set(err, -ENOENT, "network '%s' has no port '%.40s'", entry->vn->name, name);
+    return port;
+}
+
+// The one that is asked for, or the one with the fewest networks.
+static int choose_worker(struct router *router, const json_t *params, struct worker **worker, struct tv_error *err)
+{
+    uint32_t number;
+    if (params_get_u32(params, "worker", router->n_workers, 0, router->n_workers, &number, err))
+        return -EINVAL;
+    if (number < router->n_workers) {
+        *worker = router->workers[number];
+        return 0;
+    }
+    *worker = router->workers[0];
+    for (unsigned i = 1; i < router->n_workers; i++)
+        if (worker_n_vns(router->workers[i]) < worker_n_vns(*worker))
+            *worker = router->workers[i];
+    return 0;
+}
+
+int router_add_vn(struct router *router, const json_t *params, struct tv_error *err)
+{
+    struct vn_config config;
+    struct entry entry;
+    if (params_get_name(params, "name", VN_NAME_MAX, &config.name, err) ||
+        params_get_string(params, "type", "ethernet", &config.type, err) ||
+        params_get_u32(params, "weight", DRR_WEIGHT_DEFAULT, 1, DRR_WEIGHT_MAX, &config.weight, err) ||
+        params_get_u32(params, "buffers", BUFFERS_DEFAULT, BUFFERS_LEAST, BUFFERS_MOST, &config.n_buffers, err) ||
+        choose_worker(router, params, &entry.worker, err))
+        return -EINVAL;
+    if (find(router, config.name))
+        return tv_error_set(err, -EEXIST, "there is a network '%s' already", config.name);
+    if (router->n_vns == ROUTER_VNS_MAX)
+        return tv_error_set(err, -ENOSPC, "there are %d networks, and no more are possible", ROUTER_VNS_MAX);
+    entry.vn = vn_create(&config, params, err);
+    if (!entry.vn)
+        return err->code;
+    int r = worker_add_vn(entry.worker, entry.vn, err);
+    if (r)
+        vn_destroy(entry.vn);
+    else
+        router->vns[router->n_vns++] = entry;
+    return r;
+}
+
+static void remove_entry(struct router *router, struct entry *entry)
+{
+    worker_remove_vn(entry->worker, entry->vn);
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *port = atomic_load_explicit(&entry->vn->slots[i], memory_order_relaxed);
+        if (port)
+            vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
+    }
+    vn_destroy(entry->vn);
+    *entry = router->vns[--router->n_vns];
+}
+
+int router_remove_vn(struct router *router, const char *name, struct tv_error *err)
+{
+    struct entry *entry = find_or_tell(router, name, err);
+    if (!entry)
+        return err->code;
+    remove_entry(router, entry);
+    return 0;
+}
+
+void router_destroy(struct router *router)
+{
+    if (!router)
+        return;
+    while (router->n_vns)
+        remove_entry(router, &router->vns[router->n_vns - 1]);
+    for (unsigned i = 0; i < router->n_workers; i++)
+        worker_destroy(router->workers[i]);
+    free(router);
+}
+
+int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err)
+{
+    const char *vn_name, *name;
+    if (params_get_string(params, "vn", NULL, &vn_name, err) || params_get_name(params, "name", PORT_NAME_MAX, &name, err))
+        return -EINVAL;
+    struct entry *entry = find_or_tell(router, vn_name, err);
+    if (!entry)
+        return err->code;
+    if (vn_find_port(entry->vn, name))
+        return tv_error_set(err, -EEXIST, "network '%s' has a port '%s' already", vn_name, name);
+    const struct port_env env = worker_port_env(entry->worker);
+    if (!vn_add_port(entry->vn, name, params, fd, &env, err))
+        return tv_error_prefix(err, "port '%s' of network '%s'", name, vn_name);
+    worker_wake(entry->worker);
+    return 0;
+}
+
+int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err)
+{
+    struct entry *entry = find_or_tell(router, vn, err);
+    struct vn_port *port = entry ? find_port(entry, name, err) : NULL;
+    if (!port)
+        return err->code;
+    vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
+    worker_wake(entry->worker); // so that what it knows of the port goes now
+    return 0;
+}
+
+// ---- looking ----
+
+json_t *router_list(const struct router *router)
+{
+    json_t *names = json_array();
+    for (unsigned i = 0; i < router->n_vns; i++)
+        json_array_append_new(names, json_string(router->vns[i].vn->name));
+    return names;
+}
+
+static json_t *describe_counters(const struct counters *counters)
+{
+    json_t *drops = json_object();
+    for (unsigned i = DROP_NONE + 1; i < DROP_CAUSES; i++)
+        json_object_set_new(drops, drop_names[i], json_integer((json_int_t)counter_get(&counters->dropped[i])));
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "received_packets", (json_int_t)counter_get(&counters->received_packets),
+                     "received_bytes", (json_int_t)counter_get(&counters->received_bytes), "sent_packets",
+                     (json_int_t)counter_get(&counters->sent_packets), "sent_bytes", (json_int_t)counter_get(&counters->sent_bytes),
+                     "drops", drops);
+}
+
+static json_t *describe_port(const struct vn *vn, const struct vn_port *port)
+{
+    json_t *json = describe_counters(&port->counters);
+    json_object_set_new(json, "name", json_string(port->name));
+    json_object_set_new(json, "kind", json_string(port->port->kind->name));
+    json_object_update_new(json, vn->type->describe_port(port));
+    if (port->port->kind->describe)
+        json_object_update_new(json, port->port->kind->describe(port->port));
+    return json;
+}
+
+json_t *router_stat_vn(const struct router *router, const char *name, struct tv_error *err)
+{
+    const struct entry *entry = find_or_tell(router, name, err);
+    if (!entry)
+        return NULL;
+    struct vn *vn = entry->vn;
+    json_t *ports = json_array();
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (port)
+            json_array_append_new(ports, describe_port(vn, port));
+    }
+    json_t *json =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "name", vn->name, "type", vn->type->name, "weight", (json_int_t)vn->weight,
+                  "cycles", (json_int_t)counter_get(&vn->cycles), "buffers", (json_int_t)vn->n_buffers, "buffers_used",
+                  (json_int_t)rte_mempool_in_use_count(vn->pool), "ports", ports);
+    json_object_update_new(json, vn->type->describe(vn));
+    return json;
+}
+
+json_t *router_stat(const struct router *router)
+{
+    json_t *workers = json_array();
+    for (unsigned i = 0; i < router->n_workers; i++)
+        json_array_append_new(workers, worker_describe(router->workers[i]));
+    return json_pack("{s:i, s:o}", "networks", (int)router->n_vns, "workers", workers);
+}
+
+// ---- the far ends of rings ----
+
+static struct entry *find_far_end(struct router *router, const char *vn, const char *name, struct port **port, struct tv_error *err)
+{
+    struct entry *entry = find_or_tell(router, vn, err);
+    struct vn_port *found = entry ? find_port(entry, name, err) : NULL;
+    if (!found)
+        return NULL;
+    *port = found->port;
+    if ((*port)->kind->put)
+        return entry;
+    tv_error_set(err, -EOPNOTSUPP, "port '%s' is of the kind %s; frames can be put into and taken from rings", name,
+                 (*port)->kind->name);
+    return NULL;
+}
+
+int router_put(struct router *router, const char *vn, const char *port, const void *frame, size_t len_bytes, struct tv_error *err)
+{
+    struct port *end;
+    struct entry *entry = find_far_end(router, vn, port, &end, err);
+    if (!entry)
+        return err->code;
+    int r = end->kind->put(end, frame, len_bytes);
+    if (r)
+        return tv_error_set(err, r, "port '%s' has no room for another frame", port);
+    worker_wake(entry->worker);
+    return 0;
+}
+
+int router_take(struct router *router, const char *vn, const char *port, void *frame, size_t max_bytes, struct tv_error *err)
+{
+    struct port *end;
+    struct entry *entry = find_far_end(router, vn, port, &end, err);
+    return entry ? end->kind->take(end, frame, max_bytes) : err->code;
+}

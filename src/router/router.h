@@ -1,0 +1,37 @@
+// The router: virtual networks (vn.h) on workers (worker.h), by name, for whoever controls it. The loop's thread, which started
+// DPDK.
+//
+// Parameters are objects of JSON, as trivet-router(8) has them; they are checked whole before anything is changed.
+#pragma once
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/rpc.h"
+
+#include <jansson.h>
+
+#define ROUTER_VNS_MAX 4096
+
+struct router;
+
+// With DPDK started (eal.h): a worker on each of the lcores 1 to n_workers. NULL with err.
+struct router *router_create(unsigned n_workers, struct tv_error *err);
+void router_destroy(struct router *router); // with all its networks; NULL is fine
+
+int router_add_vn(struct router *router, const json_t *params, struct tv_error *err);
+int router_remove_vn(struct router *router, const char *name, struct tv_error *err); // with its ports
+// fd: the descriptor that came with it, or -1; taken with success only.
+int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err);
+int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err);
+
+json_t *router_list(const struct router *router);                                            // the names of its networks
+json_t *router_stat_vn(const struct router *router, const char *name, struct tv_error *err); // NULL with err
+json_t *router_stat(const struct router *router);                                            // its workers
+
+// The far end of a port of the kind ring: a frame is received by it; what it has sent is taken, its length or -EAGAIN.
+int router_put(struct router *router, const char *vn, const char *port, const void *frame, size_t len_bytes, struct tv_error *err);
+int router_take(struct router *router, const char *vn, const char *port, void *frame, size_t max_bytes, struct tv_error *err);
+
+// control.c: JSON-RPC on a listening socket (taken); quit(arg) when router.quit came.
+struct rpc_server *router_serve_control(struct router *router, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
+                                        struct tv_error *err);

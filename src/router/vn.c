@@ -1,0 +1,223 @@
+// Virtual networks: see vn.h.
+#include "router/vn.h"
+
+#include <errno.h>
+#include <rte_errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const drop_names[DROP_CAUSES] = {
+    "none", "malformed", "spoofed", "reserved", "storm", "unknown", "same_port", "send_full", "no_buffers",
+};
+
+#define CACHED_BUFFERS 64 // of the pool, with each thread
+
+static const struct vn_type *const types[] = {&vn_ethernet};
+
+// ---- control thread ----
+
+static const struct vn_type *find_type(const char *name)
+{
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (!strcmp(types[i]->name, name))
+            return types[i];
+    return NULL;
+}
+
+struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err)
+{
+    static unsigned n_created;
+    char pool_name[RTE_MEMPOOL_NAMESIZE];
+    const struct vn_type *type = find_type(config->type);
+    if (!type) {
+        tv_error_set(err, -EINVAL, "network '%s': there is no type '%s'; there is ethernet", config->name, config->type);
+        return NULL;
+    }
+    struct vn *vn = calloc(1, sizeof(*vn));
+    if (!vn) {
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    vn->type = type;
+    vn->id = n_created++;
+    vn->weight = vn->drr.weight = config->weight;
+    vn->n_buffers = config->n_buffers;
+    snprintf(vn->name, sizeof(vn->name), "%s", config->name);
+    snprintf(pool_name, sizeof(pool_name), "vn%u", vn->id);
+    vn->pool =
+        rte_pktmbuf_pool_create(pool_name, vn->n_buffers, CACHED_BUFFERS, 0, RTE_PKTMBUF_HEADROOM + PORT_FRAME_MAX, SOCKET_ID_ANY);
+    if (!vn->pool)
+        tv_error_set(err, -rte_errno, "network '%s': no memory for %u packet buffers; start with a larger --memory", vn->name,
+                     vn->n_buffers);
+    if (!vn->pool || type->create(vn, params, err)) {
+        rte_mempool_free(vn->pool);
+        free(vn);
+        return NULL;
+    }
+    return vn;
+}
+
+void vn_destroy(struct vn *vn)
+{
+    vn->type->destroy(vn);
+    rte_mempool_free(vn->pool);
+    free(vn);
+}
+
+struct vn_port *vn_find_port(struct vn *vn, const char *name)
+{
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (port && !strcmp(port->name, name))
+            return port;
+    }
+    return NULL;
+}
+
+static int free_slot(const struct vn *vn)
+{
+    for (int i = 0; i < VN_PORTS_MAX; i++)
+        if (!atomic_load_explicit(&vn->slots[i], memory_order_relaxed))
+            return i;
+    return -1;
+}
+
+static void publish(struct vn *vn, unsigned index, struct vn_port *port)
+{
+    atomic_store_explicit(&vn->slots[index], port, memory_order_relaxed);
+    atomic_fetch_add_explicit(&vn->version, 1, memory_order_release); // acquired in vn_refresh()
+}
+
+struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
+                            struct tv_error *err)
+{
+    static uint64_t n_added;
+    const int index = free_slot(vn);
+    if (index < 0) {
+        tv_error_set(err, -ENOSPC, "network '%s' has %d ports, and no more are possible", vn->name, VN_PORTS_MAX);
+        return NULL;
+    }
+    struct vn_port *port = calloc(1, sizeof(*port));
+    if (!port) {
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    port->index = (unsigned)index;
+    port->serial = ++n_added;
+    snprintf(port->name, sizeof(port->name), "%s", name);
+    struct port_env own_env = *env;
+    own_env.vn_id = vn->id;
+    own_env.pool = vn->pool;
+    own_env.counters = &port->counters;
+    int r = vn->type->add_port(vn, port, params, err);
+    if (!r) {
+        port->port = port_open(name, params, fd, &own_env, err);
+        if (!port->port)
+            vn->type->free_port(port);
+    }
+    if (r || !port->port) {
+        free(port);
+        return NULL;
+    }
+    publish(vn, port->index, port);
+    return port;
+}
+
+void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu)
+{
+    publish(vn, port->index, NULL);
+    rte_rcu_qsbr_synchronize(rcu, RTE_QSBR_THRID_INVALID);
+    port_close(port->port);
+    vn->type->free_port(port);
+    free(port);
+}
+
+// ---- worker ----
+
+static void refresh_slot(struct vn *vn, unsigned index)
+{
+    struct vn_port *port = atomic_load_explicit(&vn->slots[index], memory_order_acquire);
+    const uint64_t serial = port ? port->serial : 0;
+    if (serial != vn->serials[index]) {
+        if (vn->serials[index])
+            vn->type->detach(vn, index);
+        vn->serials[index] = serial;
+        vn->by_index[index] = port;
+        if (port)
+            vn->type->attach(vn, port);
+    }
+    if (port)
+        vn->active[vn->n_active++] = port;
+}
+
+void vn_refresh(struct vn *vn)
+{
+    const uint32_t version = atomic_load_explicit(&vn->version, memory_order_acquire);
+    if (version == vn->seen_version)
+        return;
+    vn->seen_version = version;
+    vn->n_active = vn->next_active = 0;
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++)
+        refresh_slot(vn, i);
+}
+
+void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
+{
+    counter_add(&in->counters.dropped[cause], 1);
+    rte_pktmbuf_free(packet);
+}
+
+void vn_send(struct vn_port *out, struct rte_mbuf *packet)
+{
+    out->out[out->n_out++] = packet; // a burst has at most as many as there is room for
+}
+
+static void flush(struct vn_port *port)
+{
+    uint64_t bytes = 0;
+    for (uint16_t i = 0; i < port->n_out; i++)
+        bytes += port->out[i]->pkt_len;
+    const uint16_t sent = port->port->kind->send(port->port, port->out, port->n_out);
+    for (uint16_t i = sent; i < port->n_out; i++) {
+        bytes -= port->out[i]->pkt_len;
+        vn_drop(port, port->out[i], DROP_SEND_FULL);
+    }
+    counter_add(&port->counters.sent_packets, sent);
+    counter_add(&port->counters.sent_bytes, bytes);
+    port->n_out = 0;
+}
+
+static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < n; i++)
+        bytes += packets[i]->pkt_len;
+    counter_add(&in->counters.received_packets, n);
+    counter_add(&in->counters.received_bytes, bytes);
+    vn->type->input(vn, in, packets, n);
+    for (unsigned i = 0; i < vn->n_active; i++)
+        if (vn->active[i]->n_out)
+            flush(vn->active[i]);
+}
+
+unsigned vn_poll(struct vn *vn)
+{
+    struct rte_mbuf *packets[PORT_BURST];
+    for (unsigned i = 0; i < vn->n_active; i++) {
+        struct vn_port *in = vn->active[vn->next_active];
+        vn->next_active = vn->next_active + 1 < vn->n_active ? vn->next_active + 1 : 0;
+        const unsigned n = in->port->kind->receive(in->port, packets, PORT_BURST);
+        if (n) {
+            input(vn, in, packets, n);
+            return n;
+        }
+    }
+    return 0;
+}
+
+void vn_tick(struct vn *vn, uint32_t now_s)
+{
+    vn->now_s = now_s;
+    vn->type->tick(vn);
+}

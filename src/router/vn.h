@@ -1,0 +1,106 @@
+// A virtual network (VN): ports, a type that says what happens between them, its own pool of packet buffers, its own share of a
+// worker.
+//
+// The control thread creates and destroys networks and gives and takes ports; one worker carries the packets. Isolation is by
+// construction: a packet is classified by the port it came in by, before anything looks into it, and from there on only what hangs
+// on that port's network is in reach: its ports, its type's state, its pool. Nothing leads from one network to another.
+//
+// What the control thread changes under a running worker are pointers in `slots`, and `version` behind them; what it takes away it
+// frees when the worker has passed a quiescent state (rte_rcu_qsbr).
+#pragma once
+
+#include "router/counters.h"
+#include "router/drr.h"
+#include "router/port/port.h"
+
+#include <rte_mbuf.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define VN_PORTS_MAX 256
+#define VN_NAME_MAX 15
+
+struct vn;
+
+struct vn_port {
+    char name[PORT_NAME_MAX + 1];
+    unsigned index;  // in slots; a later port may have the same
+    uint64_t serial; // no two ports have the same
+    struct port *port;
+    struct counters counters;
+    void *state; // the type's
+    // The worker's: what leaves by this port at the end of the burst.
+    uint16_t n_out;
+    struct rte_mbuf *out[PORT_BURST];
+};
+
+// A kind of network, a row each in vn.c: `ethernet` now. One that routes (`ip`), names data (`ccn`) or is programmed (`openflow`)
+// has the same row; what it needs besides are its own tables, changed from the control thread by RCU.
+struct vn_type {
+    const char *name;
+    // Control thread. params: those of vn.add and port.add, checked here. What add_port() made is in port->state.
+    int (*create)(struct vn *vn, const json_t *params, struct tv_error *err);
+    void (*destroy)(struct vn *vn);
+    int (*add_port)(struct vn *vn, struct vn_port *port, const json_t *params, struct tv_error *err);
+    void (*free_port)(struct vn_port *port);              // no worker knows it any more
+    json_t *(*describe)(struct vn *vn);                   // for vn.stat; NULL: out of memory
+    json_t *(*describe_port)(const struct vn_port *port); // the same
+    // Worker. A port is there, or is gone (only its number is left); packets, which become the type's; once a second, time in
+    // seconds.
+    void (*attach)(struct vn *vn, struct vn_port *port);
+    void (*detach)(struct vn *vn, unsigned index);
+    void (*input)(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);
+    void (*tick)(struct vn *vn);
+};
+
+struct vn {
+    char name[VN_NAME_MAX + 1];
+    unsigned id;
+    const struct vn_type *type;
+    void *state; // the type's
+    struct rte_mempool *pool;
+    uint32_t weight, n_buffers;
+    _Atomic uint64_t cycles; // of the worker's time
+    // Written by the control thread, read by the worker.
+    _Atomic(struct vn_port *) slots[VN_PORTS_MAX];
+    _Atomic uint32_t version;
+    // The worker's.
+    struct drr drr;
+    uint32_t seen_version, now_s;
+    unsigned n_active, next_active;
+    struct vn_port *active[VN_PORTS_MAX]; // those in slots, as of seen_version, without gaps
+    struct vn_port *by_index[VN_PORTS_MAX];
+    uint64_t serials[VN_PORTS_MAX]; // of by_index, which may be freed; 0: none
+};
+
+extern const struct vn_type vn_ethernet;
+
+// ---- control thread ----
+
+struct vn_config {
+    const char *name, *type;
+    uint32_t weight, n_buffers;
+};
+
+struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err);
+void vn_destroy(struct vn *vn); // no worker has it, no port is left
+
+// env: what the worker gives to a port. NULL with err.
+struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
+                            struct tv_error *err);
+// Waits until the worker has passed by.
+void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu);
+struct vn_port *vn_find_port(struct vn *vn, const char *name);
+
+// ---- worker ----
+
+// Takes over what the control thread has changed.
+void vn_refresh(struct vn *vn);
+// One burst of the next port that has something. How many packets.
+unsigned vn_poll(struct vn *vn);
+void vn_tick(struct vn *vn, uint32_t now_s);
+
+// For types: the packet leaves by the port at the end of the burst; or is dropped, counted where it came in.
+void vn_send(struct vn_port *out, struct rte_mbuf *packet);
+void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause);

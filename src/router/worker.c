@@ -1,0 +1,290 @@
+// Workers: see worker.h.
+#include "router/worker.h"
+
+#include "router/counters.h"
+
+#include <errno.h>
+#include <rte_cycles.h>
+#include <rte_launch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define QUANTUM_US 20     // of a network of weight 100, a turn
+#define CHARGE_MAX_US 500 // for one burst, at most
+#define SPIN_US 50        // without a packet, before sleeping
+#define NAP_LEAST_US 50   // with ports that cannot wake: doubled with each nap that was for nothing
+#define NAP_MOST_US 1000
+
+struct worker {
+    unsigned lcore;
+    int epoll_fd, wake_fd;
+    struct rte_rcu_qsbr *rcu;
+    _Atomic bool is_stopped;
+    // Written by the control thread. A network that goes leaves a gap, which the next one takes.
+    _Atomic(struct vn *) vns[WORKER_VNS_MAX];
+    _Atomic unsigned n_slots; // all are below
+    unsigned n_vns;
+    // The worker's own.
+    uint64_t quantum, charge_most, spin, hz, last_packet, last_cycles;
+    unsigned nap_us;
+    uint32_t ticked_s;
+    _Atomic uint64_t busy_cycles, idle_cycles, sleeps;
+};
+
+// ---- the worker's thread ----
+
+static struct vn *get_vn(struct worker *worker, unsigned i)
+{
+    return atomic_load_explicit(&worker->vns[i], memory_order_acquire);
+}
+
+// One turn. How many packets it was.
+static unsigned serve(struct worker *worker, struct vn *vn)
+{
+    unsigned packets = 0;
+    vn_refresh(vn);
+    if (!drr_begin(&vn->drr, worker->quantum))
+        return 1; // in debt: it may well have something to do
+    bool may_go_on = true;
+    while (may_go_on) {
+        const unsigned n = vn_poll(vn);
+        const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
+        worker->last_cycles = now;
+        counter_add(n ? &vn->cycles : &worker->idle_cycles, cycles);
+        may_go_on = drr_charge(&vn->drr, cycles, worker->charge_most) && n;
+        packets += n;
+        if (n)
+            counter_add(&worker->busy_cycles, cycles);
+        else
+            drr_end(&vn->drr);
+    }
+    return packets;
+}
+
+static unsigned serve_all(struct worker *worker)
+{
+    unsigned packets = 0;
+    const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    for (unsigned i = 0; i < n; i++) {
+        struct vn *vn = get_vn(worker, i);
+        if (vn)
+            packets += serve(worker, vn);
+    }
+    return packets;
+}
+
+static void tick(struct worker *worker)
+{
+    const uint32_t now_s = (uint32_t)(worker->last_cycles / worker->hz);
+    if (now_s == worker->ticked_s)
+        return;
+    worker->ticked_s = now_s;
+    const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    for (unsigned i = 0; i < n; i++) {
+        struct vn *vn = get_vn(worker, i);
+        if (vn)
+            vn_tick(vn, now_s);
+    }
+}
+
+// Of all ports. False: one has something already, and those behind it were not asked. *naps: one cannot tell.
+static bool arm_vn(struct vn *vn, bool *naps)
+{
+    vn_refresh(vn);
+    for (unsigned i = 0; i < vn->n_active; i++) {
+        struct port *port = vn->active[i]->port;
+        *naps |= port->kind->naps;
+        if (!port->kind->arm(port))
+            return false;
+    }
+    return true;
+}
+
+static bool arm_all(struct worker *worker, bool *naps)
+{
+    const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    for (unsigned i = 0; i < n; i++) {
+        struct vn *vn = get_vn(worker, i);
+        if (vn && !arm_vn(vn, naps))
+            return false;
+    }
+    return true;
+}
+
+static void disarm_all(struct worker *worker)
+{
+    const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    for (unsigned i = 0; i < n; i++) {
+        struct vn *vn = get_vn(worker, i);
+        if (vn)
+            vn_refresh(vn); // what went while we slept has been freed
+        for (unsigned k = 0; vn && k < vn->n_active; k++) {
+            struct port *port = vn->active[k]->port;
+            if (port->kind->disarm)
+                port->kind->disarm(port);
+        }
+    }
+}
+
+// Once a second at least, for what ages.
+static void wait_for_something(struct worker *worker, bool naps)
+{
+    struct epoll_event events[16];
+    const unsigned us = naps ? worker->nap_us : 1000000;
+    const struct timespec timeout = {us / 1000000, us % 1000000 * 1000};
+    // Nothing of a network is touched asleep: whoever takes one away need not wait for us.
+    rte_rcu_qsbr_thread_offline(worker->rcu, 0);
+    const int n = epoll_pwait2(worker->epoll_fd, events, 16, &timeout, NULL);
+    rte_rcu_qsbr_thread_online(worker->rcu, 0);
+    if (n <= 0)
+        worker->nap_us = worker->nap_us * 2 < NAP_MOST_US ? worker->nap_us * 2 : NAP_MOST_US;
+    uint64_t wakes;
+    if (read(worker->wake_fd, &wakes, sizeof(wakes)) < 0)
+        return; // nobody has
+}
+
+static void doze(struct worker *worker)
+{
+    bool naps = false;
+    if (arm_all(worker, &naps)) {
+        counter_add(&worker->sleeps, 1);
+        wait_for_something(worker, naps);
+    }
+    disarm_all(worker);
+    worker->last_cycles = rte_rdtsc(); // asleep is nobody's time
+}
+
+static int run(void *arg)
+{
+    struct worker *worker = arg;
+    rte_rcu_qsbr_thread_register(worker->rcu, 0);
+    rte_rcu_qsbr_thread_online(worker->rcu, 0);
+    worker->last_cycles = worker->last_packet = rte_rdtsc();
+    while (!atomic_load_explicit(&worker->is_stopped, memory_order_relaxed)) {
+        if (serve_all(worker)) {
+            worker->last_packet = worker->last_cycles;
+            worker->nap_us = NAP_LEAST_US;
+        } else if (rte_rdtsc() - worker->last_packet > worker->spin) {
+            doze(worker);
+        }
+        tick(worker);
+        rte_rcu_qsbr_quiescent(worker->rcu, 0);
+    }
+    rte_rcu_qsbr_thread_offline(worker->rcu, 0);
+    rte_rcu_qsbr_thread_unregister(worker->rcu, 0);
+    return 0;
+}
+
+// ---- the control thread ----
+
+static int prepare(struct worker *worker, struct tv_error *err)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    worker->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    worker->rcu = aligned_alloc(RTE_CACHE_LINE_SIZE, rte_rcu_qsbr_get_memsize(1));
+    if (!worker->rcu || worker->epoll_fd < 0 || worker->wake_fd < 0 ||
+        epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->wake_fd, &event) < 0)
+        return tv_error_set(err, -ENOMEM, "a worker cannot be made: %s", strerror(errno));
+    rte_rcu_qsbr_init(worker->rcu, 1);
+    worker->hz = rte_get_tsc_hz();
+    worker->quantum = worker->hz / 1000000 * QUANTUM_US;
+    worker->charge_most = worker->hz / 1000000 * CHARGE_MAX_US;
+    worker->spin = worker->hz / 1000000 * SPIN_US;
+    worker->nap_us = NAP_LEAST_US;
+    return 0;
+}
+
+static void dispose(struct worker *worker)
+{
+    if (worker->epoll_fd >= 0)
+        close(worker->epoll_fd);
+    if (worker->wake_fd >= 0)
+        close(worker->wake_fd);
+    free(worker->rcu);
+    free(worker);
+}
+
+struct worker *worker_create(unsigned lcore, struct tv_error *err)
+{
+    struct worker *worker = calloc(1, sizeof(*worker));
+    if (!worker) {
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    worker->lcore = lcore;
+    int r = prepare(worker, err);
+    if (!r && (r = rte_eal_remote_launch(run, worker, lcore)))
+        tv_error_set(err, r, "a worker cannot be started: %s", strerror(-r));
+    if (r) {
+        dispose(worker);
+        return NULL;
+    }
+    return worker;
+}
+
+void worker_destroy(struct worker *worker)
+{
+    atomic_store_explicit(&worker->is_stopped, true, memory_order_relaxed);
+    worker_wake(worker);
+    rte_eal_wait_lcore(worker->lcore);
+    dispose(worker);
+}
+
+int worker_add_vn(struct worker *worker, struct vn *vn, struct tv_error *err)
+{
+    unsigned i = 0;
+    while (i < WORKER_VNS_MAX && atomic_load_explicit(&worker->vns[i], memory_order_relaxed))
+        i++;
+    if (i == WORKER_VNS_MAX)
+        return tv_error_set(err, -ENOSPC, "network '%s': a worker has room for %d networks", vn->name, WORKER_VNS_MAX);
+    vn->now_s = (uint32_t)(rte_rdtsc() / worker->hz);
+    atomic_store_explicit(&worker->vns[i], vn, memory_order_release);
+    if (i >= atomic_load_explicit(&worker->n_slots, memory_order_relaxed))
+        atomic_store_explicit(&worker->n_slots, i + 1, memory_order_release);
+    worker->n_vns++;
+    worker_wake(worker);
+    return 0;
+}
+
+void worker_remove_vn(struct worker *worker, struct vn *vn)
+{
+    for (unsigned i = 0; i < WORKER_VNS_MAX; i++)
+        if (atomic_load_explicit(&worker->vns[i], memory_order_relaxed) == vn)
+            atomic_store_explicit(&worker->vns[i], NULL, memory_order_release);
+    worker->n_vns--;
+    rte_rcu_qsbr_synchronize(worker->rcu, RTE_QSBR_THRID_INVALID);
+}
+
+unsigned worker_n_vns(const struct worker *worker)
+{
+    return worker->n_vns;
+}
+
+void worker_wake(struct worker *worker)
+{
+    const uint64_t one = 1;
+    if (write(worker->wake_fd, &one, sizeof(one)) < 0)
+        return; // it has been woken 2^64 times already
+}
+
+struct rte_rcu_qsbr *worker_rcu(struct worker *worker)
+{
+    return worker->rcu;
+}
+
+struct port_env worker_port_env(struct worker *worker)
+{
+    return (struct port_env){.epoll_fd = worker->epoll_fd, .rcu = worker->rcu};
+}
+
+json_t *worker_describe(const struct worker *worker)
+{
+    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:I}", "lcore", (int)worker->lcore, "networks", (int)worker->n_vns, "cycles_per_s",
+                     (json_int_t)worker->hz, "busy_cycles", (json_int_t)counter_get(&worker->busy_cycles), "idle_cycles",
+                     (json_int_t)counter_get(&worker->idle_cycles), "sleeps", (json_int_t)counter_get(&worker->sleeps));
+}

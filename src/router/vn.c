@@ -168,11 +168,6 @@ void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
     rte_pktmbuf_free(packet);
 }
 
-void vn_send(struct vn_port *out, struct rte_mbuf *packet)
-{
-    out->out[out->n_out++] = packet; // a burst has at most as many as there is room for
-}
-
 static void flush(struct vn_port *port)
 {
     uint64_t bytes = 0;

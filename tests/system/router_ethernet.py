@@ -286,6 +286,38 @@ def test_device_that_never_ends(rig):
     assert router.end() == 0
 
 
+def test_shares_by_weight(rig):
+    """Two networks that never run out of packets, one of three times the weight, on one worker: it has three times the cycles."""
+    router = Router(rig)
+    for name, weight in (("light", 100), ("heavy", 300)):
+        router.vn(name, weight=weight)
+        router.port(name, "a", receive="one", send="two")
+        router.port(name, "b", receive="two", send="one")
+        router.put(name, "a", *[frame(mac(2), mac(1), bytes(50))] * 64)
+        router.put(name, "b", *[frame(mac(1), mac(2), bytes(50))] * 64)
+    before = {name: router.stat(name)["cycles"] for name in ("light", "heavy")}
+    wait_for("cycles", lambda: router.stat("light")["cycles"] - before["light"] > 200_000_000)
+    had = {name: router.stat(name)["cycles"] - before[name] for name in before}
+    assert 2.5 < had["heavy"] / had["light"] < 3.5, had
+    assert router.end() == 0
+
+
+def test_many_networks(rig):
+    """Hundreds of networks cost no more memory than they use, and go as they came."""
+    router = Router(rig, "--memory", "1024")
+    for n in range(300):
+        router.control.ok("vn.add", {"name": f"n{n}", "buffers": 512})
+        router.port(f"n{n}", "a")
+        router.port(f"n{n}", "b")
+    router.put("n299", "a", frame(BROADCAST, mac(1), b"last"))
+    router.settle("n299", "a", 1)
+    assert len(router.take("n299", "b")) == 1
+    for n in range(300):
+        router.control.ok("vn.remove", {"name": f"n{n}"})
+    assert router.control.ok("router.stat")["networks"] == 0
+    assert router.end() == 0
+
+
 def test_machine_by_vhost_user(rig):
     """testpmd as a machine: what comes to it goes back with the addresses changed; it goes, and another one comes."""
     if not shutil.which("dpdk-testpmd"):

@@ -212,7 +212,8 @@ static enum drop check(const struct ethernet_port *own, const struct rte_mbuf *p
     const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
     if (packet->data_len < FRAME_LEAST || packet->pkt_len >= PORT_FRAME_MAX || !rte_is_valid_assigned_ether_addr(&head->src_addr))
         return DROP_MALFORMED;
-    if (!memcmp(head->dst_addr.addr_bytes, reserved, sizeof(reserved)) && head->dst_addr.addr_bytes[5] < 16)
+    if (rte_is_multicast_ether_addr(&head->dst_addr) && !memcmp(head->dst_addr.addr_bytes, reserved, sizeof(reserved)) &&
+        head->dst_addr.addr_bytes[5] < 16)
         return DROP_RESERVED;
     return own->is_guarded ? guard_check(&own->guard, (const uint8_t *)head, packet->data_len) : DROP_NONE;
 }

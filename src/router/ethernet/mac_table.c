@@ -64,7 +64,7 @@ static bool is_aged(const struct mac_table *table, uint32_t seen_s, uint32_t now
 static int find_way(const struct bucket *bucket, uint64_t mac)
 {
     for (int way = 0; way < WAYS; way++)
-        if (bucket->entry[way] >> 16 == mac)
+        if ((bucket->entry[way] ^ mac << 16) <= UINT16_MAX)
             return way;
     return -1;
 }

@@ -5,8 +5,10 @@
 // bucket that is full takes no more; nothing is moved, and nothing allocated after creation.
 #pragma once
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define MAC_NOWHERE UINT16_MAX
 
@@ -19,8 +21,11 @@ void mac_table_destroy(struct mac_table *table);
 // An address as a number, its first byte the most significant one.
 static inline uint64_t mac_number(const uint8_t bytes[static 6])
 {
-    return (uint64_t)bytes[0] << 40 | (uint64_t)bytes[1] << 32 | (uint64_t)bytes[2] << 24 | (uint64_t)bytes[3] << 16 |
-           (uint64_t)bytes[4] << 8 | bytes[5];
+    uint32_t high;
+    uint16_t low;
+    memcpy(&high, bytes, sizeof(high));
+    memcpy(&low, bytes + sizeof(high), sizeof(low));
+    return (uint64_t)be32toh(high) << 16 | be16toh(low);
 }
 
 uint16_t mac_table_find(const struct mac_table *table, uint64_t mac, uint32_t now_s);

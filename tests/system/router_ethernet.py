@@ -69,6 +69,8 @@ def test_port_is_held_to_its_addresses(rig):
     router.vn("v")
     router.port("v", "m", mac=mac_text(mac(1)), addresses=["10.0.0.1", "fd00::1"])
     router.port("v", "up")
+    same = {"vn": "v", "name": "n", "kind": "ring", "mac": mac_text(mac(1))}
+    assert "port 'm' has this \"mac\" already" in router.control.refused("port.add", same)
     ip4 = struct.pack(">BBHHHBBH", 0x45, 0, 20, 0, 0, 64, 17, 0)
     good = [frame(BROADCAST, mac(1), ip4 + bytes([10, 0, 0, 1]) + bytes([10, 0, 0, 2]), 0x0800),
             frame(BROADCAST, mac(1), bytes.fromhex("0001080006040001") + mac(1) + bytes([10, 0, 0, 1]) + bytes(10), 0x0806)]

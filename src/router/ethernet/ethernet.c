@@ -101,6 +101,18 @@ static int read_guard(struct ethernet_port *port, const json_t *params, struct t
     return 0;
 }
 
+// Two ports of one machine would each be right to send, and what is for it would go to one of them.
+static int check_owner(struct vn *vn, const struct ethernet_port *own, struct tv_error *err)
+{
+    for (unsigned i = 0; own->is_guarded && i < VN_PORTS_MAX; i++) {
+        const struct vn_port *other = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        const struct ethernet_port *theirs = other ? other->state : NULL;
+        if (theirs && theirs->is_guarded && !memcmp(theirs->guard.mac, own->guard.mac, sizeof(own->guard.mac)))
+            return tv_error_set(err, -EEXIST, "port '%s' has this \"mac\" already", other->name);
+    }
+    return 0;
+}
+
 static int read_meter(struct ethernet_port *port, const json_t *params, struct tv_error *err)
 {
     uint32_t rate;
@@ -116,13 +128,14 @@ static int read_meter(struct ethernet_port *port, const json_t *params, struct t
 
 static int ethernet_add_port(struct vn *vn, struct vn_port *port, const json_t *params, struct tv_error *err)
 {
-    (void)vn;
     struct ethernet_port *own = port->state = calloc(1, sizeof(*own));
     if (!own)
         return tv_error_set(err, -ENOMEM, "out of memory");
     int r = params_get_u32(params, "mac_limit", PORT_MACS_DEFAULT, 0, MACS_MOST, &own->macs_most, err);
     if (!r)
         r = read_guard(own, params, err);
+    if (!r)
+        r = check_owner(vn, own, err);
     if (!r)
         r = read_meter(own, params, err);
     if (r)

@@ -91,8 +91,14 @@ int eal_start(const struct eal_config *config, bool *has_huge, struct tv_error *
     *has_huge = !config->no_huge && are_huge_free(config->memory_mb);
     arguments[n++] = *has_huge ? "--in-memory" : "--no-huge"; // the one has no files, the other with --no-shconf
     arguments[n++] = "--no-shconf";
-    if (!config->pci)
+    if (config->pci) {
+        // Without a list of what is allowed DPDK would look into, and could take, every function of the host's. On the list is the
+        // host bridge, for which there is no driver; a port's function is added to it.
+        arguments[n++] = "-a";
+        arguments[n++] = "0000:00:00.0";
+    } else {
         arguments[n++] = "--no-pci";
+    }
     int r = redirect_log(err);
     if (r)
         return r;

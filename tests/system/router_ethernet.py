@@ -273,6 +273,21 @@ def test_kernel_device_by_xdp(rig):
     kernel_devices(rig, "xdp")
 
 
+def test_functions_of_the_host_are_left_alone(rig):
+    """What the kernel drives is refused before DPDK hears of it, and nothing else on PCI is looked into."""
+    router = Router(rig, "--pci")
+    router.vn("v")
+    root = "/sys/bus/pci/devices"
+    host = [d for d in (os.listdir(root) if os.path.isdir(root) else []) if os.path.exists(f"{root}/{d}/virtio0")
+            or os.path.exists(f"{root}/{d}/net")]
+    for address in ["0000:ff:1f.7", *host]:
+        refused = router.control.refused("port.add", {"vn": "v", "name": "f", "kind": "pci", "address": address})
+        assert "must be bound to vfio-pci" in refused or "mlx" in refused, refused
+    assert "as 0000:01:00.1" in router.control.refused("port.add", {"vn": "v", "name": "f", "kind": "pci", "address": "../../net"})
+    assert "dpdk" not in rig.log(), rig.log()
+    assert router.end() == 0
+
+
 def test_device_that_never_ends(rig):
     """null receives without end, in one network; the other has its turns all the same, and control is answered."""
     router = Router(rig)

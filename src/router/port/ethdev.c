@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DESCRIPTORS 512
 #define DEVARGS_MAX 256
@@ -131,11 +132,31 @@ static int null_open(struct port *port, const json_t *params, int fd, struct tv_
     return open_virtual(port, params, "net_null", NULL, "size=64,copy=1", err);
 }
 
+// The function must be meant for user space: DPDK's drivers take some from under the kernel's, which may be the host's own.
+static int check_function(const char *address, struct tv_error *err)
+{
+    static const char *const drivers[] = {"vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core"};
+    char path[64], driver[256];
+    if (strlen(address) != strlen("0000:00:00.0") || strspn(address, "0123456789abcdef:.") != strlen(address))
+        return tv_error_set(err, -EINVAL, "\"address\" is '%.40s'; must be that of a function on PCI, as 0000:01:00.1", address);
+    snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", address);
+    const ssize_t len = readlink(path, driver, sizeof(driver) - 1);
+    driver[len > 0 ? len : 0] = 0;
+    const char *name = strrchr(driver, '/');
+    for (size_t i = 0; name && i < sizeof(drivers) / sizeof(drivers[0]); i++)
+        if (!strcmp(name + 1, drivers[i]))
+            return 0;
+    return tv_error_set(err, -EBUSY, "function '%s' has %s%s for a driver; it must be bound to vfio-pci", address,
+                        name ? "the kernel's " : "none", name ? name + 1 : "");
+}
+
 static int pci_open(struct port *port, const json_t *params, int fd, struct tv_error *err)
 {
     const char *address;
     (void)fd;
     int r = params_get_string(params, "address", NULL, &address, err);
+    if (!r)
+        r = check_function(address, err);
     return r ? r : open_device(port, "pci", address, "", err);
 }
 

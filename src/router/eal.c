@@ -17,8 +17,6 @@
 
 // ---- what DPDK logs ----
 
-static FILE *stream;
-
 // Lines come in pieces or several at once; each becomes an event.
 static ssize_t take_log(void *cookie, const char *text, size_t len)
 {
@@ -39,7 +37,7 @@ static ssize_t take_log(void *cookie, const char *text, size_t len)
 
 static int redirect_log(struct tv_error *err)
 {
-    stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = take_log});
+    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = take_log});
     if (!stream)
         return tv_error_set(err, -ENOMEM, "out of memory");
     setvbuf(stream, NULL, _IOLBF, 512);
@@ -109,10 +107,9 @@ int eal_start(const struct eal_config *config, bool *has_huge, struct tv_error *
     return 0;
 }
 
+// Only the directory, which is made whether or not there is something to put into it. rte_eal_cleanup() would take the memory away
+// under DPDK's own threads, which do not end; it goes with the process.
 void eal_stop(void)
 {
-    rmdir(rte_eal_get_runtime_dir()); // made whether or not there is something to put into it, and never removed
-    rte_eal_cleanup();
-    if (stream)
-        fclose(stream);
+    rmdir(rte_eal_get_runtime_dir());
 }

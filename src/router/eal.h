@@ -17,4 +17,4 @@ struct eal_config {
 
 // Once in a process. The calling thread becomes lcore 0 and keeps its CPUs. *has_huge: whether hugepages are used.
 int eal_start(const struct eal_config *config, bool *has_huge, struct tv_error *err);
-void eal_stop(void);
+void eal_stop(void); // before the process ends

@@ -6,10 +6,13 @@
 #include "router/params.h"
 
 #include <errno.h>
+#include <rte_alarm.h>
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,10 +61,27 @@ static int probe(struct ethdev *own, const char *bus, const char *name, const ch
     return 0;
 }
 
+static void set_passed(void *arg)
+{
+    atomic_store_explicit((_Atomic bool *)arg, true, memory_order_release);
+}
+
+// Waits until the thread that runs the drivers' callbacks has come by: memif's may be in the middle of one, for a peer that goes,
+// and would find the device freed.
+static void wait_for_callbacks(void)
+{
+    _Atomic bool has_passed = false;
+    if (rte_eal_alarm_set(1, set_passed, &has_passed))
+        return;
+    while (!atomic_load_explicit(&has_passed, memory_order_acquire))
+        sched_yield();
+}
+
 static void ethdev_close(struct port *port)
 {
     struct ethdev *own = port->own;
     rte_eth_dev_stop(own->id);
+    wait_for_callbacks();
     rte_eth_dev_close(own->id);
     rte_dev_remove(own->device);
     free(own);

@@ -106,7 +106,7 @@ disks:
 machines:
   one: {image: busybox, append: 'quiet trivet.check', memory: 128M, disks: [x]}
 """))
-until("the machine has looked at its disk", lambda: "TRIVET-CHECK ok" in trivet("logs", "one").stdout)
+until("the machine has looked at its disk", lambda: "TRIVET-CHECK ok done" in trivet("logs", "one").stdout)
 trivet("disk", "snapshot", "x", "live")
 trivet("disk", "snapshot", "one.x", "later")
 live = content(path("x@live.volume"))
@@ -122,7 +122,7 @@ if not stat["running"] or stat["volume"]["type"] != "overlay" or stat["errors"]:
     fail(f"stat: {stat}")
 trivet("kill", "one")
 trivet("start", "one")
-until("the machine has looked at its disk again", lambda: trivet("logs", "one").stdout.count("TRIVET-CHECK ok earlier") >= 2)
+until("the machine has looked at its disk again", lambda: trivet("logs", "one").stdout.count("TRIVET-CHECK ok done") >= 2)
 trivet("down")
 nothing_left()
 check(x, earlier=True)

@@ -187,8 +187,12 @@ static int parse_one(struct options *options, int option, const char *argument, 
         return 0;
     case 's':
         options->scheduler = argument;
-        if (!dispatch_find(argument))
-            return tv_error_set(err, -EINVAL, "--scheduler %s: there is none of this name; there are %s", argument, dispatch_names);
+        if (!dispatch_parse(argument, &(unsigned){STORE_WINDOW}))
+            return tv_error_set(
+                err, -EINVAL,
+                "--scheduler %s: there is none of this name; there are %s, and all but oios with a depth of 1 to %d "
+                "behind it, as sfq:32",
+                argument, dispatch_names, STORE_WINDOW);
         return 0;
     case 'h':
         return OPTIONS_HELP;

@@ -143,8 +143,8 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     store->poll_ns = config->poll_us * NS_PER_US;
     struct io_config io = {.depth = STORE_WINDOW, .no_uring = config->no_uring, .batch_end = on_batch_end, .arg = store};
     store->io = io_create(loop, &io, err);
-    const struct dispatch_ops *scheduler = config->scheduler ? dispatch_find(config->scheduler) : &dispatch_fifo;
     struct dispatch_config dispatch = {.window = STORE_WINDOW};
+    const struct dispatch_ops *scheduler = config->scheduler ? dispatch_parse(config->scheduler, &dispatch.window) : &dispatch_fifo;
     if (!scheduler)
         tv_error_set(err, -EINVAL, "no scheduler '%s'; there are %s", config->scheduler, dispatch_names);
     else if (store->io && !volume_env_init(&store->env, loop, store->io, err))

@@ -29,6 +29,15 @@ static void test_found_by_name(void **state)
         assert_non_null(strstr(dispatch_names, schedulers[i]->name));
     }
     assert_null(dispatch_find("cfq"));
+    static const char *const wrong[] = {"cfq:1", "sfq:", "sfq:0", "sfq:257", "sfq:1x", "sfq:-1", "sfq: 1", ":1", "oios:1"};
+    unsigned window = 256;
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        assert_null(dispatch_parse(wrong[i], &window));
+    assert_int_equal(window, 256);
+    assert_ptr_equal(dispatch_parse("drr", &window), &dispatch_drr);
+    assert_int_equal(window, 256);
+    assert_ptr_equal(dispatch_parse("sfq:32", &window), &dispatch_sfq);
+    assert_int_equal(window, 32);
 }
 
 // ---- everything comes out, in order ----

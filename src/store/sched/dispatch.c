@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 const struct dispatch_terms dispatch_no_terms = {.weight = DISPATCH_WEIGHT_DEFAULT};
@@ -16,6 +17,25 @@ const struct dispatch_ops *dispatch_find(const char *name)
         if (!strcmp(all[i]->name, name))
             return all[i];
     return NULL;
+}
+
+const struct dispatch_ops *dispatch_parse(const char *text, unsigned *window)
+{
+    char name[16];
+    const char *colon = strchr(text, ':');
+    char *end = NULL;
+    if (!colon)
+        return dispatch_find(text);
+    const unsigned long depth = strtoul(colon + 1, &end, 10);
+    if (colon[1] < '0' || colon[1] > '9' || *end || !depth || depth > *window || (size_t)(colon - text) >= sizeof(name))
+        return NULL;
+    memcpy(name, text, (size_t)(colon - text));
+    name[colon - text] = 0;
+    const struct dispatch_ops *ops = dispatch_find(name);
+    if (!ops || ops == &dispatch_oios)
+        return NULL;
+    *window = (unsigned)depth;
+    return ops;
 }
 
 uint64_t dispatch_never_wakes(const struct dispatcher *d)

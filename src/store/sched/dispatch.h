@@ -95,6 +95,9 @@ extern const struct dispatch_ops dispatch_oios;   // all there is
 extern const struct dispatch_terms dispatch_no_terms;       // the default weight, and nothing else
 const struct dispatch_ops *dispatch_find(const char *name); // NULL: there is none of this name
 extern const char dispatch_names[];                         // of all, for messages
+// The same with what a person may say beside the name, "sfq:32": how many requests may be with the device at once, 1 to *window,
+// which it is without. Not of oios, which finds its own.
+const struct dispatch_ops *dispatch_parse(const char *text, unsigned *window);
 
 uint64_t dispatch_never_wakes(const struct dispatcher *d); // wake_ns of those that hold nothing back
 // For implementations: refuses terms that mean nothing, and all that is not in `known`.

@@ -9,10 +9,28 @@
 #include <string.h>
 #include <unistd.h>
 
-// What lies above it would be in the clear.
+// Is anything in the tree encrypted? What is written above it would be in the clear.
+static bool has_encryption(const json_t *volume)
+{
+    const char *type = json_string_value(json_object_get(volume, "type"));
+    const char *key;
+    json_t *member, *element;
+    size_t i;
+    bool has = type && strcmp(type, "crypt") == 0;
+    json_object_foreach((json_t *)volume, key, member)
+    {
+        has = has || (json_is_object(member) && has_encryption(member));
+        json_array_foreach(member, i, element) has = has || has_encryption(element);
+    }
+    return has;
+}
+
 static bool is_encrypted(const struct volume *volume)
 {
-    return strcmp(volume->ops->kind, "crypt") == 0;
+    json_t *tree = volume_describe(volume);
+    const bool is = has_encryption(tree);
+    json_decref(tree);
+    return is;
 }
 
 static int check(const struct disk *disk, struct tv_error *err)

@@ -176,6 +176,33 @@ static void method_take(void *arg, struct rpc_request *req, const json_t *params
     json_decref(frames);
 }
 
+// ---- what networks of one type have ----
+
+static void run_command(const char *command, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    json_t *result = NULL;
+    const int r = router_command(control.router, command, params, &result, &err);
+    if (r || !result)
+        answer(req, r, &err);
+    else
+        rpc_reply(req, result);
+}
+
+#define COMMAND(function, name)                                                                                                    \
+    static void function(void *arg, struct rpc_request *req, const json_t *params)                                                 \
+    {                                                                                                                              \
+        (void)arg;                                                                                                                 \
+        run_command(name, req, params);                                                                                            \
+    }
+COMMAND(method_add_routes, "route.add")
+COMMAND(method_remove_routes, "route.remove")
+COMMAND(method_list_routes, "route.list")
+COMMAND(method_add_neighbours, "neighbour.add")
+COMMAND(method_remove_neighbours, "neighbour.remove")
+COMMAND(method_list_neighbours, "neighbour.list")
+#undef COMMAND
+
 static void method_stat(void *arg, struct rpc_request *req, const json_t *params)
 {
     (void)arg;
@@ -203,6 +230,12 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
         {"port.remove", method_remove_port},
         {"port.put", method_put},
         {"port.take", method_take},
+        {"route.add", method_add_routes},
+        {"route.remove", method_remove_routes},
+        {"route.list", method_list_routes},
+        {"neighbour.add", method_add_neighbours},
+        {"neighbour.remove", method_remove_neighbours},
+        {"neighbour.list", method_list_neighbours},
         {"router.stat", method_stat},
         {"router.quit", method_quit},
         {NULL, NULL},

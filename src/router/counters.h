@@ -16,6 +16,20 @@ enum drop {
     DROP_SAME_PORT,  // for where it came from
     DROP_SEND_FULL,  // the port it should have left by did not take it
     DROP_NO_BUFFERS, // the network's quota of buffers is used up
+    // Networks that route.
+    DROP_OTHER_MAC,  // a frame for another station
+    DROP_ETHERTYPE,  // neither IP nor ARP
+    DROP_CHECKSUM,   // of an IPv4 header, an ICMP message or a message of Neighbour Discovery
+    DROP_MARTIAN,    // from or to an address that must not be forwarded
+    DROP_MULTICAST,  // to a group, or to all
+    DROP_TTL,        // it has come as far as it may
+    DROP_OPTIONS,    // source routes
+    DROP_NO_ROUTE,   // no route leads there
+    DROP_PROHIBITED, // a route says so
+    DROP_TOO_BIG,    // for the next link, and not to be fragmented
+    DROP_NEIGHBOUR,  // who would take it does not answer
+    DROP_WAITING,    // too many wait for that answer already
+    DROP_LOCAL,      // for the router itself, where nothing wants it
     DROP_CAUSES
 };
 

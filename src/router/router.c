@@ -97,6 +97,7 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
         return tv_error_set(err, -EEXIST, "there is a network '%s' already", config.name);
     if (router->n_vns == ROUTER_VNS_MAX)
         return tv_error_set(err, -ENOSPC, "there are %d networks, and no more are possible", ROUTER_VNS_MAX);
+    config.rcu = worker_rcu(entry.worker);
     entry.vn = vn_create(&config, params, err);
     if (!entry.vn)
         return err->code;
@@ -166,6 +167,24 @@ int router_remove_port(struct router *router, const char *vn, const char *name, 
     vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
     worker_wake(entry->worker); // so that what it knows of the port goes now
     return 0;
+}
+
+int router_command(struct router *router, const char *command, const json_t *params, json_t **result, struct tv_error *err)
+{
+    const char *name;
+    int r = params_get_string(params, "vn", NULL, &name, err);
+    struct entry *entry = r ? NULL : find_or_tell(router, name, err);
+    if (!entry)
+        return err->code;
+    const struct vn_command *c = entry->vn->type->commands;
+    while (c && c->name && strcmp(c->name, command))
+        c++;
+    if (!c || !c->name)
+        return tv_error_set(err, -EOPNOTSUPP, "network '%s' is of the type %s, which has no %s", name, entry->vn->type->name,
+                            command);
+    r = c->run(entry->vn, params, result, err);
+    worker_wake(entry->worker);
+    return r ? tv_error_prefix(err, "network '%s'", name) : 0;
 }
 
 // ---- looking ----

@@ -24,6 +24,10 @@ int router_remove_vn(struct router *router, const char *name, struct tv_error *e
 int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err);
 int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err);
 
+// What networks of a type have besides (vn.h, struct vn_command), by the method's name; params has the network's as "vn". *result
+// is the caller's, or as it was.
+int router_command(struct router *router, const char *command, const json_t *params, json_t **result, struct tv_error *err);
+
 json_t *router_list(const struct router *router);                                            // the names of its networks
 json_t *router_stat_vn(const struct router *router, const char *name, struct tv_error *err); // NULL with err
 json_t *router_stat(const struct router *router);                                            // its workers

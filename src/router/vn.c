@@ -1,19 +1,20 @@
 // Virtual networks: see vn.h.
 #include "router/vn.h"
 
+#include "router/pool.h"
+
 #include <errno.h>
-#include <rte_errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char *const drop_names[DROP_CAUSES] = {
-    "none", "malformed", "spoofed", "reserved", "storm", "unknown", "same_port", "send_full", "no_buffers",
+    "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
+    "no_buffers", "other_mac",  "ethertype", "checksum",  "martian", "multicast", "ttl",       "options",
+    "no_route",   "prohibited", "too_big",   "neighbour", "waiting", "local",
 };
 
-#define CACHED_BUFFERS 64 // of the pool, with each thread
-
-static const struct vn_type *const types[] = {&vn_ethernet};
+static const struct vn_type *const types[] = {&vn_ethernet, &vn_ip};
 
 // ---- control thread ----
 
@@ -28,10 +29,9 @@ static const struct vn_type *find_type(const char *name)
 struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err)
 {
     static unsigned n_created;
-    char pool_name[RTE_MEMPOOL_NAMESIZE];
     const struct vn_type *type = find_type(config->type);
     if (!type) {
-        tv_error_set(err, -EINVAL, "network '%s': there is no type '%s'; there is ethernet", config->name, config->type);
+        tv_error_set(err, -EINVAL, "network '%s': there is no type '%s'; there are ethernet and ip", config->name, config->type);
         return NULL;
     }
     struct vn *vn = calloc(1, sizeof(*vn));
@@ -43,14 +43,13 @@ struct vn *vn_create(const struct vn_config *config, const json_t *params, struc
     vn->id = n_created++;
     vn->weight = vn->drr.weight = config->weight;
     vn->n_buffers = config->n_buffers;
+    vn->rcu = config->rcu;
     snprintf(vn->name, sizeof(vn->name), "%s", config->name);
-    snprintf(pool_name, sizeof(pool_name), "vn%u", vn->id);
-    vn->pool =
-        rte_pktmbuf_pool_create(pool_name, vn->n_buffers, CACHED_BUFFERS, 0, RTE_PKTMBUF_HEADROOM + PORT_FRAME_MAX, SOCKET_ID_ANY);
-    if (!vn->pool)
-        tv_error_set(err, -rte_errno, "network '%s': no memory for %u packet buffers; start with a larger --memory", vn->name,
+    int r = pool_create(vn->id, vn->n_buffers, PORT_FRAME_MAX, &vn->pool);
+    if (r)
+        tv_error_set(err, r, "network '%s': no memory for %u packet buffers; start with a larger --memory", vn->name,
                      vn->n_buffers);
-    if (!vn->pool || type->create(vn, params, err)) {
+    if (r || type->create(vn, params, err)) {
         rte_mempool_free(vn->pool);
         free(vn);
         return NULL;
@@ -83,10 +82,32 @@ static int free_slot(const struct vn *vn)
     return -1;
 }
 
+void vn_notify(struct vn *vn)
+{
+    atomic_fetch_add_explicit(&vn->version, 1, memory_order_release); // acquired in vn_refresh()
+}
+
 static void publish(struct vn *vn, unsigned index, struct vn_port *port)
 {
     atomic_store_explicit(&vn->slots[index], port, memory_order_relaxed);
-    atomic_fetch_add_explicit(&vn->version, 1, memory_order_release); // acquired in vn_refresh()
+    vn_notify(vn);
+}
+
+static int open_port(struct vn *vn, struct vn_port *port, const json_t *params, int fd, const struct port_env *env,
+                     struct tv_error *err)
+{
+    int r = vn->type->add_port(vn, port, params, err);
+    if (r)
+        return r;
+    port->port = port_open(port->name, params, fd, env, err);
+    r = port->port ? 0 : err->code;
+    if (!r && vn->type->publish_port)
+        r = vn->type->publish_port(vn, port, err);
+    if (r && port->port)
+        port_close(port->port);
+    if (r)
+        vn->type->free_port(port);
+    return r;
 }
 
 struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
@@ -110,13 +131,7 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
     own_env.vn_id = vn->id;
     own_env.pool = vn->pool;
     own_env.counters = &port->counters;
-    int r = vn->type->add_port(vn, port, params, err);
-    if (!r) {
-        port->port = port_open(name, params, fd, &own_env, err);
-        if (!port->port)
-            vn->type->free_port(port);
-    }
-    if (r || !port->port) {
+    if (open_port(vn, port, params, fd, &own_env, err)) {
         free(port);
         return NULL;
     }
@@ -126,6 +141,8 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
 
 void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu)
 {
+    if (vn->type->withdraw_port)
+        vn->type->withdraw_port(vn, port);
     publish(vn, port->index, NULL);
     rte_rcu_qsbr_synchronize(rcu, RTE_QSBR_THRID_INVALID);
     port_close(port->port);
@@ -160,6 +177,8 @@ void vn_refresh(struct vn *vn)
     vn->n_active = vn->next_active = 0;
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
+    if (vn->type->update)
+        vn->type->update(vn);
 }
 
 void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
@@ -168,7 +187,7 @@ void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
     rte_pktmbuf_free(packet);
 }
 
-static void flush(struct vn_port *port)
+void vn_flush(struct vn_port *port)
 {
     uint64_t bytes = 0;
     for (uint16_t i = 0; i < port->n_out; i++)
@@ -183,6 +202,13 @@ static void flush(struct vn_port *port)
     port->n_out = 0;
 }
 
+static void flush_all(struct vn *vn)
+{
+    for (unsigned i = 0; i < vn->n_active; i++)
+        if (vn->active[i]->n_out)
+            vn_flush(vn->active[i]);
+}
+
 static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
 {
     uint64_t bytes = 0;
@@ -191,9 +217,7 @@ static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, 
     counter_add(&in->counters.received_packets, n);
     counter_add(&in->counters.received_bytes, bytes);
     vn->type->input(vn, in, packets, n);
-    for (unsigned i = 0; i < vn->n_active; i++)
-        if (vn->active[i]->n_out)
-            flush(vn->active[i]);
+    flush_all(vn);
 }
 
 unsigned vn_poll(struct vn *vn)
@@ -215,4 +239,5 @@ void vn_tick(struct vn *vn, uint32_t now_s)
 {
     vn->now_s = now_s;
     vn->type->tick(vn);
+    flush_all(vn);
 }

@@ -23,6 +23,13 @@
 
 struct vn;
 
+// What can be asked of the networks of a type, besides the methods that all have.
+struct vn_command {
+    const char *name; // of the RPC method; NULL: the last
+    // Control thread. *result may be left alone. vn.stat and the like are not concerned.
+    int (*run)(struct vn *vn, const json_t *params, json_t **result, struct tv_error *err);
+};
+
 struct vn_port {
     char name[PORT_NAME_MAX + 1];
     unsigned index;  // in slots; a later port may have the same
@@ -35,23 +42,28 @@ struct vn_port {
     struct rte_mbuf *out[PORT_BURST];
 };
 
-// A kind of network, a row each in vn.c: `ethernet` now. One that routes (`ip`), names data (`ccn`) or is programmed (`openflow`)
-// has the same row; what it needs besides are its own tables, changed from the control thread by RCU.
+// A kind of network, a row each in vn.c: `ethernet` and `ip`. One that names data (`ccn`) or is programmed (`openflow`) has the
+// same row; what it needs besides are its own tables, changed from the control thread by RCU.
 struct vn_type {
     const char *name;
     // Control thread. params: those of vn.add and port.add, checked here. What add_port() made is in port->state.
     int (*create)(struct vn *vn, const json_t *params, struct tv_error *err);
     void (*destroy)(struct vn *vn);
     int (*add_port)(struct vn *vn, struct vn_port *port, const json_t *params, struct tv_error *err);
-    void (*free_port)(struct vn_port *port);              // no worker knows it any more
-    json_t *(*describe)(struct vn *vn);                   // for vn.stat; NULL: out of memory
-    json_t *(*describe_port)(const struct vn_port *port); // the same
+    // It is open, and the worker is to have it; what it needs besides comes now. NULL: nothing to do.
+    int (*publish_port)(struct vn *vn, struct vn_port *port, struct tv_error *err);
+    void (*withdraw_port)(struct vn *vn, struct vn_port *port); // it is about to go; NULL: nothing to do
+    void (*free_port)(struct vn_port *port);                    // no worker knows it any more
+    json_t *(*describe)(struct vn *vn);                         // for vn.stat; NULL: out of memory
+    json_t *(*describe_port)(const struct vn_port *port);       // the same
     // Worker. A port is there, or is gone (only its number is left); packets, which become the type's; once a second, time in
     // seconds.
     void (*attach)(struct vn *vn, struct vn_port *port);
     void (*detach)(struct vn *vn, unsigned index);
     void (*input)(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);
     void (*tick)(struct vn *vn);
+    void (*update)(struct vn *vn);     // vn_notify() was called; NULL: it never is
+    const struct vn_command *commands; // control thread; NULL: none
 };
 
 struct vn {
@@ -60,6 +72,7 @@ struct vn {
     const struct vn_type *type;
     void *state; // the type's
     struct rte_mempool *pool;
+    struct rte_rcu_qsbr *rcu; // its worker's: readers of what the control thread changes
     uint32_t weight, n_buffers;
     _Atomic uint64_t cycles; // of the worker's time
     // Written by the control thread, read by the worker.
@@ -74,13 +87,14 @@ struct vn {
     uint64_t serials[VN_PORTS_MAX]; // of by_index, which may be freed; 0: none
 };
 
-extern const struct vn_type vn_ethernet;
+extern const struct vn_type vn_ethernet, vn_ip;
 
 // ---- control thread ----
 
 struct vn_config {
     const char *name, *type;
     uint32_t weight, n_buffers;
+    struct rte_rcu_qsbr *rcu; // of the worker that will have it
 };
 
 struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err);
@@ -92,6 +106,8 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
 // Waits until the worker has passed by.
 void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu);
 struct vn_port *vn_find_port(struct vn *vn, const char *name);
+// The worker calls the type's update() when it comes by next; it is to be woken.
+void vn_notify(struct vn *vn);
 
 // ---- worker ----
 
@@ -101,9 +117,14 @@ void vn_refresh(struct vn *vn);
 unsigned vn_poll(struct vn *vn);
 void vn_tick(struct vn *vn, uint32_t now_s);
 
+// Sends what is waiting at the port.
+void vn_flush(struct vn_port *port);
+
 // For types: the packet leaves by the port at the end of the burst; or is dropped, counted where it came in.
 static inline void vn_send(struct vn_port *out, struct rte_mbuf *packet)
 {
-    out->out[out->n_out++] = packet; // a burst has at most as many as there is room for
+    if (out->n_out == PORT_BURST) // packets that the type has made come on top of the burst's
+        vn_flush(out);
+    out->out[out->n_out++] = packet;
 }
 void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause);

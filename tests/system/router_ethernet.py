@@ -385,7 +385,7 @@ def test_killed_and_started_again(rig):
 def test_refuses_parameters(rig):
     router = Router(rig)
     refused = router.control.refused
-    assert "there is ethernet" in refused("vn.add", {"name": "v", "type": "token-ring"})
+    assert "there are ethernet and ip" in refused("vn.add", {"name": "v", "type": "token-ring"})
     assert "\"weight\" must be a number, 1 to 10000" in refused("vn.add", {"name": "v", "weight": 0})
     assert "has 1 to 15" in refused("vn.add", {"name": "a/b"})
     assert "--memory" in refused("vn.add", {"name": "v", "buffers": 1 << 20})

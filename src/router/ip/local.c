@@ -1,0 +1,126 @@
+// Packets for the router itself: echoes are answered, and who wants anything else hears that it is not there. What a control plane
+// in a namespace of its own is to have (routing protocols, DHCP) will be handed over here. Worker.
+//
+// Fragments are not put together again: nothing the router answers is larger than a link.
+#include "router/ip/ip.h"
+
+struct icmp_header {
+    uint8_t type, code;
+    uint16_t checksum;
+    uint32_t word;
+} IP_WIRE;
+
+// RFC 1624, equation 3: one word of what is summed up becomes another.
+static uint16_t checksum_replace(uint16_t checksum, uint16_t from, uint16_t to)
+{
+    return (uint16_t)~checksum_fold((uint64_t)(uint16_t)~checksum + (uint16_t)~from + to);
+}
+
+static void set_type(struct icmp_header *icmp, uint8_t type)
+{
+    uint16_t from, to;
+    memcpy(&from, icmp, sizeof(from));
+    icmp->type = type;
+    memcpy(&to, icmp, sizeof(to));
+    icmp->checksum = checksum_replace(icmp->checksum, from, to);
+}
+
+// RFC 1122, 3.2.2.6.
+static void echo4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    struct ip4_header *h = ip_packet(packet);
+    const uint32_t asker = h->source;
+    h->source = h->destination;
+    h->destination = asker;
+    h->ttl = IP_TTL_OWN;
+    h->fragment = 0;
+    h->checksum = 0;
+    h->checksum = (uint16_t)~checksum_fold(checksum_add(0, h, ip4_header_bytes(h)));
+    set_type((struct icmp_header *)((uint8_t *)h + ip4_header_bytes(h)), ICMP_ECHO_REPLY);
+    ip_output(vn, in, packet);
+}
+
+static void icmp4_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    const struct ip4_header *h = ip_packet(packet);
+    const struct icmp_header *icmp = (const void *)((const uint8_t *)h + ip4_header_bytes(h));
+    const size_t len = be16toh(h->total_length) - ip4_header_bytes(h);
+    if (len < sizeof(*icmp))
+        vn_drop(in, packet, DROP_MALFORMED);
+    else if (checksum_fold(checksum_add(0, icmp, len)) != 0xffff)
+        vn_drop(in, packet, DROP_CHECKSUM);
+    else if (icmp->type == ICMP_ECHO)
+        echo4(vn, in, packet);
+    else
+        vn_drop(in, packet, DROP_LOCAL);
+}
+
+void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    struct ip_port *own = in->state;
+    const struct ip4_header *h = ip_packet(packet);
+    counter_add(&own->for_router, 1);
+    if (h->fragment & htobe16(IP4_MORE_FRAGMENTS | IP4_OFFSET)) {
+        vn_drop(in, packet, DROP_LOCAL);
+        return;
+    }
+    if (h->protocol == IP_PROTOCOL_ICMP) {
+        icmp4_input(vn, in, packet);
+        return;
+    }
+    const bool has_ports = h->protocol == IP_PROTOCOL_UDP || h->protocol == IP_PROTOCOL_TCP;
+    icmp4_error(vn, in, packet, ICMP_UNREACHABLE, has_ports ? ICMP_PORT : ICMP_PROTOCOL, 0); // RFC 1122, 3.2.2.1
+    vn_drop(in, packet, DROP_LOCAL);
+}
+
+// RFC 4443, 4.2. An answer comes from the address that was asked.
+static void echo6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    struct ip6_header *h = ip_packet(packet);
+    uint8_t asker[16];
+    memcpy(asker, h->source, 16);
+    memcpy(h->source, h->destination, 16);
+    memcpy(h->destination, asker, 16);
+    h->hop_limit = IP_TTL_OWN;
+    set_type((struct icmp_header *)(h + 1), ICMP6_ECHO_REPLY);
+    ip_output(vn, in, packet);
+}
+
+static void icmp6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    const struct ip6_header *h = ip_packet(packet);
+    const struct icmp_header *icmp = (const void *)(h + 1);
+    const size_t len = be16toh(h->payload_length);
+    if (len < sizeof(*icmp))
+        vn_drop(in, packet, DROP_MALFORMED);
+    else if (ip6_payload_checksum(h, IP_PROTOCOL_ICMP6, icmp, len) != 0xffff)
+        vn_drop(in, packet, DROP_CHECKSUM);
+    else if (icmp->type >= 133 && icmp->type <= 137) // RFC 4861, 4
+        nd_input(vn, in, packet);
+    else if (h->destination[0] == 0xff)
+        vn_drop(in, packet, DROP_MULTICAST);
+    else if (icmp->type == ICMP6_ECHO && ip6_key(h->source))
+        echo6(vn, in, packet);
+    else
+        vn_drop(in, packet, DROP_LOCAL);
+}
+
+void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    struct ip_port *own = in->state;
+    const struct ip6_header *h = ip_packet(packet);
+    if (h->next == IP_PROTOCOL_ICMP6) {
+        icmp6_input(vn, in, packet);
+        return;
+    }
+    if (h->destination[0] == 0xff) {
+        vn_drop(in, packet, DROP_MULTICAST);
+        return;
+    }
+    counter_add(&own->for_router, 1);
+    if (h->next == IP_PROTOCOL_UDP || h->next == IP_PROTOCOL_TCP)
+        icmp6_error(vn, in, packet, ICMP6_UNREACHABLE, ICMP6_PORT, 0);
+    else // RFC 8200, 4: the offset of what is not known
+        icmp6_error(vn, in, packet, ICMP6_PARAMETER, ICMP6_NEXT_HEADER, offsetof(struct ip6_header, next));
+    vn_drop(in, packet, DROP_LOCAL);
+}

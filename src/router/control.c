@@ -2,6 +2,7 @@
 #include "router/router.h"
 
 #include "base/rpc.h"
+#include "router/frame_text.h"
 #include "router/params.h"
 #include "router/port/port.h"
 
@@ -98,41 +99,7 @@ static void method_remove_port(void *arg, struct rpc_request *req, const json_t 
     answer(req, r, &err);
 }
 
-// ---- frames as text: two hexadecimal digits a byte ----
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int read_frame(const json_t *member, uint8_t frame[static PORT_FRAME_MAX], size_t *len, struct tv_error *err)
-{
-    const char *text = json_string_value(member);
-    const size_t n = text ? strlen(text) / 2 : 0;
-    bool ok = text && n && n <= PORT_FRAME_MAX && !text[2 * n];
-    for (size_t i = 0; ok && i < n; i++) {
-        const int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
-        ok = high >= 0 && low >= 0;
-        frame[i] = (uint8_t)(ok ? high << 4 | low : 0);
-    }
-    *len = n;
-    return ok ? 0
-              : tv_error_set(err, -EINVAL, "\"frames\" must be strings of 1 to %d bytes, two digits of 0-9a-f each",
-                             PORT_FRAME_MAX);
-}
-
-static json_t *write_frame(const uint8_t *frame, size_t len)
-{
-    static const char digits[] = "0123456789abcdef";
-    char text[2 * PORT_FRAME_MAX];
-    for (size_t i = 0; i < len; i++) {
-        text[2 * i] = digits[frame[i] >> 4];
-        text[2 * i + 1] = digits[frame[i] & 15];
-    }
-    return json_stringn(text, 2 * len);
-}
+// ---- the far ends of rings ----
 
 // {"vn", "port", "frames"}: all are checked before the first is put; it tells of the first there was no room for.
 static void method_put(void *arg, struct rpc_request *req, const json_t *params)
@@ -147,9 +114,9 @@ static void method_put(void *arg, struct rpc_request *req, const json_t *params)
     if (!r && !json_is_array(frames))
         r = tv_error_set(&err, -EINVAL, "\"frames\" must be a list");
     for (i = 0; !r && (entry = json_array_get(frames, i)); i++)
-        r = read_frame(entry, frame, &len, &err);
+        r = frame_read(entry, frame, &len, &err);
     for (i = 0; !r && (entry = json_array_get(frames, i)); i++) {
-        read_frame(entry, frame, &len, &err);
+        frame_read(entry, frame, &len, &err);
         r = router_put(control.router, vn, port, frame, len, &err);
     }
     answer(req, r, &err);
@@ -167,7 +134,7 @@ static void method_take(void *arg, struct rpc_request *req, const json_t *params
     for (unsigned i = 0; len >= 0 && i < TAKEN_MOST; i++) {
         len = router_take(control.router, vn, port, frame, sizeof(frame), &err);
         if (len >= 0)
-            json_array_append_new(frames, write_frame(frame, (size_t)len));
+            json_array_append_new(frames, frame_write(frame, (size_t)len));
     }
     if (err.code)
         answer(req, err.code, &err);

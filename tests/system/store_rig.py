@@ -129,7 +129,10 @@ class Control:
         if fds:
             message["fds"] = len(fds)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        self.socket.sendmsg([json.dumps(message).encode() + b"\n"], ancillary)
+        line = json.dumps(message).encode() + b"\n"
+        sent = self.socket.sendmsg([line], ancillary)
+        if sent < len(line):  # a long one goes in pieces
+            self.socket.sendall(line[sent:])
         while True:
             while b"\n" not in self.buffer:
                 data = self.socket.recv(65536)

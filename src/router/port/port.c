@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char port_kinds[] = "vhost, tap, packet, xdp, pci, memif, ring, null";
-static const struct port_kind *const kinds[] = {&port_vhost, &port_tap,   &port_packet, &port_xdp,
-                                                &port_pci,   &port_memif, &port_ring,   &port_null};
+const char port_kinds[] = "vhost, tap, packet, xdp, pci, memif, ring, null, source";
+static const struct port_kind *const kinds[] = {&port_vhost, &port_tap,  &port_packet, &port_xdp,   &port_pci,
+                                                &port_memif, &port_ring, &port_null,   &port_source};
 
 static const struct port_kind *find_kind(const char *name)
 {

@@ -62,4 +62,4 @@ extern const char port_kinds[]; // their names, for messages
 struct port *port_open(const char *name, const json_t *params, int fd, const struct port_env *env, struct tv_error *err);
 void port_close(struct port *port);
 
-extern const struct port_kind port_ring, port_tap, port_vhost, port_null, port_packet, port_xdp, port_memif, port_pci;
+extern const struct port_kind port_ring, port_tap, port_vhost, port_null, port_packet, port_xdp, port_memif, port_pci, port_source;

@@ -191,7 +191,7 @@ struct packet make_ip4(unsigned mac_to, unsigned mac_from, const struct ip4_fiel
 {
     struct packet packet = make_frame(mac_to, mac_from, ETHERTYPE_IP4);
     struct ip4_header *h = ip4_of(&packet);
-    uint32_t from, to;
+    uint32_t from = 0, to = 0;
     need(inet_pton(AF_INET, fields->from, &from) == 1 && inet_pton(AF_INET, fields->to, &to) == 1, "an IPv4 address");
     *h = (struct ip4_header){.ttl = fields->ttl, .protocol = fields->protocol, .id = htobe16(7), .source = from, .destination = to};
     packet.len += sizeof(*h);

@@ -575,6 +575,23 @@ static void test_arp_resolves(void **state)
     finish(&r);
 }
 
+// The error about a gateway that does not answer may have to go by that gateway itself: an end is found all the same.
+static void test_error_behind_the_same_gateway(void **state)
+{
+    (void)state;
+    struct rig r = two_links("{'icmp_errors_per_s': 1000000}");
+    assert_int_equal(rig_command(r.vn, "route.add", "{'routes': [{'prefix': '0.0.0.0/0', 'via': '10.0.2.9'}]}", NULL), 0);
+    const struct packet p = make_ip4(A, 1, &(struct ip4_fields){.from = "60.0.0.1", .to = "61.0.0.1", .ttl = 9, .protocol = 17});
+    pass(&r, &p);
+    rig_seconds(r.vn, 3);
+    assert_int_equal(rig_drops(r.b, DROP_NEIGHBOUR), 1);
+    rig_seconds(r.vn, 4);
+    assert_int_equal(rig_drops(r.b, DROP_NEIGHBOUR), 2); // the error; there is none about it
+    rig_discard(r.b);
+    assert_int_equal(rig_used(r.vn), 0);
+    finish(&r);
+}
+
 // A neighbour that is in use is asked again, by itself; one that nobody uses is forgotten.
 static void test_neighbours_age(void **state)
 {
@@ -1019,6 +1036,7 @@ int main(void)
         cmocka_unit_test(test_answers_echo6),
         cmocka_unit_test(test_arp_answers),
         cmocka_unit_test(test_arp_resolves),
+        cmocka_unit_test(test_error_behind_the_same_gateway),
         cmocka_unit_test(test_neighbours_age),
         cmocka_unit_test(test_scans_find_an_end),
         cmocka_unit_test(test_nd_answers),

@@ -385,17 +385,15 @@ bool ip_is_on_link(const struct ip_port *own, unsigned family, rib_key address)
     return found;
 }
 
-static const struct ip_prefix *first_address(const struct ip_port *own, unsigned family, rib_key to)
+// The first one of the family; or with on_link the first one whose link `to` is on.
+static const struct ip_prefix *find_address(const struct ip_port *own, unsigned family, rib_key to, bool on_link)
 {
-    const struct ip_prefix *first = NULL;
     for (unsigned i = 0; i < own->n_addresses; i++) {
         const struct ip_prefix *a = &own->addresses[i];
-        if (a->family == family && !rib_mask(a->key ^ to, a->len))
+        if (a->family == family && (!on_link || !rib_mask(a->key ^ to, a->len)))
             return a;
-        if (a->family == family && !first)
-            first = a;
     }
-    return first;
+    return NULL;
 }
 
 bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family, rib_key to, rib_key *source)
@@ -404,9 +402,13 @@ bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family,
         *source = own->link_local;
         return true;
     }
-    const struct ip_prefix *a = first_address(own, family, to);
-    for (unsigned i = 0; i < vn->n_active && !a; i++)
-        a = first_address(vn->active[i]->state, family, to);
+    const struct ip_prefix *a = NULL;
+    for (unsigned pass = 0; pass < 2 && !a; pass++) {
+        a = find_address(own, family, to, !pass);
+        for (unsigned i = 0; i < vn->n_active && !a; i++)
+            if (!pass || !find_address(own, family, to, false))
+                a = find_address(vn->active[i]->state, family, to, !pass);
+    }
     if (a)
         *source = a->key;
     return a;

@@ -254,7 +254,7 @@ static struct poptrie_root *make_root(unsigned direct_bits, size_t *len_bytes)
 
 int poptrie_init(struct poptrie *trie, unsigned direct_bits)
 {
-    *trie = (struct poptrie){0};
+    memset(trie, 0, sizeof(*trie));
     struct poptrie_root *root = make_root(direct_bits, &trie->bytes);
     atomic_init(&trie->root, root);
     return root ? 0 : -ENOMEM;
@@ -280,7 +280,7 @@ void poptrie_fini(struct poptrie *trie)
     free(root);
     free(trie->fresh.at);
     free(trie->retired.at);
-    *trie = (struct poptrie){0};
+    memset(trie, 0, sizeof(*trie));
 }
 
 // What was made is in use now, or goes; what was retired is, or is not.

@@ -81,32 +81,29 @@ static void send_waiting(struct vn *vn, struct neighbour *n)
         ip_emit(vn, n->out, n, n->waiting[i]);
 }
 
-// Their senders hear of it (RFC 1812, 5.2.7.1; RFC 4861, 7.2.2), unless the port is going, and nobody can be told.
-static void drop_waiting(struct vn *vn, struct neighbour *n, bool tells)
-{
-    struct ip *ip = vn->state;
-    const unsigned n_waiting = n->n_waiting;
-    n->n_waiting = 0;
-    ip->n_waiting -= n_waiting;
-    for (unsigned i = 0; i < n_waiting; i++) {
-        struct rte_mbuf *packet = n->waiting[i];
-        if (!tells) {
-            rte_pktmbuf_free(packet);
-            continue;
-        }
-        if (ip_frame(packet)->type == htobe16(ETHERTYPE_IP4))
-            icmp4_error(vn, n->out, packet, ICMP_UNREACHABLE, ICMP_HOST, 0);
-        else
-            icmp6_error(vn, n->out, packet, ICMP6_UNREACHABLE, ICMP6_ADDRESS, 0);
-        vn_drop(n->out, packet, DROP_NEIGHBOUR);
-    }
-}
-
+// Whoever waits for it hears of it (RFC 1812, 5.2.7.1; RFC 4861, 7.2.2), unless the port is going, and nobody can be told. It is
+// gone before: to tell somebody may need the same neighbour again.
 static void forget(struct vn *vn, struct neighbour *n, bool tells)
 {
     struct ip *ip = vn->state;
-    drop_waiting(vn, n, tells);
+    struct rte_mbuf *waiting[NEIGHBOUR_WAITING_MAX];
+    struct vn_port *out = n->out;
+    const unsigned n_waiting = n->n_waiting;
+    memcpy(waiting, n->waiting, n_waiting * sizeof(*waiting));
+    n->n_waiting = 0;
+    ip->n_waiting -= n_waiting;
     neighbour_remove(ip->neighbours, n);
+    for (unsigned i = 0; i < n_waiting; i++) {
+        if (!tells) {
+            rte_pktmbuf_free(waiting[i]);
+            continue;
+        }
+        if (ip_frame(waiting[i])->type == htobe16(ETHERTYPE_IP4))
+            icmp4_error(vn, out, waiting[i], ICMP_UNREACHABLE, ICMP_HOST, 0);
+        else
+            icmp6_error(vn, out, waiting[i], ICMP6_UNREACHABLE, ICMP6_ADDRESS, 0);
+        vn_drop(out, waiting[i], DROP_NEIGHBOUR);
+    }
 }
 
 // ---- what is heard ----

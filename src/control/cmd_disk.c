@@ -176,8 +176,10 @@ static const struct verb {
 int cmd_disk(int argc, char **argv)
 {
     struct disk_command c = {0};
-    const struct option_spec options[] = {{"--json", &c.json, NULL}, {"--quiet|-q", &c.quiet, NULL}, {"--size", NULL, &c.size},
-                                          {"--over", NULL, &c.over}, {"--format", NULL, &c.format},  {0}};
+    const struct option_spec options[] = {{"--json", &c.json, NULL},         {"--quiet|-q", &c.quiet, NULL},
+                                          {"--size", NULL, &c.size},         {"--over", NULL, &c.over},
+                                          {"--format", NULL, &c.format},     {"--encrypt", &c.encrypt, NULL},
+                                          {"--key-file", NULL, &c.key_file}, {0}};
     int words = command_options(command_find("disk"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -44,6 +44,8 @@ int disk_find_new(const char *word, struct disk_access *disk, struct tv_error *e
 static int create(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
 {
     uint64_t size_bytes = 0;
+    if (c->key_file && !c->encrypt)
+        return tv_error_set(err, -EINVAL, "--key-file: is for --encrypt");
     if (c->over)
         return disk_create_over(c, disk, err);
     if (!c->size)
@@ -51,6 +53,8 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
     int rc = spec_parse_size(c->size, "--size", &size_bytes, err);
     if (!rc && size_bytes % 512)
         rc = tv_error_set(err, -EINVAL, "--size %s: is no multiple of 512 bytes", c->size);
+    if (!rc && c->encrypt)
+        return disk_create_encrypted(c, disk, err);
     if (!rc && store_is_volume_file(disk->path))
         return disk_create_over(c, disk, err);
     return rc ? rc : file_make_sparse(disk->path, size_bytes, 0600, err);
@@ -63,7 +67,11 @@ int disk_create(const struct disk_command *c)
     int rc = disk_find_new(c->words[0], &disk, &err);
     if (!rc)
         rc = create(c, &disk, &err);
-    int status = rc ? disk_failed(c, &err) : made(c, &disk, c->over ? "sharing what it does not change" : "sparse");
+    int status = rc ? disk_failed(c, &err)
+                    : made(c, &disk,
+                           c->encrypt ? "encrypted"
+                           : c->over  ? "sharing what it does not change"
+                                      : "sparse");
     disk_release(&disk);
     return status;
 }

@@ -62,8 +62,9 @@ static const char *path_in(const json_t *volume, const char *key)
 }
 
 // The file that the disk's root overlay writes to; relative to the folder of the volume file.
-static int data_path(const char *volume_path, const json_t *volume, char path[static PATH_MAX], struct tv_error *err)
+static int data_path(const char *volume_path, json_t *disk, char path[static PATH_MAX], struct tv_error *err)
 {
+    const json_t *volume = volume_file_root(disk);
     const char *type = json_string_value(json_object_get(volume, "type")), *data = path_in(volume, "data");
     if (!type || strcmp(type, "overlay") != 0 || !data)
         return tv_error_set(err, -EOPNOTSUPP, "%s: is not an overlay that writes to a file", volume_path);
@@ -71,11 +72,12 @@ static int data_path(const char *volume_path, const json_t *volume, char path[st
                           : path_format(path, err, "%.*s%s", (int)(name_of(volume_path) - volume_path), volume_path, data);
 }
 
+// As its overlays count.
 static int size_of(struct disk_access *disk, bool read_only, uint64_t *size_bytes, struct tv_error *err)
 {
     cleanup_json json_t *stat = NULL;
     int rc = disk_call(disk, read_only, "disk.stat", json_object(), -1, &stat, err);
-    *size_bytes = rc ? 0 : (uint64_t)json_integer_value(json_object_get(stat, "size_bytes"));
+    *size_bytes = rc ? 0 : disk_overlay_bytes(stat);
     return rc;
 }
 
@@ -96,7 +98,7 @@ static int check_opens(const char *path, struct tv_error *err)
 // The file is changed first: should all end between the two, then the new overlay has nothing yet and is over all there is.
 static int change_over(struct subject *s, const char *overlay, int overlay_fd, struct tv_error *err)
 {
-    cleanup_json json_t *volume = volume_file_overlay(name_of(overlay), name_of(s->snapshot)), *result = NULL;
+    cleanup_json json_t *volume = volume_file_overlay(name_of(overlay), name_of(s->snapshot), s->volume), *result = NULL;
     cleanup_json json_t *snapshot = json_copy(s->volume);
     json_object_set_new(snapshot, "taken_s", json_integer((json_int_t)time(NULL)));
     int rc = volume_file_make(s->snapshot, snapshot, err);
@@ -253,7 +255,7 @@ static int revert(struct subject *s, struct tv_error *err)
     cleanup_close int fd = volume_file_make_overlay(s->disk.path, size_bytes, overlay, err);
     if (fd < 0)
         return fd;
-    cleanup_json json_t *volume = volume_file_overlay(name_of(overlay), name_of(s->snapshot));
+    cleanup_json json_t *volume = volume_file_overlay(name_of(overlay), name_of(s->snapshot), s->volume);
     rc = volume_file_replace(s->disk.path, volume, err);
     unlink(rc ? overlay : data);
     return rc;
@@ -279,8 +281,11 @@ static void tell(const struct disk_command *c, const char *path, uint64_t done, 
 
 static int absorb(const struct disk_command *c, struct disk_access *disk, struct tv_error *err)
 {
-    uint64_t size_bytes, at = 0;
-    int rc = size_of(disk, false, &size_bytes, err);
+    uint64_t size_bytes = 0, at = 0;
+    cleanup_json json_t *stat = NULL;
+    int rc = disk_call(disk, false, "disk.stat", json_object(), -1, &stat, err);
+    if (!rc)
+        size_bytes = (uint64_t)json_integer_value(json_object_get(stat, "size_bytes"));
     while (!rc && at < size_bytes) {
         cleanup_json json_t *result = NULL;
         tell(c, disk->path, at, size_bytes);
@@ -295,9 +300,9 @@ static int absorb(const struct disk_command *c, struct disk_access *disk, struct
 }
 
 // Does the disk lie on the snapshot? Both are in the same folder, unless it is named otherwise.
-static bool lies_on(const json_t *volume, const char *snapshot)
+static bool lies_on(json_t *volume, const char *snapshot)
 {
-    const char *base = path_in(volume, "base");
+    const char *base = path_in(volume_file_root(volume), "base");
     return base && strcmp(base[0] == '/' ? base : name_of(snapshot), base[0] == '/' ? snapshot : base) == 0;
 }
 
@@ -315,7 +320,7 @@ static int take_over(const struct disk_command *c, const char *path, const char 
         return rc;
     rc = absorb(c, &disk, err);
     if (!rc) {
-        json_object_set(volume, "base", base);
+        json_object_set(volume_file_root(volume), "base", base);
         rc = volume_file_replace(path, volume, err);
     }
     disk_release(&disk);
@@ -349,7 +354,7 @@ static int drop(const struct disk_command *c, struct subject *s, struct tv_error
     if (!rc)
         rc = data_path(s->snapshot, volume, data, err);
     if (!rc)
-        rc = take_over_all(c, s, json_object_get(volume, "base"), err);
+        rc = take_over_all(c, s, json_object_get(volume_file_root(volume), "base"), err);
     if (!rc && unlink(s->snapshot) < 0)
         rc = tv_error_set(err, -errno, "%s: %s", s->snapshot, strerror(errno));
     if (!rc)

@@ -31,9 +31,9 @@ const struct command commands[] = {
     {"metrics", cmd_metrics, "[--listen HOST:PORT] [--store SOCKET]",
      "Print what machines and disks do for Prometheus, or serve it over HTTP."},
     {"disk", cmd_disk,
-     "create DISK --size SIZE | create DISK --over TEMPLATE [--size SIZE] | clone DISK NEW | resize DISK SIZE | snapshot DISK NAME "
-     "| "
-     "snapshots DISK | revert DISK NAME | drop DISK NAME | import FILE NEW [--format F] | export DISK FILE [--format F] | "
+     "create DISK --size SIZE [--encrypt --key-file FILE] | create DISK --over TEMPLATE [--size SIZE] | clone DISK NEW | "
+     "resize DISK SIZE | snapshot DISK NAME | snapshots DISK | revert DISK NAME | drop DISK NAME | import FILE NEW [--format F] | "
+     "export DISK FILE [--format F] | "
      "promise DISK PROMISES | stat DISK [--quiet] [--json]",
      "Make disks, copy, grow and convert them, keep what they were, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},

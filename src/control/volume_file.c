@@ -141,8 +141,42 @@ int volume_file_make_overlay(const char *path, uint64_t size_bytes, char overlay
     return tv_error_prefix(err, "%s", overlay);
 }
 
-json_t *volume_file_overlay(const char *data, const char *base)
+static bool is_encrypted(const json_t *volume)
 {
-    return json_pack("{s:s, s:{s:s, s:s}, s:{s:s, s:s}}", "type", "overlay", "data", "type", "file", "path", data, "base", "type",
-                     "file", "path", base);
+    const char *type = json_string_value(json_object_get(volume, "type"));
+    return type && strcmp(type, "crypt") == 0;
+}
+
+json_t *volume_file_root(json_t *volume)
+{
+    return is_encrypted(volume) ? json_object_get(volume, "over") : volume;
+}
+
+// As `like` is encrypted; a LUKS2 image is its own header. Takes `over`.
+static json_t *encrypted(const json_t *like, json_t *over)
+{
+    const json_t *image = json_object_get(json_object_get(like, "over"), "path");
+    json_t *volume = json_copy((json_t *)like);
+    json_object_del(volume, "taken_s");
+    if (!json_object_get(volume, "header"))
+        json_object_set(volume, "header", (json_t *)image);
+    json_object_set_new(volume, "over", over);
+    return volume;
+}
+
+static json_t *overlay_over(const char *data, json_t *base)
+{
+    return json_pack("{s:s, s:{s:s, s:s}, s:o}", "type", "overlay", "data", "type", "file", "path", data, "base", base);
+}
+
+json_t *volume_file_overlay(const char *data, const char *base, const json_t *volume)
+{
+    const char *type = is_encrypted(volume) ? "ciphertext" : "file";
+    json_t *overlay = overlay_over(data, json_pack("{s:s, s:s}", "type", type, "path", base));
+    return is_encrypted(volume) && overlay ? encrypted(volume, overlay) : overlay;
+}
+
+json_t *volume_file_overlay_of_nothing(const char *data, uint64_t size_bytes)
+{
+    return overlay_over(data, json_pack("{s:s, s:I}", "type", "null", "size_bytes", (json_int_t)size_bytes));
 }

@@ -186,6 +186,16 @@ static void method_snapshot(void *arg, struct rpc_request *req, const json_t *pa
         reply_ok(req);
 }
 
+static void method_blank(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *name = need_name(req, params);
+    if (name && store_blank_disk(arg, name, &err))
+        rpc_reply_error(req, RPC_FAILED, &err);
+    else if (name)
+        reply_ok(req);
+}
+
 static void absorbed(void *arg, int64_t result, const struct tv_error *err)
 {
     if (result < 0)
@@ -250,11 +260,14 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
                                        struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"disk.add", method_add},         {"disk.remove", method_remove},     {"disk.list", method_list},
-        {"disk.stat", method_stat},       {"disk.resize", method_resize},     {"disk.promise", method_promise},
-        {"disk.faults", method_faults},   {"disk.promises", method_promises}, {"disk.snapshot", method_snapshot},
-        {"disk.absorb", method_absorb},   {"store.quit", method_quit},        {"nbd.listen", control_nbd_listen},
-        {"nbd.close", control_nbd_close}, {"nbd.list", control_nbd_list},     {NULL, NULL},
+        {"disk.add", method_add},           {"disk.remove", method_remove},
+        {"disk.list", method_list},         {"disk.stat", method_stat},
+        {"disk.resize", method_resize},     {"disk.promise", method_promise},
+        {"disk.faults", method_faults},     {"disk.promises", method_promises},
+        {"disk.snapshot", method_snapshot}, {"disk.absorb", method_absorb},
+        {"disk.blank", method_blank},       {"store.quit", method_quit},
+        {"nbd.listen", control_nbd_listen}, {"nbd.close", control_nbd_close},
+        {"nbd.list", control_nbd_list},     {NULL, NULL},
     };
     struct rpc_service service = {.methods = methods, .arg = store};
     store->quit = quit;

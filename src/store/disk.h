@@ -105,9 +105,10 @@ int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
 json_t *disk_stat(const struct disk *disk, bool histograms); // with all of what latency sums up
 void disk_describe(const struct disk *disk, json_t *object); // what it is: the shorter part of its stat
 
-// disk_snapshot.c: see store_snapshot_disk(), store_settle_absorbed()
+// disk_snapshot.c: see store_snapshot_disk(), store_settle_absorbed(), store_blank_disk()
 int disk_snapshot(struct disk *disk, int overlay_fd, struct tv_error *err);
 int disk_settle_absorbed(struct disk *disk, struct tv_error *err);
+int disk_blank(struct disk *disk, struct tv_error *err);
 
 void disk_attach(struct disk *disk, struct disk_front *front);
 void disk_detach(struct disk_front *front);

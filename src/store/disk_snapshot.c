@@ -1,4 +1,4 @@
-// Snapshots of a disk that is served, and what is left to do when one goes: see store.h.
+// Snapshots of a disk that is served, what is left to do when one goes, and the beginning of a new one: see store.h.
 #include "store/disk.h"
 
 #include "base/log.h"
@@ -25,9 +25,10 @@ static bool has_encryption(const json_t *volume)
     return has;
 }
 
-static bool is_encrypted(const struct volume *volume)
+// Where the overlay goes, which is below encryption at the root of the disk.
+static bool is_encrypted(struct volume *volume)
 {
-    json_t *tree = volume_describe(volume);
+    json_t *tree = volume_describe(volume_below_layers(volume));
     const bool is = has_encryption(tree);
     json_decref(tree);
     return is;
@@ -39,7 +40,9 @@ static int check(const struct disk *disk, struct tv_error *err)
         return tv_error_set(err, -EROFS, "disk '%s': is read-only: what it has now is what it will have", disk->name);
     if (is_encrypted(disk->volume))
         return tv_error_set(err, -EOPNOTSUPP,
-                            "disk '%s': is encrypted, and an overlay above it would not be; make the overlay below", disk->name);
+                            "disk '%s': something encrypted is below what an overlay would be put over, and that would be in the "
+                            "clear; have the volume of type 'crypt' above all others",
+                            disk->name);
     return 0;
 }
 
@@ -70,18 +73,28 @@ static struct volume *make_overlay(struct disk *disk, struct volume *root, int f
     return NULL;
 }
 
+// `volume` with another one in the place of `root`, which is it or below it; each layer learns of it.
+static struct volume *exchanged(struct volume *volume, const struct volume *root, struct volume *other)
+{
+    if (volume == root)
+        return other;
+    volume->ops->set_child(volume, exchanged(volume->ops->child(volume), root, other));
+    return volume;
+}
+
 static int put_over(struct disk *disk, int fd, struct tv_error *err)
 {
-    struct volume *root = disk->volume, *overlay = make_overlay(disk, root, fd, err);
+    struct volume *root = volume_below_layers(disk->volume), *overlay = make_overlay(disk, root, fd, err);
     if (!overlay)
         return err->code;
-    int r = disk_make_contexts(disk, overlay, err);
+    disk->volume = exchanged(disk->volume, root, overlay);
+    int r = disk_make_contexts(disk, disk->volume, err);
     if (r) {
+        disk->volume = exchanged(disk->volume, overlay, root);
         overlay_volume_take_base(overlay);
         return r;
     }
     volume_freeze(root);
-    disk->volume = overlay;
     return 0;
 }
 
@@ -107,12 +120,29 @@ int disk_snapshot(struct disk *disk, int overlay_fd, struct tv_error *err)
 
 int disk_settle_absorbed(struct disk *disk, struct tv_error *err)
 {
-    if (!disk->volume->ops->absorbs || disk->volume->read_only)
+    struct volume *overlay = volume_overlay(disk->volume);
+    if (!overlay)
         return tv_error_set(err, -EOPNOTSUPP, "disk '%s': is no overlay that can be written to", disk->name);
     store_drain(disk, &disk->n_in_flight);
     int r = flush(disk, err);
-    if (!r && (r = overlay_volume_unbind(disk->volume, err)))
+    if (!r && (r = overlay_volume_unbind(overlay, err)))
         tv_error_prefix(err, "disk '%s'", disk->name);
+    store_end_batch(disk->store);
+    return r;
+}
+
+int disk_blank(struct disk *disk, struct tv_error *err)
+{
+    const uint64_t size = disk->volume->size_bytes;
+    struct volume_request zero = {.op = VOLUME_ZERO, .len_bytes = size < STORE_BLANK_BYTES ? size : STORE_BLANK_BYTES};
+    if (disk->volume->read_only)
+        return tv_error_set(err, -EROFS, "disk '%s': is read-only", disk->name);
+    store_drain(disk, &disk->n_in_flight);
+    int r = volume_run(disk->volume, &zero);
+    if (r)
+        tv_error_set(err, r, "disk '%s': cannot be written to: %s", disk->name, strerror(-r));
+    else
+        r = flush(disk, err);
     store_end_batch(disk->store);
     return r;
 }

@@ -47,8 +47,8 @@ static int open_image(json_t *object, const char *path, const struct store_open_
 static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
                      struct tv_error *err);
 
-// The volume that the file tells of takes the place of its name.
-static int open_file(json_t *volume, const char *path, unsigned depth, const struct store_open_options *options,
+// The volume that the file tells of takes the place of its name; or, of an encrypted one, what that lies over: the ciphertext.
+static int open_file(json_t *volume, const char *path, bool ciphertext, unsigned depth, const struct store_open_options *options,
                      struct store_fds *fds, struct tv_error *err)
 {
     json_t *named;
@@ -57,8 +57,14 @@ static int open_file(json_t *volume, const char *path, unsigned depth, const str
     int r = store_load_volume(path, &named, err);
     if (r)
         return r;
+    const char *type = json_string_value(json_object_get(named, "type"));
+    json_t *taken = ciphertext ? json_object_get(named, "over") : named;
+    if (ciphertext && (!type || strcmp(type, "crypt") != 0 || !json_is_object(taken))) {
+        json_decref(named);
+        return tv_error_set(err, -EINVAL, "%s: is no encrypted disk, whose ciphertext there could be", path);
+    }
     json_object_clear(volume);
-    json_object_update(volume, named);
+    json_object_update(volume, taken);
     json_decref(named);
     return open_tree(volume, depth + 1, options, fds, err);
 }
@@ -111,21 +117,6 @@ static int open_names(json_t *object, const struct store_open_options *options, 
 
 // ---- encryption ----
 
-static int read_passphrase(const char *path, char *passphrase, size_t *n, struct tv_error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t got = fd < 0 ? -1 : read(fd, passphrase, LUKS_PASSPHRASE_MOST + 1);
-    const int r = got < 0 ? -errno : 0;
-    if (fd >= 0)
-        close(fd);
-    if (r)
-        return tv_error_set(err, r, "%s: %s", path, strerror(-r));
-    if (!got || (size_t)got > LUKS_PASSPHRASE_MOST)
-        return tv_error_set(err, -EINVAL, "%s: a passphrase must have 1 to %u bytes", path, LUKS_PASSPHRASE_MOST);
-    *n = (size_t)got;
-    return 0;
-}
-
 // In memory that is a file, as the others that are handed over.
 static int add_key(json_t *volume, const struct luks_key *key, struct store_fds *fds, struct tv_error *err)
 {
@@ -143,22 +134,40 @@ static int add_key(json_t *volume, const struct luks_key *key, struct store_fds 
     return add_fd(object, fd, fds, err);
 }
 
-// Of a LUKS2 image that was opened: with the passphrase in the file its key.
-static int unlock(json_t *volume, const char *path, struct store_fds *fds, struct tv_error *err)
+// The header of what `over` has become: a file apart, or the beginning of it. A descriptor that is the caller's to close, -errno.
+static int open_header(const json_t *volume, const struct store_fds *fds, struct tv_error *err)
 {
     const json_t *over = json_object_get(volume, "over"), *fd = json_object_get(over, "fd");
     const char *type = json_string_value(json_object_get(over, "type"));
+    const char *header = json_string_value(json_object_get(volume, "header"));
+    int copy;
+    if (header)
+        return image_open(header, true, err);
+    if (!type || strcmp(type, "file") != 0 || !json_is_integer(fd) || json_integer_value(fd) < 0 ||
+        json_integer_value(fd) >= (json_int_t)fds->n)
+        return tv_error_set(
+            err, -EINVAL,
+            "volume of type 'crypt': \"over\" must be a volume of type 'file', a LUKS2 image, if no \"header\" is given");
+    copy = fcntl(fds->fd[json_integer_value(fd)], F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? tv_error_set(err, -errno, "volume of type 'crypt': %s", strerror(errno)) : copy;
+}
+
+// With the passphrase in the file the key that the header has.
+static int unlock(json_t *volume, const char *path, struct store_fds *fds, struct tv_error *err)
+{
+    const char *header = json_string_value(json_object_get(volume, "header"));
     char passphrase[LUKS_PASSPHRASE_MOST + 1];
     struct luks_key key = {0};
     size_t n = 0;
-    if (!type || strcmp(type, "file") != 0 || !json_is_integer(fd) || json_integer_value(fd) < 0 ||
-        json_integer_value(fd) >= (json_int_t)fds->n)
-        return tv_error_set(err, -EINVAL, "volume of type 'crypt': \"over\" must be a volume of type 'file'");
-    int r = read_passphrase(path, passphrase, &n, err);
+    const int fd = open_header(volume, fds, err);
+    if (fd < 0)
+        return fd;
+    int r = luks_read_passphrase(path, passphrase, &n, err);
     if (!r)
-        r = luks_unlock(fds->fd[json_integer_value(fd)], "volume of type 'crypt'", passphrase, n, &key, err);
+        r = luks_unlock(fd, header ? header : "volume of type 'crypt'", passphrase, n, &key, err);
     if (!r)
         r = add_key(volume, &key, fds, err);
+    close(fd);
     explicit_bzero(passphrase, sizeof(passphrase));
     explicit_bzero(&key, sizeof(key));
     return r;
@@ -181,8 +190,9 @@ static int open_tree(json_t *volume, unsigned depth, const struct store_open_opt
 {
     const char *path = json_string_value(json_object_get(volume, "path"));
     const char *type = json_string_value(json_object_get(volume, "type"));
-    if (path && store_is_volume_file(path))
-        return open_file(volume, path, depth, options, fds, err);
+    const bool ciphertext = type && !strcmp(type, "ciphertext");
+    if (path && (ciphertext || store_is_volume_file(path)))
+        return open_file(volume, path, ciphertext, depth, options, fds, err);
     if (type && !strcmp(type, "crypt"))
         return open_crypt(volume, depth, options, fds, err);
     int r = open_names(volume, options, fds, err);
@@ -215,7 +225,7 @@ bool store_is_volume_file(const char *path)
 
 static void make_absolute(json_t *volume, const char *folder, int folder_len)
 {
-    static const char *const keys[] = {"path", "socket", "passphrase"};
+    static const char *const keys[] = {"path", "socket", "passphrase", "header"};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         const char *path = json_string_value(json_object_get(volume, keys[i]));
         if (path && path[0] != '/')

@@ -331,6 +331,12 @@ int store_settle_absorbed(struct store *store, const char *name, struct tv_error
     return disk ? disk_settle_absorbed(disk, err) : no_such_disk(name, err);
 }
 
+int store_blank_disk(struct store *store, const char *name, struct tv_error *err)
+{
+    struct disk *disk = *find(store, name);
+    return disk ? disk_blank(disk, err) : no_such_disk(name, err);
+}
+
 int store_set_faults(struct store *store, const char *name, const json_t *rules, struct tv_error *err)
 {
     struct disk *disk = *find(store, name);

@@ -61,6 +61,10 @@ int store_absorb(struct store *store, const char *name, uint64_t offset_bytes, s
                  struct tv_error *err);
 // All of it was absorbed: that is made stable, and from then on the base's base will do as well when the disk is opened.
 int store_settle_absorbed(struct store *store, const char *name, struct tv_error *err);
+// A new disk whose blocks read as noise: zeroes in its first STORE_BLANK_BYTES, made stable, since there everybody looks for what a
+// disk may hold. All disks wait.
+#define STORE_BLANK_BYTES (1u << 20)
+int store_blank_disk(struct store *store, const char *name, struct tv_error *err);
 // Other rules (volume/fault_rules.h) for the volume of type "fault" that the disk has. What hung is carried out.
 int store_set_faults(struct store *store, const char *name, const json_t *rules, struct tv_error *err);
 // Other promises of running disks, {name: text}: for all of them or none. What was taken on trust (admission.h) is appended to

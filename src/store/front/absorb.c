@@ -96,7 +96,7 @@ static const struct disk_front_ops front_ops = {
 int absorb_start(struct disk *disk, uint64_t offset_bytes, store_absorbed_fn *done, void *arg, struct tv_error *err)
 {
     const struct volume *volume = disk->volume;
-    if (!volume->ops->absorbs || volume->read_only)
+    if (!volume_overlay(disk->volume))
         return tv_error_set(err, -EOPNOTSUPP, "disk '%s': is no overlay that can be written to, and takes nothing over",
                             disk->name);
     if (offset_bytes >= volume->size_bytes || offset_bytes % volume->physical_bytes)

@@ -146,6 +146,9 @@ static void crypt_start(struct volume *volume, struct volume_request *request)
         volume_finish_later(volume->env, request, 0);
     } else if (request->op == VOLUME_FLUSH) {
         volume_start(crypt->over, &op->child);
+    } else if (request->op == VOLUME_ABSORB) { // ciphertext stays ciphertext
+        op->child.offset_bytes += crypt->offset_bytes;
+        volume_start(crypt->over, &op->child);
     } else if (request->op == VOLUME_DISCARD) {
         op->child.offset_bytes += crypt->offset_bytes;
         if (volume->can_discard)
@@ -178,6 +181,17 @@ static int crypt_resize(struct volume *volume, uint64_t size_bytes, struct tv_er
     int r = volume_resize(crypt->over, crypt->offset_bytes + size_bytes, err);
     volume->size_bytes = usable_bytes(crypt);
     return r;
+}
+
+static struct volume *crypt_child(const struct volume *volume)
+{
+    return ((const struct crypt *)volume)->over;
+}
+
+static void crypt_set_child(struct volume *volume, struct volume *child)
+{
+    ((struct crypt *)volume)->over = child;
+    volume->context_bytes = VOLUME_CONTEXT_SIZE(sizeof(struct crypt_op)) + VOLUME_CONTEXT_SIZE(child->context_bytes);
 }
 
 static void crypt_freeze(struct volume *volume)
@@ -226,6 +240,8 @@ static void crypt_destroy(struct volume *volume)
 static const struct volume_ops crypt_ops = {
     .kind = "crypt",
     .start = crypt_start,
+    .child = crypt_child,
+    .set_child = crypt_set_child,
     .resize = crypt_resize,
     .freeze = crypt_freeze,
     .wait = crypt_wait,

@@ -3,6 +3,19 @@
 
 #include <errno.h>
 
+struct volume *volume_below_layers(struct volume *volume)
+{
+    while (volume->ops->child)
+        volume = volume->ops->child(volume);
+    return volume;
+}
+
+struct volume *volume_overlay(struct volume *volume)
+{
+    struct volume *found = volume_below_layers(volume);
+    return found->ops->absorbs && !found->read_only ? found : NULL;
+}
+
 int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err)
 {
     if (!volume->ops->resize)

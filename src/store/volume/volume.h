@@ -27,7 +27,7 @@ enum volume_op {
     VOLUME_DISCARD, // the range is not needed any more: what it reads as is not said
     VOLUME_ZERO,    // the range reads as zeroes
     VOLUME_STATUS,  // what is known of the range's first bytes, into `extent`
-    VOLUME_ABSORB,  // what an overlay's base has in the range of its own is taken over: only of volumes that absorb
+    VOLUME_ABSORB,  // what an overlay's base has in the range of its own is taken over: only where volume_overlay() finds one
 };
 
 // Of VOLUME_STATUS: the first len_bytes of the range, not 0, are all alike.
@@ -59,8 +59,12 @@ struct volume_request {
 
 struct volume_ops {
     const char *kind; // as specifications name it: "file", "mirror"
-    bool absorbs;     // VOLUME_ABSORB may be started
+    bool absorbs;     // it is an overlay, whose base can be absorbed
     void (*start)(struct volume *volume, struct volume_request *request);
+    // Of layers above which an overlay must not lie, so that it comes below: their child, and to have another one of the same size
+    // and blocks in its place, with nothing in flight. NULL: an overlay lies above.
+    struct volume *(*child)(const struct volume *volume);
+    void (*set_child)(struct volume *volume, struct volume *child);
     // With nothing in flight. NULL: the size is what it is.
     int (*resize)(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
     // With nothing in flight: it becomes read-only, its children as well, and whoever wants to read it elsewhere can from now on.
@@ -96,6 +100,10 @@ static inline void volume_start(struct volume *volume, struct volume_request *re
     volume->ops->start(volume, request);
 }
 
+// What an overlay would be put over, or the overlay that was: the volume itself, or below layers that stay above.
+struct volume *volume_below_layers(struct volume *volume);
+// The overlay there that can be written to; NULL: there is none.
+struct volume *volume_overlay(struct volume *volume);
 int volume_resize(struct volume *volume, uint64_t size_bytes, struct tv_error *err);
 void volume_freeze(struct volume *volume);
 int volume_set_rules(struct volume *volume, const json_t *rules, struct tv_error *err);

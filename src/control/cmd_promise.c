@@ -14,15 +14,6 @@ static const char *text(const json_t *object, const char *key)
     return value ? value : "";
 }
 
-static void print_unproven(const json_t *unproven)
-{
-    size_t i;
-    json_t *one;
-    json_array_foreach(unproven, i, one)
-        printf("%s: '%s' is taken on trust: what the requests of this disk take of the device is not known yet\n",
-               text(one, "name"), text(one, "promise"));
-}
-
 int disk_promise(const struct disk_command *c)
 {
     struct tv_error err = {0};
@@ -38,7 +29,7 @@ int disk_promise(const struct disk_command *c)
         return EXIT_OK;
     }
     printf("%s: %s\n", c->words[0], text(result, "result"));
-    print_unproven(json_object_get(result, "unproven"));
+    command_print_unproven(json_object_get(result, "unproven"));
     return EXIT_OK;
 }
 

@@ -41,7 +41,7 @@ static int put_path(json_t *json, const char *key, const char *path, struct tv_e
     return rc;
 }
 
-// One setting behind the path: read-only, serial=S, size=N, queues=N, image=NAME.
+// One setting behind the path: read-only, serial=S, size=N, queues=N, image=NAME, promises=TEXT.
 static int disk_setting(json_t *disk, const char *setting, struct tv_error *err)
 {
     uint64_t size;
@@ -57,7 +57,13 @@ static int disk_setting(json_t *disk, const char *setting, struct tv_error *err)
         return json_object_set_new(disk, "queues", json_integer(atoi(setting + 7)));
     if (strncmp(setting, "image=", 6) == 0)
         return json_object_set_new(disk, "image", json_string(setting + 6));
-    return tv_error_set(err, -EINVAL, "--disk: '%s' is none of read-only, serial=S, size=N, queues=N, image=NAME", setting);
+    if (strncmp(setting, "promises=", 9) == 0) // several with ';' between them, since a comma ends the setting
+        return json_object_set_new(disk, "promises", json_string(setting + 9));
+    return tv_error_set(
+        err, -EINVAL,
+        "--disk: '%s' is none of read-only, serial=S, size=N, queues=N, image=NAME, promises=TEXT (several with ';' "
+        "between them)",
+        setting);
 }
 
 static int add_disk(json_t *disks, const char *words, struct tv_error *err)

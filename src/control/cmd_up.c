@@ -1,7 +1,9 @@
 // trivet up FILE, trivet down: all machines of a file, idempotent. trivet config check FILE: the file alone.
 #include "control/cleanup.h"
 #include "control/client.h"
+#include "control/cmd_disk.h"
 #include "control/command.h"
+#include "control/disk_access.h"
 #include "control/files.h"
 #include "control/launch.h"
 #include "control/paths.h"
@@ -51,6 +53,35 @@ static int make_disk_folder(struct tv_error *err)
     return rc ? rc : dir_make(disks, 0700, err);
 }
 
+static int make_overlay(const json_t *overlay, struct tv_error *err)
+{
+    char size[32], *path = (char *)json_string_value(json_object_get(overlay, "path"));
+    const json_int_t size_bytes = json_integer_value(json_object_get(overlay, "size_bytes"));
+    const struct disk_command c = {
+        .words = &path, .over = json_string_value(json_object_get(overlay, "over")), .size = size_bytes ? size : NULL};
+    struct disk_access disk = {.trivetd_fd = -1};
+    snprintf(size, sizeof(size), "%lld", (long long)size_bytes);
+    int rc = disk_find_new(path, &disk, err);
+    if (!rc)
+        rc = disk_create_over(&c, &disk, err);
+    disk_release(&disk);
+    return rc ? tv_error_prefix(err, "disk '%s'", json_string_value(json_object_get(overlay, "name"))) : 0;
+}
+
+// Disks over a template that are not there yet. One that is there is never made anew: its guest's data are in it.
+static int make_overlays(const struct up_file *file, struct tv_error *err)
+{
+    size_t i;
+    json_t *overlay;
+    int rc = 0;
+    json_array_foreach(file->overlays, i, overlay)
+    {
+        if (!rc && access(json_string_value(json_object_get(overlay, "path")), F_OK) < 0)
+            rc = make_overlay(overlay, err);
+    }
+    return rc;
+}
+
 int cmd_config(int argc, char **argv)
 {
     bool json = false;
@@ -78,9 +109,10 @@ int cmd_config(int argc, char **argv)
 
 struct up {
     int fd;
-    json_t *names;   // all machines of the file
-    json_t *created; // those that were not there before
-    json_t *done;    // [{"name", "result"}]
+    json_t *names;    // all machines of the file
+    json_t *created;  // those that were not there before
+    json_t *done;     // [{"name", "result"}]
+    json_t *unproven; // what is taken on trust: [{"name", "promise"}]
 };
 
 static int apply(const struct up *up, const json_t *spec, bool dry, json_t **result, struct tv_error *err)
@@ -126,7 +158,12 @@ static int apply_promises(const struct up *up, const struct up_file *file, const
         if (strcmp(json_string_value(what), "promises changed") == 0)
             json_array_append(specs, json_array_get(file->machines, i));
     }
-    return json_array_size(specs) ? client_call(up->fd, "machine.promise", json_pack("{s:O}", "specs", specs), &result, err) : 0;
+    if (!json_array_size(specs))
+        return 0;
+    int rc = client_call(up->fd, "machine.promise", json_pack("{s:O}", "specs", specs), &result, err);
+    if (!rc)
+        json_array_extend(up->unproven, json_object_get(result, "unproven"));
+    return rc;
 }
 
 // A machine that is changed has to stop for it.
@@ -176,6 +213,13 @@ static void roll_back(const struct up *up)
 static int start_all(struct up *up, json_t **result, struct tv_error *err)
 {
     int rc = client_call(up->fd, "machine.start", json_pack("{s:O}", "names", up->names), result, err);
+    size_t i;
+    json_t *machine;
+    json_array_foreach(json_object_get(*result, "machines"), i, machine)
+    {
+        if (json_object_get(machine, "unproven"))
+            json_array_extend(up->unproven, json_object_get(machine, "unproven"));
+    }
     return rc ? rc : command_batch_error(*result, err);
 }
 
@@ -205,7 +249,7 @@ static int bring_up(struct up *up, const struct up_file *file, json_t **result, 
     return rc;
 }
 
-static void print_up(const struct up *up, const json_t *result)
+static void print_up(const struct up *up)
 {
     size_t i;
     json_t *done;
@@ -214,7 +258,7 @@ static void print_up(const struct up *up, const json_t *result)
         printf("%s: %s, running\n", json_string_value(json_object_get(done, "name")),
                json_string_value(json_object_get(done, "result")));
     }
-    (void)result;
+    command_print_unproven(up->unproven);
 }
 
 int cmd_up(int argc, char **argv)
@@ -228,11 +272,13 @@ int cmd_up(int argc, char **argv)
         return command_usage("up", words ? "one file at a time" : "the file is missing");
     struct up_file file = {0};
     struct tv_error err = {0};
-    struct up up = {.fd = -1, .names = json_array(), .created = json_array(), .done = json_array()};
+    struct up up = {.fd = -1, .names = json_array(), .created = json_array(), .done = json_array(), .unproven = json_array()};
     cleanup_json json_t *result = NULL;
     int status = EXIT_OK, rc = up_file_load(argv[1], &file, &err);
     if (!rc)
         rc = make_disk_folder(&err);
+    if (!rc)
+        rc = make_overlays(&file, &err);
     if (!rc)
         rc = check_machines(&file, &err);
     if (!rc && (up.fd = client_connect_or_start(&err)) < 0)
@@ -242,14 +288,16 @@ int cmd_up(int argc, char **argv)
     if (rc)
         status = command_failed("up", json, command_status(&err), &err);
     else if (json)
-        command_print_json(json_pack("{s:O, s:O}", "changes", up.done, "machines", json_object_get(result, "machines")));
+        command_print_json(json_pack("{s:O, s:O, s:O}", "changes", up.done, "machines", json_object_get(result, "machines"),
+                                     "unproven", up.unproven));
     else
-        print_up(&up, result);
+        print_up(&up);
     if (up.fd >= 0)
         close(up.fd);
     json_decref(up.names);
     json_decref(up.created);
     json_decref(up.done);
+    json_decref(up.unproven);
     up_file_free(&file);
     return status;
 }

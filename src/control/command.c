@@ -151,3 +151,16 @@ void command_print_json(json_t *json)
     free(text);
     json_decref(json);
 }
+
+void command_print_unproven(const json_t *unproven)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(unproven, i, one)
+    {
+        const char *name = json_string_value(json_object_get(one, "name"));
+        const char *promise = json_string_value(json_object_get(one, "promise"));
+        printf("%s: '%s' is taken on trust: what the requests of this disk take of the device is not known yet\n",
+               name ? name : "?", promise ? promise : "?");
+    }
+}

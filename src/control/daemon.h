@@ -59,6 +59,7 @@ struct daemon_machine {
     unsigned restarts;   // since it last ran for long
     uint64_t started_ns; // monotonic
     int exit_status;     // -1: it has not ended yet
+    json_t *unproven;    // what its disks are promised on trust, as of the last start: [{"name", "promise"}]; NULL: nothing
     char reason[256];
 };
 

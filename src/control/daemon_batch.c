@@ -1,4 +1,5 @@
-// Answers that wait for several machines: {"machines": [{"name", "state"} or {"name", "error", "errno"}]}: see daemon.h.
+// Answers that wait for several machines: {"machines": [{"name", "state", "unproven"} or {"name", "error", "errno"}]}: see
+// daemon.h.
 //
 // A batch is asked machine by machine, then sealed; it answers when each machine has given its result, and frees itself.
 #include "control/daemon.h"
@@ -70,7 +71,10 @@ void batch_wake(struct waiter **list, const struct daemon_machine *m, const stru
     *list = NULL;
     while (w) {
         struct waiter *next = w->next;
-        batch_result(w->batch, m, err);
+        json_t *json = result(m, err);
+        if (m->unproven && m->state == MACHINE_RUNNING) // it has just been started
+            json_object_set(json, "unproven", m->unproven);
+        json_array_append_new(w->batch->results, json);
         close_one(w->batch);
         free(w);
         w = next;

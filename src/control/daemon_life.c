@@ -322,6 +322,8 @@ void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct
 static int start(struct daemon_machine *m, struct tv_error *err)
 {
     loop_set_timer(m->timer, 0, 0);
+    json_decref(m->unproven);
+    m->unproven = NULL;
     m->launch = malloc(sizeof(*m->launch));
     if (!m->launch)
         return tv_error_set(err, -ENOMEM, "no memory");

@@ -61,6 +61,7 @@ void machine_free(struct daemon_machine *m)
     if (m->pidfd >= 0)
         close(m->pidfd);
     spec_free(&m->spec);
+    json_decref(m->unproven);
     free(m);
 }
 

@@ -53,6 +53,11 @@ static void disk_added(void *arg, const json_t *result, const struct tv_error *s
     struct tv_error err = {0};
     int fd = -1;
     daemon_store_label(m, disk, label);
+    const json_t *unproven = json_object_get(result, "unproven");
+    if (json_array_size(unproven)) {
+        m->unproven = m->unproven ? m->unproven : json_array();
+        json_array_extend(m->unproven, (json_t *)unproven);
+    }
     if (result)
         fd = store_process_connect_disk(&m->daemon->store, label, &err);
     else

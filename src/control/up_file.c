@@ -7,6 +7,7 @@
 #include "control/paths.h"
 #include "control/spec.h"
 #include "promise/promise.h"
+#include "store/open.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ struct promises {
 };
 
 struct disk {
-    char *name, *path, *size, *from, *serial;
+    char *name, *path, *size, *from, *over, *serial;
     bool read_only;
     uint32_t *queues;
     struct promises *promises;
@@ -77,6 +78,7 @@ static const cyaml_schema_field_t disk_fields[] = {
     TEXT(disk, path),
     TEXT(disk, size),
     TEXT(disk, from),
+    TEXT(disk, over),
     TEXT(disk, serial),
     CYAML_FIELD_BOOL("read_only", CYAML_FLAG_OPTIONAL, struct disk, read_only),
     NUMBER(disk, queues),
@@ -210,11 +212,30 @@ static int put_default_path(const struct reader *r, const struct disk *disk, jso
     char state[PATH_MAX], path[PATH_MAX];
     if (disk->path)
         return 0;
-    if (!disk->size && !disk->from)
-        return FAULT(r, "disks", disk->name, "", "disk '%s': give a path, a size or 'from: image NAME'", disk->name);
-    if (path_state_dir(state, r->err) || path_format(path, r->err, "%s/disks/%s.raw", state, disk->name))
+    if (!disk->size && !disk->from && !disk->over)
+        return FAULT(r, "disks", disk->name, "", "disk '%s': give a path, a size, 'from: image NAME' or 'over: FILE'", disk->name);
+    const char *suffix = disk->over ? STORE_VOLUME_SUFFIX : ".raw";
+    if (path_state_dir(state, r->err) || path_format(path, r->err, "%s/disks/%s%s", state, disk->name, suffix))
         return r->err->code;
     return json_object_set_new(json, "path", json_string(path));
+}
+
+// Copy-on-write over a template: the disk itself is a volume file, whose size is the making's business.
+static int put_over(const struct reader *r, const struct disk *disk, json_t *json)
+{
+    if (!disk->over)
+        return 0;
+    if (disk->from)
+        return FAULT(r, "disks", disk->name, "over", "disk '%s': is either a copy ('from') or over a template ('over')",
+                     disk->name);
+    if (!store_is_volume_file(json_string_value(json_object_get(json, "path"))))
+        return FAULT(r, "disks", disk->name, "path",
+                     "disk '%s': a disk over a template is a volume file, whose name ends in " STORE_VOLUME_SUFFIX, disk->name);
+    json_t *overlay = json_pack("{s:s, s:O, s:I}", "name", disk->name, "path", json_object_get(json, "path"), "size_bytes",
+                                json_integer_value(json_object_get(json, "size_bytes")));
+    json_array_append_new(r->file->overlays, overlay);
+    json_object_del(json, "size_bytes");
+    return put_path(r, (const char *const[]){"disks", disk->name, "over"}, overlay, disk->over);
 }
 
 static int put_promises(const struct reader *r, const struct disk *disk, json_t *json)
@@ -255,6 +276,8 @@ static int read_disk(struct reader *r, uint32_t index)
         rc = put_promises(r, disk, json);
     if (!rc)
         rc = put_default_path(r, disk, json);
+    if (!rc)
+        rc = put_over(r, disk, json);
     for (uint32_t i = 0; i < index && !rc; i++)
         if (json_equal(json_object_get(r->disks[i], "path"), json_object_get(json, "path")))
             rc = FAULT(r, "disks", disk->name, "path", "disk '%s' has the same path as disk '%s'", disk->name,
@@ -369,7 +392,7 @@ static int read_yaml(struct yaml_file *yaml, const char *dir, struct up_file *fi
                        .disks = calloc(n, sizeof(json_t *)),
                        .disk_user = calloc(n, sizeof(char *)),
                        .err = err ? err : &none};
-    *file = (struct up_file){.tenants = json_array(), .networks = json_array(), .machines = json_array()};
+    *file = (struct up_file){.tenants = json_array(), .networks = json_array(), .machines = json_array(), .overlays = json_array()};
     int rc = r.disks && r.disk_user ? read_plan(&r) : tv_error_set(err, -ENOMEM, "no memory");
     for (uint32_t i = 0; r.disks && i < plan->n_disks; i++)
         json_decref(r.disks[i]);
@@ -420,5 +443,6 @@ void up_file_free(struct up_file *file)
     json_decref(file->tenants);
     json_decref(file->networks);
     json_decref(file->machines);
+    json_decref(file->overlays);
     *file = (struct up_file){0};
 }

@@ -63,7 +63,8 @@ static unsigned take_fds(struct rpc_request *req, int *fds)
     return n;
 }
 
-// A disk of one file needs no "volume": its image is descriptor 0 then, and its vhost-user socket 1.
+// Answers {"unproven": [{"name", "promise"}]}. A disk of one file needs no "volume": its image is descriptor 0 then, and its
+// vhost-user socket 1.
 static void method_add(void *arg, struct rpc_request *req, const json_t *params)
 {
     static const char *const strings[] = {"serial", "promises"};
@@ -105,12 +106,14 @@ static void method_add(void *arg, struct rpc_request *req, const json_t *params)
         .block_size_bytes = (uint32_t)block_size,
         .promises = json_string_value(json_object_get(params, "promises")),
         .admitted = json_is_true(admitted),
+        .unproven = json_array(),
     };
     struct tv_error err = {0};
     if (store_add_disk(store, &config, fds, n_fds, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else
-        reply_ok(req);
+        rpc_reply(req, json_pack("{s:O}", "unproven", config.unproven));
+    json_decref(config.unproven);
 }
 
 static void method_remove(void *arg, struct rpc_request *req, const json_t *params)

@@ -19,7 +19,7 @@ static int init_disk(struct disk *disk, const struct disk_config *config, const 
     disk->queue = d->ops->queue_add(d, config->name, err);
     if (!disk->queue)
         return -ENOMEM;
-    return promises_join(disk->store->promises, disk, promises, config->admitted, err);
+    return promises_join(disk->store->promises, disk, promises, config->admitted, config->unproven, err);
 }
 
 struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises,

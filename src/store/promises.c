@@ -176,14 +176,17 @@ static void log_unproven(const json_t *unproven)
                   LOG_STR("promise", json_string_value(json_object_get(one, "promise"))));
 }
 
-int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, struct tv_error *err)
+int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, json_t *unproven,
+                  struct tv_error *err)
 {
     const struct admission_change change = {.disk = disk, .set = *set};
-    json_t *unproven = json_array();
-    int r = admitted ? 0 : admission_check(p->store, &change, 1, unproven, err);
+    json_t *own = json_array();
+    int r = admitted ? 0 : admission_check(p->store, &change, 1, own, err);
     if (!r)
-        log_unproven(unproven);
-    json_decref(unproven);
+        log_unproven(own);
+    if (!r && unproven)
+        json_array_extend(unproven, own);
+    json_decref(own);
     if (!r)
         r = set_terms(disk, set, err);
     if (!r)

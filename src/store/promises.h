@@ -35,7 +35,9 @@ struct promises *promises_create(struct store *store, struct tv_error *err);
 void promises_destroy(struct promises *p); // no disk is left
 
 // A disk that has its queue gets what it was promised, or is refused; and goes.
-int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, struct tv_error *err);
+// `unproven`: what is taken on trust is appended; NULL: nobody asks.
+int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, json_t *unproven,
+                  struct tv_error *err);
 void promises_leave(struct promises *p, struct disk *disk);
 
 // See store_promise().

@@ -38,6 +38,7 @@ struct disk_config {
     uint32_t block_size_bytes; // 0: what the image's device wants
     const char *promises;      // as trivet-promises(7) has them; NULL: none
     bool admitted;             // they were admitted before, and are not to be refused since the device is busier now
+    json_t *unproven;          // what of them is taken on trust is appended, as by store_promise(); NULL: nobody asks
 };
 
 struct store *store_create(struct loop *loop, const struct store_config *config, struct tv_error *err);

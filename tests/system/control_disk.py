@@ -103,6 +103,37 @@ with open(path("blank.raw"), "r+b") as disk:
 trivet("disk", "stat", path("over.volume"))
 print("ok: disks over a template, one over another, and a template that changed")
 
+# The same by a file of up: made once, and kept.
+trivet("disk", "create", path("template.raw"), "--size", "24M")
+shares = """
+disks:
+  one: {over: template.raw, size: 32M}
+  two: {over: template.raw, path: two.volume}
+machines:
+  one: {image: busybox, append: 'quiet trivet.check', memory: 128M, disks: [one]}
+  two: {image: busybox, append: 'quiet trivet.check', memory: 128M, disks: [two]}
+"""
+for turn in (1, 2):
+    trivet("up", write("over.yaml", shares))
+    for name in ("one", "two"):
+        until(f"{name} has looked at its disk", lambda: any(" ok done" in line for line in lines_of(name)))
+        if ("TRIVET-CHECK ok earlier" in trivet("logs", name).stdout) != (turn == 2):
+            fail(f"turn {turn}: {trivet('logs', name).stdout}")
+    if [trivet_json("disk", "stat", name)["size_bytes"] for name in ("one", "two")] != [32 * MB, 24 * MB]:
+        fail("disks over a template are not as large as the file says")
+    trivet("down")
+    nothing_left()
+if not os.path.exists(os.path.join(STATE, "disks", "one.volume")) or any(open(path("template.raw"), "rb").read()):
+    fail("a disk over a template is not where it should be, or that was written to")
+for old, new, hint in (("over: template.raw, path: two.volume", "over: none.raw, path: new.volume", "disk 'two'"),
+                       ("over: template.raw, size: 32M", "over: template.raw, path: new.volume, size: 1M", "--size"),
+                       ("path: two.volume", "path: two.raw", "over.yaml:4"), ("path: two.volume", "from: image busybox", "over.yaml:4")):
+    done = trivet("up", write("over.yaml", shares.replace(old, new)), status=2)
+    if hint not in done.stderr or len(done.stderr.splitlines()) != 1:
+        fail(f"{new}: '{hint}' is not in: {done.stderr}")
+    nothing_left()
+print("ok: disks over a template by a file")
+
 # Other formats.
 for name in ("qcow2", "vmdk", "vdi", "vhdx"):
     trivet("disk", "export", path("a.raw"), path("a." + name))

@@ -5,7 +5,7 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
+from command import TOP, fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
 
 FILE = """
 disks:
@@ -113,3 +113,31 @@ trivet("kill", "--all")
 trivet("down")
 nothing_left()
 print("ok: a machine that does not run, and a start that is refused")
+
+# A disk that has done nothing yet may be promised anything that the device might keep, and whoever promises it is told.
+file = write("trust.yaml", FILE % ("reserve: 20%", ", promises: {reserve: 2MB/s and 50 iops, weight: 50}"))
+done = trivet("up", file).stdout
+for promise in ("reserve: 2MB/s", "reserve: 50 iops"):
+    if f"two.two-data: '{promise}' is taken on trust" not in done:
+        fail(f"up with reserves that nobody can know to hold: {done}")
+if "20%" in done:
+    fail(f"up: a share of the time is always known to hold: {done}")
+if trivet_json("up", file)["unproven"]:
+    fail("what is promised already is told of again")
+trivet("kill", "two")
+done = trivet_json("start", "two")["machines"][0]
+if [u["promise"] for u in done.get("unproven", [])] != ["reserve: 2MB/s", "reserve: 50 iops"]:
+    fail(f"start: {done}")
+file = write("trust.yaml", FILE % ("reserve: 20%", ", promises: {reserve: 3MB/s}"))
+if trivet_json("up", file)["unproven"] != [{"name": "two.two-data", "promise": "reserve: 3MB/s"}]:
+    fail("up with another reserve")
+trivet("kill", "--all")
+trivet("down")
+nothing_left()
+run = ["run", "--image", "busybox", "--memory", "128M", "--append", "quiet trivet.check=poweroff", "--disk"]
+done = trivet(*run, f"{TOP}/run.raw,size=16M,promises=limit: 2000 iops; weight: 200")
+if "TRIVET-CHECK ok done" not in done.stdout:
+    fail(f"run with promises: {done.stdout}")
+refused([*run, f"{TOP}/run.raw,promises=limit: 5 cows"], "disk 'disk0'", "cows", status=2)
+refused([*run, f"{TOP}/run.raw,promises=reserve: 90%"], "85%", status=2)
+print("ok: promised on trust, and in the foreground")

@@ -134,6 +134,28 @@ for old, new, hint in (("over: template.raw, path: two.volume", "over: none.raw,
     nothing_left()
 print("ok: disks over a template by a file")
 
+# A guest's check whose machine is killed while it writes begins anew the next time, as often as it takes.
+slow = write("slow.yaml", """
+disks:
+  checked: {size: 32M, promises: {limit: 1MB/s}}
+machines:
+  one: {image: busybox, append: 'quiet trivet.check', memory: 128M, disks: [checked]}
+""")
+trivet("up", slow)
+for kilobytes in (300, 900, 1800, 2700, 3600):
+    until("the check is writing", lambda: trivet_json("disk", "stat", "checked")["written_bytes"] > kilobytes * 1000)
+    trivet("kill", "one")
+    if "TRIVET-CHECK ok done" in trivet("logs", "one").stdout:
+        fail("the check was through before it was killed")
+    trivet("start", "one")
+trivet("disk", "promise", "checked", "")
+until("the check is through", lambda: any(" ok done" in line or " failed" in line for line in lines_of("one")))
+if "TRIVET-CHECK failed" in trivet("logs", "one").stdout:
+    fail(f"a check that begins anew: {trivet('logs', 'one').stdout}")
+trivet("down")
+nothing_left()
+print("ok: a guest's check after its machine was killed in the middle of it")
+
 # Other formats.
 for name in ("qcow2", "vmdk", "vdi", "vhdx"):
     trivet("disk", "export", path("a.raw"), path("a." + name))

@@ -97,11 +97,17 @@ class Rig:
 
 
 def can_connect(path):
-    # Looks at the kernel's table: a real connection would count as a front end.
+    """Does somebody listen there? By the kernel's table, whose flags say so (__SO_ACCEPTCON): a real connection would count as a front
+    end, and the socket has its name before it listens."""
     if not os.path.exists(path):
         return False
     with open("/proc/net/unix", encoding="utf-8") as f:
-        return any(line.rstrip().endswith(path) for line in f)
+        next(f)
+        for line in f:
+            words = line.split(maxsplit=7)
+            if len(words) == 8 and words[7].rstrip("\n").endswith(path) and int(words[3], 16) & 0x10000:
+                return True
+    return False
 
 
 def listening_socket(path):

@@ -4,6 +4,7 @@
 import os
 import shutil
 import socket
+import ssl
 import struct
 
 import nbd_rig as n
@@ -169,4 +170,75 @@ def credentials_by_descriptor(rig):
     copies(rig, psk(rig, "alice", keys))
 
 
-main([certificates_of_both, certificate_of_the_server, pre_shared_keys, what_may_be_said_in_clear, credentials_by_descriptor])
+class Hands:
+    """A TLS client that sends what it is told to, when it is told to: the handshake a piece at a time."""
+
+    def __init__(self, rig, ca):
+        self.client = n.Client(rig.path("nbd.sock"))
+        assert self.client.option(n.STARTTLS) == [(n.ACK, b"")]
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=ca)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+        assert not self.step()
+        self.hello = self.outgoing.read()
+
+    def step(self):
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def go_on(self):
+        """Receives until there is an answer to send; True: the handshake is done on this side."""
+        while not self.step():
+            if self.outgoing.pending:
+                return False
+            piece = self.client.socket.recv(65536)
+            assert piece, "the server has gone"
+            self.incoming.write(piece)
+        return True
+
+    def finish(self):
+        while not self.go_on():
+            self.client.send(self.outgoing.read())
+        self.client.send(self.outgoing.read())
+        self.tls.write(struct.pack(">QII", n.OPTION, n.LIST, 0))
+        self.client.send(self.outgoing.read())
+        while True:
+            try:
+                return self.tls.read(65536)
+            except ssl.SSLWantReadError:
+                piece = self.client.socket.recv(65536)
+                assert piece, "the server has gone"
+                self.incoming.write(piece)
+
+
+def stops_in_the_middle(rig):
+    """Who stops in the middle of its handshake, wherever that is, holds up nobody; and may go on later."""
+    cert, key = make_certificates(rig)
+    serve(rig, ("db", rig.image("a", 32), ""), nbd=f",tls=on,certificate={cert},key={key}")
+    source(rig)
+    stopped = []
+    for sent in (0, 1, 4, 100, -1, None):  # of the ClientHello, and then all of it
+        hands = Hands(rig, rig.path("ca-cert.pem"))
+        hands.client.send(hands.hello[:sent])
+        stopped.append((hands, b"" if sent is None else hands.hello[sent:]))
+    hands = Hands(rig, rig.path("ca-cert.pem"))
+    hands.client.send(hands.hello)
+    assert hands.go_on()  # the server waits for the client's Finished, of which it gets a byte
+    finished = hands.outgoing.read()
+    hands.client.send(finished[:1])
+    stopped.append((hands, finished[1:]))
+    copies(rig, x509(rig, "nobody"))
+    copies(rig, uri(rig, "db"))
+    for hands, rest in stopped:
+        hands.client.send(rest)
+        assert struct.pack(">Q", n.REPLY) in hands.finish(), "a client that went on is not served"
+        copies(rig, x509(rig, "nobody"))
+    for hands, _ in stopped:
+        hands.client.close()
+
+
+main([certificates_of_both, certificate_of_the_server, pre_shared_keys, what_may_be_said_in_clear, credentials_by_descriptor,
+      stops_in_the_middle])

@@ -68,6 +68,29 @@ static void print_volume(const json_t *volume, int depth)
     print_children(volume, depth + 1);
 }
 
+// Of the mirrors in what a store tells of a volume: the legs that cannot stand in for others now.
+static void print_legs(const json_t *volume)
+{
+    const char *key;
+    json_t *member, *element;
+    size_t i;
+    json_object_foreach((json_t *)volume, key, member)
+    {
+        if (json_is_object(member))
+            print_legs(member);
+        json_array_foreach(member, i, element)
+        {
+            const char *state = json_string_value(json_object_get(element, "state"));
+            if (state && strcmp(state, "in sync") != 0)
+                printf("  leg %" JSON_INTEGER_FORMAT " of the mirror is %s\n", number(element, "leg"), state);
+            print_legs(element);
+        }
+    }
+    if (json_is_true(json_object_get(volume, "degraded")))
+        printf("  the mirror of %" JSON_INTEGER_FORMAT " legs is degraded, %.1f MB are to be made equal\n", number(volume, "legs"),
+               (double)number(volume, "unsynced_bytes") / 1e6);
+}
+
 static void print_latency(const json_t *stat, const char *what, const char *count, const char *bytes)
 {
     const json_t *latency = json_object_get(json_object_get(stat, "latency"), what);
@@ -83,6 +106,7 @@ static void print_stat(const struct disk_access *disk, const json_t *stat, const
            (double)number(stat, "size_bytes") / 1e6, (int)number(stat, "block_size"),
            json_is_true(json_object_get(stat, "read_only")) ? ", read-only" : "");
     print_volume(volume, 0);
+    print_legs(json_object_get(stat, "volume"));
     if (disk->trivetd_fd < 0)
         return;
     if (promises && promises[0])
@@ -176,10 +200,10 @@ static const struct verb {
 int cmd_disk(int argc, char **argv)
 {
     struct disk_command c = {0};
-    const struct option_spec options[] = {{"--json", &c.json, NULL},         {"--quiet|-q", &c.quiet, NULL},
-                                          {"--size", NULL, &c.size},         {"--over", NULL, &c.over},
-                                          {"--format", NULL, &c.format},     {"--encrypt", &c.encrypt, NULL},
-                                          {"--key-file", NULL, &c.key_file}, {0}};
+    const struct option_spec options[] = {
+        {"--json", &c.json, NULL},       {"--quiet|-q", &c.quiet, NULL},    {"--size", NULL, &c.size},
+        {"--over", NULL, &c.over},       {"--mirror", NULL, &c.mirror},     {"--format", NULL, &c.format},
+        {"--encrypt", &c.encrypt, NULL}, {"--key-file", NULL, &c.key_file}, {0}};
     int words = command_options(command_find("disk"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -46,6 +46,8 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
     uint64_t size_bytes = 0;
     if (c->key_file && !c->encrypt)
         return tv_error_set(err, -EINVAL, "--key-file: is for --encrypt");
+    if (!!c->over + !!c->mirror + c->encrypt > 1)
+        return tv_error_set(err, -EINVAL, "--over, --mirror, --encrypt: one of them; a volume file can say more");
     if (c->over)
         return disk_create_over(c, disk, err);
     if (!c->size)
@@ -55,6 +57,8 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
         rc = tv_error_set(err, -EINVAL, "--size %s: is no multiple of 512 bytes", c->size);
     if (!rc && c->encrypt)
         return disk_create_encrypted(c, disk, err);
+    if (!rc && c->mirror)
+        return disk_create_mirror(c, disk, size_bytes, err);
     if (!rc && store_is_volume_file(disk->path))
         return disk_create_over(c, disk, err);
     return rc ? rc : file_make_sparse(disk->path, size_bytes, 0600, err);
@@ -69,9 +73,10 @@ int disk_create(const struct disk_command *c)
         rc = create(c, &disk, &err);
     int status = rc ? disk_failed(c, &err)
                     : made(c, &disk,
-                           c->encrypt ? "encrypted"
-                           : c->over  ? "sharing what it does not change"
-                                      : "sparse");
+                           c->encrypt  ? "encrypted"
+                           : c->over   ? "sharing what it does not change"
+                           : c->mirror ? "kept in several places"
+                                       : "sparse");
     disk_release(&disk);
     return status;
 }

@@ -19,7 +19,8 @@ int disk_take_volume_path(const char *word, struct disk_access *disk, struct tv_
     if (strchr(word, '/') || strchr(word, '.'))
         return tv_error_set(
             err, -EINVAL,
-            "%s: a disk over a template, or an encrypted one, is a volume file, whose name ends in " STORE_VOLUME_SUFFIX, word);
+            "%s: a disk over a template, an encrypted or a mirrored one is a volume file, whose name ends in " STORE_VOLUME_SUFFIX,
+            word);
     int rc = path_format(path, err, "%.*s" STORE_VOLUME_SUFFIX, (int)len, disk->path);
     return rc ? rc : path_format(disk->path, err, "%s", path);
 }

@@ -109,6 +109,7 @@ static const struct plain of_disks[] = {
     {"trivet_disk_started", "gauge", "Requests with the device; the others in flight wait for their turn.", "started", NULL, 1},
     {"trivet_disk_waited_seconds_total", "counter", "Time in which requests waited for those of other disks.", "waited_ns", NULL,
      1e-9},
+    {"trivet_disk_missing_legs", "gauge", "Legs of the disk's mirrors that are not in sync.", "missing_legs", NULL, 1},
     {"trivet_disk_device_seconds_total", "counter", "Time of the device that requests took.", "device_ns", NULL, 1e-9},
 };
 

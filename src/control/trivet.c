@@ -31,7 +31,8 @@ const struct command commands[] = {
     {"metrics", cmd_metrics, "[--listen HOST:PORT] [--store SOCKET]",
      "Print what machines and disks do for Prometheus, or serve it over HTTP."},
     {"disk", cmd_disk,
-     "create DISK --size SIZE [--encrypt --key-file FILE] | create DISK --over TEMPLATE [--size SIZE] | clone DISK NEW | "
+     "create DISK --size SIZE [--mirror FILE,... | --encrypt --key-file FILE] | create DISK --over TEMPLATE [--size SIZE] | clone "
+     "DISK NEW | "
      "resize DISK SIZE | snapshot DISK NAME | snapshots DISK | revert DISK NAME | drop DISK NAME | import FILE NEW [--format F] | "
      "export DISK FILE [--format F] | "
      "promise DISK PROMISES | stat DISK [--quiet] [--json]",

@@ -23,16 +23,18 @@ static int init_disk(struct disk *disk, const struct disk_config *config, const 
 }
 
 struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises,
-                         struct volume *volume, struct tv_error *err)
+                         struct volume *volume, struct volume_chores *chores, struct tv_error *err)
 {
     struct disk *disk = calloc(1, sizeof(*disk));
     if (!disk) {
         volume_destroy(volume);
+        free(chores);
         tv_error_set(err, -ENOMEM, "disk '%s': out of memory", config->name);
         return NULL;
     }
     disk->store = store;
     disk->volume = volume;
+    disk->chores = chores;
     disk->status_tail = &disk->status_waiting;
     disk->terms = dispatch_no_terms;
     strcpy(disk->name, config->name); // the lengths were checked
@@ -54,6 +56,7 @@ void disk_destroy(struct disk *disk)
     if (disk->queue)
         d->ops->queue_remove(d, disk->queue);
     volume_destroy(disk->volume);
+    free(disk->chores);
     disk_free_contexts(disk);
     free(disk->latency);
     free(disk);

@@ -11,6 +11,7 @@
 #include "store/promises.h"
 #include "store/sched/dispatch.h"
 #include "store/store.h"
+#include "store/volume/chores.h"
 #include "store/volume/env.h"
 
 #define DISK_STATUS_MAX 16 // requests for status under way at once; they pass by the dispatcher
@@ -20,6 +21,7 @@ struct disk_request {
     // The front end's: op, durable, may_unmap, only_fast, offset_bytes, len_bytes and data; `extent` is an answer. The rest the
     // disk's.
     struct volume_request io;
+    struct volume_chore *chore;                             // what is done instead, if not NULL; of io only len_bytes counts
     struct disk *disk;                                      // set by disk_submit()
     struct disk_request *link;                              // the disk's
     void (*done)(struct disk_request *request, int result); // as of a volume's request
@@ -79,6 +81,7 @@ struct disk {
     char name[STORE_NAME_MAX];
     char serial[STORE_SERIAL_MAX + 1];
     struct volume *volume;
+    struct volume_chores *chores; // the volume's own work; it outlives the volume
     struct disk_front *fronts;
     struct dispatch_queue *queue;
     struct dispatch_terms terms; // of the queue
@@ -97,9 +100,9 @@ struct disk {
     bool logged_full, logged_short, logged_error;
 };
 
-// Takes the volume, also on failure. `promises`: those of config.
+// Takes the volume and its chores, from malloc(), also on failure. `promises`: those of config.
 struct disk *disk_create(struct store *store, const struct disk_config *config, const struct promise_set *promises,
-                         struct volume *volume, struct tv_error *err);
+                         struct volume *volume, struct volume_chores *chores, struct tv_error *err);
 void disk_destroy(struct disk *disk); // and its front ends
 int disk_resize(struct disk *disk, uint64_t size_bytes, struct tv_error *err);
 json_t *disk_stat(const struct disk *disk, bool histograms); // with all of what latency sums up

@@ -134,9 +134,15 @@ static void on_done(struct volume_request *io, int result)
     const uint64_t now_ns = store_now_ns(disk->store);
     d->ops->complete(d, &request->item, now_ns);
     count_if_late(disk, &request->item, now_ns);
-    if (!result)
+    if (!result && !request->chore)
         count(disk, io, now_ns - request->item.enqueued_ns);
     finish(request, result);
+}
+
+static void on_chore_done(struct volume_chore *chore)
+{
+    struct disk_request *request = chore->arg;
+    on_done(&request->io, 0);
 }
 
 // ---- in ----
@@ -145,7 +151,13 @@ void disk_begin(struct disk_request *request)
 {
     request->io.done = on_done;
     request->io.context = get_context(request->disk);
-    volume_start(request->disk->volume, &request->io);
+    if (!request->chore) {
+        volume_start(request->disk->volume, &request->io);
+        return;
+    }
+    request->chore->done = on_chore_done;
+    request->chore->arg = request;
+    request->chore->start(request->chore);
 }
 
 static void begin_status(struct disk_request *request);
@@ -188,12 +200,12 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     };
     request->disk = disk;
     disk->n_in_flight++;
-    if (request->io.op == VOLUME_STATUS) {
+    if (request->io.op == VOLUME_STATUS && !request->chore) {
         begin_status(request);
         return;
     }
     struct dispatch_item *item = &request->item;
-    item->kind = kinds[request->io.op];
+    item->kind = request->chore ? DISPATCH_WRITE : kinds[request->io.op];
     item->offset_bytes = request->io.offset_bytes;
     item->len_bytes = request->io.len_bytes;
     item->enqueued_ns = store_now_ns(disk->store);

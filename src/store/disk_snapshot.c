@@ -9,27 +9,27 @@
 #include <string.h>
 #include <unistd.h>
 
-// Is anything in the tree encrypted? What is written above it would be in the clear.
-static bool has_encryption(const json_t *volume)
+// Is there such a volume in the tree?
+static bool has_type(const json_t *volume, const char *wanted)
 {
     const char *type = json_string_value(json_object_get(volume, "type"));
     const char *key;
     json_t *member, *element;
     size_t i;
-    bool has = type && strcmp(type, "crypt") == 0;
+    bool has = type && strcmp(type, wanted) == 0;
     json_object_foreach((json_t *)volume, key, member)
     {
-        has = has || (json_is_object(member) && has_encryption(member));
-        json_array_foreach(member, i, element) has = has || has_encryption(element);
+        has = has || (json_is_object(member) && has_type(member, wanted));
+        json_array_foreach(member, i, element) has = has || has_type(element, wanted);
     }
     return has;
 }
 
 // Where the overlay goes, which is below encryption at the root of the disk.
-static bool is_encrypted(struct volume *volume)
+static bool consists_of(struct volume *volume, const char *type)
 {
     json_t *tree = volume_describe(volume_below_layers(volume));
-    const bool is = has_encryption(tree);
+    const bool is = has_type(tree, type);
     json_decref(tree);
     return is;
 }
@@ -38,7 +38,11 @@ static int check(const struct disk *disk, struct tv_error *err)
 {
     if (disk->volume->read_only)
         return tv_error_set(err, -EROFS, "disk '%s': is read-only: what it has now is what it will have", disk->name);
-    if (is_encrypted(disk->volume))
+    if (consists_of(disk->volume, "mirror"))
+        return tv_error_set(err, -EOPNOTSUPP,
+                            "disk '%s': is mirrored, and an overlay above it, one file, would not be; make the overlay below",
+                            disk->name);
+    if (consists_of(disk->volume, "crypt"))
         return tv_error_set(err, -EOPNOTSUPP,
                             "disk '%s': something encrypted is below what an overlay would be put over, and that would be in the "
                             "clear; have the volume of type 'crypt' above all others",

@@ -3,6 +3,8 @@
 #include "store/admission.h"
 #include "store/disk.h"
 
+#include <string.h>
+
 static void set(json_t *object, const char *key, uint64_t value)
 {
     json_object_set_new(object, key, json_integer((json_int_t)value));
@@ -37,6 +39,38 @@ static void tell_of_turns(const struct disk *disk, json_t *object)
         set(object, "device_ns", disk->promised.usage.device_ns);
 }
 
+// Of its mirrors: legs that are not in sync, or not here; false: it has no mirror.
+static bool count_missing_legs(const json_t *volume, json_int_t *missing)
+{
+    const json_t *legs = json_object_get(volume, "legs");
+    bool has_mirror = json_is_integer(legs);
+    const char *key;
+    json_t *member, *element;
+    size_t i;
+    *missing += json_integer_value(legs);
+    json_object_foreach((json_t *)volume, key, member)
+    {
+        if (json_is_object(member))
+            has_mirror |= count_missing_legs(member, missing);
+        json_array_foreach(member, i, element)
+        {
+            const char *state = json_string_value(json_object_get(element, "state"));
+            *missing -= state && strcmp(state, "in sync") == 0;
+            has_mirror |= count_missing_legs(element, missing);
+        }
+    }
+    return has_mirror;
+}
+
+static void tell_of_mirrors(const struct disk *disk, json_t *object)
+{
+    json_t *volume = volume_describe(disk->volume);
+    json_int_t missing = 0;
+    if (count_missing_legs(volume, &missing))
+        json_object_set_new(object, "missing_legs", json_integer(missing));
+    json_decref(volume);
+}
+
 void disk_describe(const struct disk *disk, json_t *object)
 {
     const struct volume *volume = disk->volume;
@@ -64,6 +98,7 @@ json_t *disk_stat(const struct disk *disk, bool histograms)
     set(object, "errors", c->errors);
     set(object, "refused", c->refused);
     tell_of_turns(disk, object);
+    tell_of_mirrors(disk, object);
     json_object_set_new(latencies, "read", latency(&disk->latency->read, histograms));
     json_object_set_new(latencies, "write", latency(&disk->latency->write, histograms));
     json_object_set_new(latencies, "flush", latency(&disk->latency->flush, histograms));

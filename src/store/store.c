@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "store/front/absorb.h"
+#include "store/front/chores.h"
 #include "store/front/nbd.h"
 #include "store/front/vhost_blk.h"
 #include "store/volume/spec.h"
@@ -215,8 +216,8 @@ static int check_config(struct store *store, const struct disk_config *config, u
     return 0;
 }
 
-static struct volume *build_volume(struct store *store, const struct disk_config *config, int *fds, unsigned n_fds,
-                                   struct tv_error *err)
+static struct volume *build_volume(struct store *store, const struct disk_config *config, struct volume_chores *chores, int *fds,
+                                   unsigned n_fds, struct tv_error *err)
 {
     char label[STORE_NAME_MAX + 8];
     snprintf(label, sizeof(label), "disk '%s'", config->name);
@@ -227,6 +228,7 @@ static struct volume *build_volume(struct store *store, const struct disk_config
         .n_fds = n_fds,
         .read_only = config->read_only,
         .block_bytes = config->block_size_bytes,
+        .chores = chores,
     };
     json_t *file = config->volume ? NULL : json_pack("{s:s, s:i}", "type", "file", "fd", 0);
     struct volume *volume = volume_build(&spec, config->volume ? config->volume : file, err);
@@ -240,6 +242,8 @@ static int make_fronts(struct disk *disk, const struct disk_config *config, int 
     int r = vhost_fd < 0 ? 0 : vhost_blk_create(disk, config->n_queues, vhost_fd, err);
     if (!r && config->nbd)
         r = nbd_export_create(disk, err);
+    if (!r && disk->chores->has_users)
+        r = chores_attach(disk, err);
     return r;
 }
 
@@ -257,8 +261,13 @@ static struct disk *make_disk(struct store *store, const struct disk_config *con
         vhost_fd = fds[config->vhost];
         fds[config->vhost] = -1;
     }
-    struct volume *volume = build_volume(store, config, fds, n_fds, err);
-    struct disk *disk = volume ? disk_create(store, config, &promises, volume, err) : NULL;
+    struct volume_chores *chores = calloc(1, sizeof(*chores));
+    struct volume *volume = chores ? build_volume(store, config, chores, fds, n_fds, err) : NULL;
+    struct disk *disk = volume ? disk_create(store, config, &promises, volume, chores, err) : NULL;
+    if (!chores)
+        tv_error_set(err, -ENOMEM, "disk '%s': out of memory", config->name);
+    else if (!volume)
+        free(chores);
     if (!disk && vhost_fd >= 0)
         close(vhost_fd);
     if (!disk || !make_fronts(disk, config, vhost_fd, err))

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 
 from fault_rig import overlay, serve_nbd, tell_stalls, times
@@ -24,8 +25,8 @@ def stalls(killed_ns, resumed_ns):
     return found
 
 
-def killed_under_vhost(rig, what, path, written, seed):
-    """`written`: the file that changes when the guest writes."""
+def killed_under_vhost(rig, what, path, written, seed, within_s=0.03):
+    """`written`: the file that changes when the guest writes; within_s: of that the store dies."""
     disk = ("db", path, ",queues=2")
     rng = random.Random(seed)
     killed_ns = []
@@ -35,7 +36,7 @@ def killed_under_vhost(rig, what, path, written, seed):
         if n % 4:  # the others may die while they open their image, or in the middle of their greeting
             before = os.stat(written).st_mtime_ns
             wait_for("a write", lambda: os.stat(written).st_mtime_ns != before or driver.poll() is not None or store.poll() is not None)
-        time.sleep(rng.random() * 0.03)  # anywhere in the middle of it
+        time.sleep(rng.random() * within_s)  # anywhere in the middle of it
         assert driver.poll() is None, "the driver found something wrong"
         assert store.poll() is None, "the store ended by itself"
         killed_ns.append(time.monotonic_ns())
@@ -59,6 +60,13 @@ def over_a_file(rig):
 
 def over_an_overlay(rig):
     killed_under_vhost(rig, "an overlay", *overlay(rig, "a", 32), 6)
+
+
+def over_a_mirror(rig):
+    path, leg = rig.path("a.volume"), rig.path("b.leg")
+    subprocess.run([os.path.join(rig.build, "bin", "trivet"), "disk", "create", path, "--size", "32M", "--mirror", leg], check=True,
+                   stdout=subprocess.DEVNULL)
+    killed_under_vhost(rig, "a mirror", path, leg, 8, 0.15)  # it is written to when it is opened as well
 
 
 def killed_under_nbd(rig, what, path):
@@ -91,4 +99,4 @@ def by_nbd_over_an_overlay(rig):
     killed_under_nbd(rig, "NBD, an overlay", overlay(rig, "a", 32)[0])
 
 
-main([over_a_file, over_an_overlay, by_nbd_over_a_file, by_nbd_over_an_overlay])
+main([over_a_file, over_an_overlay, over_a_mirror, by_nbd_over_a_file, by_nbd_over_an_overlay])

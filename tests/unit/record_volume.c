@@ -2,6 +2,7 @@
 #include "record_volume.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,7 +13,7 @@
 struct record_entry {
     uint64_t offset_bytes, len_bytes;
     uint8_t *bytes; // NULL: zeroes
-    bool is_stable;
+    bool is_stable, goes_along;
 };
 
 uint64_t record_random(uint64_t *state)
@@ -59,21 +60,32 @@ static void make_stable(struct record_volume *r, unsigned from, unsigned end)
     }
 }
 
-// A later write is never undone by an earlier one.
+static bool overlap(const struct record_entry *a, const struct record_entry *b)
+{
+    return a->offset_bytes < b->offset_bytes + b->len_bytes && b->offset_bytes < a->offset_bytes + a->len_bytes;
+}
+
+// A later write is never undone by an earlier one: what lies below it becomes stable as well, and what lies below that.
 static void make_durable(struct record_volume *r, unsigned index)
 {
-    const struct record_entry *last = &r->entries[index];
-    for (unsigned i = 0; i <= index; i++) {
-        const struct record_entry *e = &r->entries[i];
-        if (e->offset_bytes < last->offset_bytes + last->len_bytes && last->offset_bytes < e->offset_bytes + e->len_bytes)
-            make_stable(r, i, i + 1);
+    for (unsigned i = index; i-- > 0;) {
+        r->entries[i].goes_along = false;
+        for (unsigned j = i + 1; j <= index && !r->entries[i].is_stable && !r->entries[i].goes_along; j++)
+            r->entries[i].goes_along = (j == index || r->entries[j].goes_along) && overlap(&r->entries[i], &r->entries[j]);
     }
+    for (unsigned i = 0; i < index; i++)
+        if (r->entries[i].goes_along)
+            make_stable(r, i, i + 1);
+    make_stable(r, index, index + 1);
 }
 
 static int carry_out(struct record_volume *r, struct volume_request *q, unsigned from)
 {
     switch (q->op) {
     case VOLUME_READ:
+        r->n_reads++;
+        if (q->offset_bytes < r->unreadable_end && r->unreadable_from < q->offset_bytes + q->len_bytes)
+            return -EIO;
         volume_data_write(q->data, r->now + q->offset_bytes, q->len_bytes);
         return 0;
     case VOLUME_FLUSH:
@@ -88,6 +100,10 @@ static int carry_out(struct record_volume *r, struct volume_request *q, unsigned
     }
     if (r->write_error)
         return r->write_error;
+    if (q->op == VOLUME_ZERO && q->only_fast && r->refuses_fast)
+        return -EOPNOTSUPP;
+    if (q->offset_bytes <= r->unreadable_from && q->offset_bytes + q->len_bytes >= r->unreadable_end)
+        r->unreadable_end = 0;
     r->entries = realloc(r->entries, (r->n_entries + 1) * sizeof(*r->entries));
     r->entries[r->n_entries] = entry_of(q);
     apply(r->now, &r->entries[r->n_entries]);

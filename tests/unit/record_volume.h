@@ -15,6 +15,9 @@ struct record_volume {
     uint64_t random;
     int write_error; // what the next writes fail with; 0: they do not
     int flush_error;
+    bool refuses_fast;                        // zeroing is never fast
+    uint64_t unreadable_from, unreadable_end; // bytes; until they are written to
+    uint64_t n_reads;
 };
 
 struct record_volume *record_volume_create(struct volume_env *env, uint64_t size_bytes, uint64_t seed);

@@ -37,5 +37,7 @@ void volume_end_never(struct volume_env *env, struct volume_ender *ender);
 // Carries out a request and waits for it, where nothing else of the volume is in flight: for opening and resizing. context and
 // `done` are its own. Others' requests go on meanwhile, and the store's batch is to be ended afterwards.
 int volume_run(struct volume *volume, struct volume_request *request);
+// For volumes that wait for something of their own: delivers what is done, or waits for a while until something is.
+void volume_step(struct volume *volume);
 // For the store: calls `done` of what was finished up to now; false: there was nothing.
 bool volume_env_deliver(struct volume_env *env);

@@ -19,9 +19,11 @@ static void on_done(struct volume_request *request, int result)
     run->result = result;
 }
 
-static void wait_for_one(struct volume *volume)
+void volume_step(struct volume *volume)
 {
     struct io_engine *io = volume->env->io;
+    if (volume_env_deliver(volume->env))
+        return;
     io_submit(io);
     if (volume->ops->wait)
         volume->ops->wait(volume, io_in_flight(io) ? 0 : WAIT_MS);
@@ -38,8 +40,7 @@ int volume_run(struct volume *volume, struct volume_request *request)
     run.request.done = on_done;
     volume_start(volume, &run.request);
     while (!run.is_done)
-        if (!volume_env_deliver(volume->env))
-            wait_for_one(volume);
+        volume_step(volume);
     free(run.request.context);
     request->extent = run.request.extent;
     return run.result;

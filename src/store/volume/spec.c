@@ -4,6 +4,7 @@
 #include "store/volume/crypt.h"
 #include "store/volume/fault.h"
 #include "store/volume/file.h"
+#include "store/volume/mirror.h"
 #include "store/volume/nbd.h"
 #include "store/volume/null.h"
 #include "store/volume/overlay.h"
@@ -197,6 +198,30 @@ static struct volume *build_stripe(struct volume_spec *spec, const json_t *json,
     return NULL;
 }
 
+static struct volume *build_mirror(struct volume_spec *spec, const json_t *json, struct tv_error *err)
+{
+    struct volume *volumes[MIRROR_LEGS_MAX];
+    const json_t *degraded = json_object_get(json, "degraded"), *rebuild = json_object_get(json, "rebuild");
+    const struct mirror_options options = {
+        .degraded = json_is_true(degraded),
+        .has_rebuild = rebuild != NULL,
+        .rebuild = (unsigned)json_integer_value(rebuild),
+        .chores = spec->chores,
+    };
+    if ((degraded && !json_is_boolean(degraded)) ||
+        (rebuild && (!json_is_integer(rebuild) || json_integer_value(rebuild) < 0 ||
+                     json_integer_value(rebuild) >= (json_int_t)json_array_size(json_object_get(json, "volumes")))))
+        return refuse(spec, err, "mirror", "degraded must be true or false, and rebuild the number of one of the volumes, from 0");
+    const unsigned n = build_children(spec, json, volumes, MIRROR_LEGS_MAX, err);
+    struct volume *mirror = n ? mirror_volume_create(spec->env, volumes, n, &options, err) : NULL;
+    if (!n || mirror)
+        return mirror;
+    for (unsigned i = 0; i < n; i++)
+        volume_destroy(volumes[i]);
+    tv_error_prefix(err, "%s: mirror", spec->label);
+    return NULL;
+}
+
 static bool take_number(const json_t *json, const char *key, uint64_t *to)
 {
     const json_t *number = json_object_get(json, key);
@@ -255,7 +280,7 @@ static const struct {
     const char *type;
     build_fn *build;
 } builders[] = {
-    {"crypt", build_crypt}, {"fault", build_fault},     {"file", build_file}, {"nbd", build_nbd},
+    {"crypt", build_crypt}, {"fault", build_fault},     {"file", build_file}, {"mirror", build_mirror}, {"nbd", build_nbd},
     {"null", build_null},   {"overlay", build_overlay}, {"ram", build_ram},   {"stripe", build_stripe},
 };
 

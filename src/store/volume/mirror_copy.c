@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 #define PIECE_BYTES BOUNCE_BYTES
@@ -96,7 +97,7 @@ static void join(struct mirror *m)
 {
     const unsigned syncing = mirror_attached(m) & ~mirror_in_sync(m);
     if (m->n_unsynced) {
-        log_event(LOG_ERROR, "store", "parts of a mirror cannot be read from any leg that is in sync, and the others stay out",
+        log_event(LOG_ERROR, "store", "parts of a mirror cannot be made equal: they cannot be read, or there is no room",
                   LOG_U64("bytes", m->n_unsynced * m->header.region_bytes));
         return;
     }
@@ -151,9 +152,11 @@ static void on_written(struct volume_request *request, int result)
     piece->result = result;
     if (--c->n_pending)
         return;
-    for (unsigned i = 0; i < m->n; i++)
-        if (m->legs[i].state != MIRROR_OUT && c->pieces[i].result)
-            c->is_spoiled |= !mirror_leg_fail(m, i, c->pieces[i].result);
+    for (unsigned i = 0; i < m->n; i++) {
+        const int r = c->pieces[i].result;
+        if (m->legs[i].state != MIRROR_OUT && r) // a full file system is no failure: they differ until there is room
+            c->is_spoiled |= r == -ENOSPC || r == -EDQUOT || !mirror_leg_fail(m, i, r);
+    }
     if (!mirror_headers_are_stable(m))
         mirror_commit(m, NULL);
     end_piece(c);

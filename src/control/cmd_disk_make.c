@@ -46,8 +46,8 @@ static int create(const struct disk_command *c, struct disk_access *disk, struct
     uint64_t size_bytes = 0;
     if (c->key_file && !c->encrypt)
         return tv_error_set(err, -EINVAL, "--key-file: is for --encrypt");
-    if (!!c->over + !!c->mirror + c->encrypt > 1)
-        return tv_error_set(err, -EINVAL, "--over, --mirror, --encrypt: one of them; a volume file can say more");
+    if (c->mirror && (c->over || c->encrypt))
+        return tv_error_set(err, -EINVAL, "--mirror: goes with neither --over nor --encrypt; a volume file can say more");
     if (c->over)
         return disk_create_over(c, disk, err);
     if (!c->size)

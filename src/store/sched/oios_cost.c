@@ -19,10 +19,10 @@
 #define MEMORY_NS 200000000.0 // in which a stretch fades to a third
 #define LAG_NS 250000000u
 #define BELIEF 2.0 // what was believed before weighs as much as so many stretches
-#define LEAST_NS 20.0
+#define COST_LEAST_NS 20.0
 #define COST_MOST_NS 4e9
-#define STRETCH_MOST_NS 1000000.0 // of cost; where one disk goes on for longer, this is enough
-#define STRETCH_LEAST_NS 50000.0  // of cost; what is shorter is put together with the next
+#define STRETCH_COST_MOST 1000000.0 // of cost; where one disk goes on for longer, this is enough
+#define STRETCH_COST_LEAST 50000.0  // of cost; what is shorter is put together with the next
 
 void cost_init(struct oios_cost *c)
 {
@@ -52,7 +52,7 @@ static const uint8_t pages[DISPATCH_KINDS] = {COST_READ_PAGE, COST_WRITE_PAGE, C
 static struct oios_stretch *stretch_for(struct oios_cost *c, const struct dispatch_item *item)
 {
     struct oios_stretch *s = &c->stretches[c->newest % COST_STRETCHES];
-    bool ends = s->cost_ns >= (c->queue == item->queue ? STRETCH_MOST_NS : STRETCH_LEAST_NS);
+    bool ends = s->cost_ns >= (c->queue == item->queue ? STRETCH_COST_MOST : STRETCH_COST_LEAST);
     if ((ends || c->newest < c->good_from) && c->newest - c->oldest < COST_STRETCHES - 1) {
         s = &c->stretches[++c->newest % COST_STRETCHES];
         *s = (struct oios_stretch){0};
@@ -169,6 +169,6 @@ void cost_learn(struct oios_cost *c)
     solve(a, b);
     for (int i = 0; i < COST_FEATURES; i++) {
         double ns = c->ns[i] * (b[i] > 0.5 ? b[i] < 2 ? b[i] : 2 : 0.5);
-        c->ns[i] = ns > LEAST_NS ? ns : LEAST_NS;
+        c->ns[i] = ns > COST_LEAST_NS ? ns : COST_LEAST_NS;
     }
 }

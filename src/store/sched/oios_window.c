@@ -9,7 +9,7 @@
 #include "store/sched/oios.h"
 
 #define FIRST_NS 300000.0
-#define LEAST_NS 40000.0 // beside one and a half of the largest requests: of those, one alone does not keep a device busy
+#define WINDOW_LEAST_NS 40000.0 // beside one and a half of the largest requests: of those, one alone does not keep a device busy
 #define SMALLER 0.9
 #define LARGER 1.1
 #define WORTH 0.03        // gained throughput for a larger window, relative to each other
@@ -17,8 +17,8 @@
 #define GAIN 0.3
 #define STEP_MOST 0.1
 #define STEP_UNBOUND -0.01 // while there is not enough to do even for the smaller window
-#define STRETCH_LEAST_NS 4000000u
-#define STRETCH_WINDOWS 8 // or as long as it takes to do so many windows
+#define TURN_LEAST_NS 4000000u
+#define TURN_WINDOWS 8 // or as long as it takes to do so many windows
 
 static double clamp(double x, double least, double most)
 {
@@ -55,7 +55,7 @@ static void search(struct oios_window *w)
         double worth = WORTH * (1 + (w->target_ns - w->large_ns) / LONG_NS);
         step = clamp(GAIN * (gained - worth), -STEP_MOST, STEP_MOST);
     }
-    double least_ns = 1.5 * w->large_ns + LEAST_NS;
+    double least_ns = 1.5 * w->large_ns + WINDOW_LEAST_NS;
     w->target_ns = clamp(w->target_ns * (1 + step), least_ns < w->most_ns ? least_ns : w->most_ns, w->most_ns);
     w->rate[0] = w->rate[1] = 0;
     w->was_bound = true;
@@ -88,7 +88,7 @@ static void adjust(struct oios_window *w, uint64_t now_ns)
         w->done_ns += w->sum_ns;
     w->sum_ns = w->sum_took = w->sum_squares = 0;
     uint64_t lasts_ns = now_ns - w->since_ns;
-    if (lasts_ns >= STRETCH_LEAST_NS && (double)lasts_ns >= STRETCH_WINDOWS * w->delay_ns && now_ns > w->from_ns)
+    if (lasts_ns >= TURN_LEAST_NS && (double)lasts_ns >= TURN_WINDOWS * w->delay_ns && now_ns > w->from_ns)
         end_stretch(w, now_ns);
 }
 

@@ -4,8 +4,6 @@
 #include <assert.h>
 #include <stddef.h>
 
-#define WORDS (WHEEL_SLOTS / 64)
-
 static struct wheel_node *head_of(struct wheel *w, unsigned slot)
 {
     _Static_assert(offsetof(struct wheel_node, next) == offsetof(struct wheel_slot, next) &&
@@ -26,22 +24,27 @@ static bool is_empty(struct wheel *w, unsigned slot)
     return w->slots[slot].next == head_of(w, slot);
 }
 
-// The first slot with nodes, counted from the oldest; WHEEL_SLOTS: there is none.
-static unsigned first_used(struct wheel *w)
+// The number of the first slot with nodes; UINT64_MAX: there is none.
+static uint64_t first_used(struct wheel *w)
 {
-    unsigned start = (unsigned)(w->first % WHEEL_SLOTS), word = start / 64;
-    uint64_t mask = ~0ull << start % 64;
-    for (unsigned i = 0; i <= WORDS; i++) {
-        for (uint64_t bits = w->used[word] & mask; bits; bits &= bits - 1) {
-            unsigned slot = word * 64 + (unsigned)__builtin_ctzll(bits);
-            if (!is_empty(w, slot))
-                return (slot - start) % WHEEL_SLOTS;
-            w->used[word] &= ~(1ull << slot % 64);
+    uint64_t at = w->from > w->first ? w->from : w->first;
+    while (at < w->first + WHEEL_SLOTS) {
+        unsigned slot = (unsigned)(at % WHEEL_SLOTS);
+        uint64_t bits = w->used[slot / 64] >> slot % 64;
+        if (!bits) {
+            at = (at / 64 + 1) * 64;
+            continue;
         }
-        mask = ~0ull;
-        word = (word + 1) % WORDS;
+        unsigned ahead = (unsigned)__builtin_ctzll(bits);
+        at += ahead;
+        slot += ahead;
+        if (!is_empty(w, slot) && at < w->first + WHEEL_SLOTS) {
+            w->from = at;
+            return at;
+        }
+        w->used[slot / 64] &= ~((uint64_t)is_empty(w, slot) << slot % 64);
     }
-    return WHEEL_SLOTS;
+    return UINT64_MAX;
 }
 
 // Time has gone on: what would fall out at the old end goes, as it is, before what is in the oldest slot then.
@@ -49,8 +52,8 @@ static void advance(struct wheel *w, uint64_t first)
 {
     struct wheel_slot late;
     late.next = late.prev = (struct wheel_node *)&late;
-    for (unsigned used; w->n && (used = first_used(w)) < WHEEL_SLOTS && w->first + used < first;) {
-        unsigned slot = (unsigned)((w->first + used) % WHEEL_SLOTS);
+    for (uint64_t at; (at = first_used(w)) < first;) {
+        unsigned slot = (unsigned)(at % WHEEL_SLOTS);
         struct wheel_slot *s = &w->slots[slot];
         s->next->prev = late.prev;
         s->prev->next = (struct wheel_node *)&late;
@@ -58,7 +61,7 @@ static void advance(struct wheel *w, uint64_t first)
         late.prev = s->prev;
         s->next = s->prev = head_of(w, slot);
     }
-    w->first = first;
+    w->first = w->from = first;
     if (late.next == (struct wheel_node *)&late)
         return;
     unsigned slot = (unsigned)(w->first % WHEEL_SLOTS);
@@ -80,6 +83,8 @@ void wheel_put(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64
         at = w->first;
     if (at >= w->first + WHEEL_SLOTS)
         at = w->first + WHEEL_SLOTS - 1;
+    if (at < w->from)
+        w->from = at;
     unsigned slot = (unsigned)(at % WHEEL_SLOTS);
     struct wheel_node *head = head_of(w, slot);
     node->key_ns = key_ns;
@@ -95,7 +100,7 @@ struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
 {
     uint64_t now = now_ns >> w->slot_bits;
     while (w->n) {
-        uint64_t at = w->first + first_used(w);
+        uint64_t at = first_used(w);
         struct wheel_node *node = w->slots[at % WHEEL_SLOTS].next;
         if (at > now)
             return NULL;
@@ -109,5 +114,5 @@ struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
 
 uint64_t wheel_next_ns(struct wheel *w)
 {
-    return w->n ? (w->first + first_used(w)) << w->slot_bits : UINT64_MAX;
+    return w->n ? first_used(w) << w->slot_bits : UINT64_MAX;
 }

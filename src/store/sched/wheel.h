@@ -22,6 +22,7 @@ struct wheel_slot { // the head of a ring, with the members of a node
 struct wheel {
     unsigned slot_bits, past, n;
     uint64_t first; // number of the oldest slot
+    uint64_t from;  // slots before this one are empty
     uint64_t used[WHEEL_SLOTS / 64];
     struct wheel_slot slots[WHEEL_SLOTS];
 };

@@ -2,47 +2,94 @@
 #include "router/pool.h"
 
 #include <errno.h>
+#include <rte_lcore.h>
 #include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 #define CACHED_BUFFERS 64 // with each thread
-#define SMALL_POOL 2048   // buffers; smaller ones have no caches
+#define SMALL_POOL 2048   // buffers; smaller ones have no caches of DPDK's
+#define STACK_MOST 64     // and this of their own
 
-// ---- where free buffers are: a ring in plain memory ----
+// ---- where free buffers are ----
+
+// A ring in plain memory; and a stack that is the worker's alone. A network belongs to one worker, so whichever lcore but the first
+// comes is that one. Where DPDK's caches are, what comes here are whole caches, and the stack is not used.
+struct store {
+    struct rte_ring *ring;
+    unsigned stack_most;
+    _Atomic unsigned n_stacked; // the worker's; others look
+    void *stack[STACK_MOST];
+};
+
+static bool is_worker(void)
+{
+    const unsigned lcore = rte_lcore_id();
+    return lcore && lcore < RTE_MAX_LCORE;
+}
 
 static int ops_alloc(struct rte_mempool *pool)
 {
     const unsigned n = rte_align32pow2(pool->size + 1);
+    struct store *store = rte_zmalloc(NULL, sizeof(*store), RTE_CACHE_LINE_SIZE);
     struct rte_ring *ring = rte_malloc(NULL, (size_t)rte_ring_get_memsize(n), RTE_CACHE_LINE_SIZE);
-    if (!ring || rte_ring_init(ring, pool->name, n, 0)) {
+    if (!store || !ring || rte_ring_init(ring, pool->name, n, 0)) {
         rte_free(ring);
+        rte_free(store);
         return -ENOMEM;
     }
-    pool->pool_data = ring;
+    store->ring = ring;
+    store->stack_most = pool->cache_size ? 0 : pool->size / 4 < STACK_MOST ? pool->size / 4 : STACK_MOST;
+    pool->pool_data = store;
     return 0;
 }
 
 static void ops_free(struct rte_mempool *pool)
 {
-    rte_free(pool->pool_data);
+    struct store *store = pool->pool_data;
+    rte_free(store->ring);
+    rte_free(store);
 }
 
 static int ops_enqueue(struct rte_mempool *pool, void *const *objects, unsigned n)
 {
-    return rte_ring_mp_enqueue_bulk(pool->pool_data, objects, n, NULL) ? 0 : -ENOBUFS;
+    struct store *store = pool->pool_data;
+    const unsigned at = atomic_load_explicit(&store->n_stacked, memory_order_relaxed);
+    if (n > store->stack_most || !is_worker())
+        return rte_ring_mp_enqueue_bulk(store->ring, objects, n, NULL) ? 0 : -ENOBUFS;
+    unsigned kept = at;
+    if (at + n > store->stack_most) { // half of it goes back
+        kept = at / 2;
+        rte_ring_mp_enqueue_bulk(store->ring, store->stack + kept, at - kept, NULL);
+    }
+    if (kept + n > store->stack_most)
+        kept -= rte_ring_mp_enqueue_bulk(store->ring, store->stack, kept, NULL); // all of it
+    memcpy(store->stack + kept, objects, n * sizeof(*objects));
+    atomic_store_explicit(&store->n_stacked, kept + n, memory_order_relaxed);
+    return 0;
 }
 
 static int ops_dequeue(struct rte_mempool *pool, void **objects, unsigned n)
 {
-    return rte_ring_mc_dequeue_bulk(pool->pool_data, objects, n, NULL) ? 0 : -ENOBUFS;
+    struct store *store = pool->pool_data;
+    const unsigned has = is_worker() ? atomic_load_explicit(&store->n_stacked, memory_order_relaxed) : 0;
+    const unsigned taken = n < has ? n : has;
+    if (n > taken && !rte_ring_mc_dequeue_bulk(store->ring, objects + taken, n - taken, NULL))
+        return -ENOBUFS;
+    memcpy(objects, store->stack + has - taken, taken * sizeof(*objects));
+    if (taken)
+        atomic_store_explicit(&store->n_stacked, has - taken, memory_order_relaxed);
+    return 0;
 }
 
 static unsigned ops_count(const struct rte_mempool *pool)
 {
-    return rte_ring_count(pool->pool_data);
+    const struct store *store = pool->pool_data;
+    return rte_ring_count(store->ring) + atomic_load_explicit(&store->n_stacked, memory_order_relaxed);
 }
 
 static const struct rte_mempool_ops pool_ops = {

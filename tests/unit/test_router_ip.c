@@ -846,7 +846,7 @@ static void test_flows_stay_where_they_are(void **state)
 static void test_buckets(void **state)
 {
     (void)state;
-    uint16_t buckets[256] = {0}, before[256], members[ECMP_MEMBERS_MAX];
+    uint16_t buckets[256] = {0}, before[256], members[ECMP_MEMBERS_MAX] = {0};
     srand(3);
     unsigned n = 0;
     for (unsigned turn = 0; turn < 2000; turn++) {

@@ -382,6 +382,7 @@ static bool find_user(void *arg, rib_key key, unsigned len, uint16_t value)
 {
     struct withdrawal *w = arg;
     struct route route;
+    route.n_hops = 0;
     fib_describe(w->fib, value, &route);
     for (unsigned i = 0; i < route.n_hops && !w->found; i++)
         w->found = route.hops[i].port == w->port;
@@ -395,6 +396,7 @@ static void withdraw(struct fib *fib, unsigned family, const struct withdrawal *
 {
     struct route route;
     unsigned n = 0;
+    route.n_hops = 0;
     fib_get(fib, family, w->key, w->len, &route);
     for (unsigned i = 0; i < route.n_hops; i++)
         if (route.hops[i].port != w->port)

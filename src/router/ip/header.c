@@ -39,7 +39,7 @@ enum drop ip6_check(const struct ip6_header *h, size_t len_bytes)
 
 uint16_t ip6_payload_checksum(const struct ip6_header *h, uint8_t protocol, const void *payload, size_t len_bytes)
 {
-    uint64_t sum = checksum_add(0, h->source, sizeof(h->source) + sizeof(h->destination));
+    uint64_t sum = checksum_add(0, (const uint8_t *)h + offsetof(struct ip6_header, source), 32); // both addresses
     sum += htobe32((uint32_t)len_bytes) + (uint64_t)htobe32(protocol);
     return checksum_fold(checksum_add(sum, payload, len_bytes));
 }
@@ -71,7 +71,7 @@ uint32_t ip4_flow(const struct ip4_header *h, const void *payload, size_t len_by
 uint32_t ip6_flow(const struct ip6_header *h, const void *payload, size_t len_bytes, uint64_t key)
 {
     uint64_t words[4], hash = mix(key, be32toh(h->version_class_flow) & 0xfffff);
-    memcpy(words, h->source, sizeof(words));
+    memcpy(words, (const uint8_t *)h + offsetof(struct ip6_header, source), sizeof(words)); // both addresses
     for (unsigned i = 0; i < 4; i++)
         hash = mix(hash, words[i]);
     return (uint32_t)(mix_ports(hash, h->next, payload, len_bytes) >> 32);

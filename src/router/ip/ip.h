@@ -70,8 +70,8 @@ extern const struct vn_command ip_commands[]; // command.c
 bool ip_is_own(const struct ip_port *own, unsigned family, rib_key address);
 // Whether it is on the port's link.
 bool ip_is_on_link(const struct ip_port *own, unsigned family, rib_key address);
-// An address of the router's to send from (RFC 1812, 4.3.2.4): the port's or another's on whose link `to` is, else any of the port's,
-// else any of the network's. False: there is none.
+// An address of the router's to send from (RFC 1812, 4.3.2.4): the port's or another's on whose link `to` is, else any of the
+// port's, else any of the network's. False: there is none.
 bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family, rib_key to, rib_key *source);
 
 // ---- forward.c ----

@@ -303,7 +303,7 @@ int poptrie_update(struct poptrie *trie, const struct rib *rib, rib_key key, uns
     const unsigned bits = root->direct_bits;
     const size_t first = (size_t)((uint64_t)(key >> 64) >> 1 >> (63 - bits)), n = len < bits ? (size_t)1 << (bits - len) : 1;
     const size_t n_retired = trie->retired.n, retired_bytes = trie->retired_bytes;
-    uintptr_t single, *entries = n == 1 ? &single : malloc(n * sizeof(*entries));
+    uintptr_t single = 0, *entries = n == 1 ? &single : malloc(n * sizeof(*entries));
     if (!entries)
         return -ENOMEM;
     for (size_t i = 0; i < n && !c.has_failed; i++)

@@ -35,7 +35,7 @@ static inline rib_key rib_node_key(const struct rib_node *node)
 // The first `len` bits of a key, the others zero.
 static inline rib_key rib_mask(rib_key key, unsigned len)
 {
-    return len ? key >> (RIB_KEY_BITS - len) << (RIB_KEY_BITS - len) : 0;
+    return len < RIB_KEY_BITS ? key & ~(~(rib_key)0 >> len) : key;
 }
 
 void rib_fini(struct rib *rib);

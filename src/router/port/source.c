@@ -68,12 +68,12 @@ static int source_open(struct port *port, const json_t *params, int fd, struct t
     if (params_get_u32(params, "pad_to", 0, 0, PORT_FRAME_MAX - 1, &pad, err))
         return -EINVAL;
     struct source *own = calloc(1, sizeof(*own));
-    if (own)
-        own->frames = calloc(json_array_size(list), sizeof(*own->frames));
-    int r = own && own->frames ? read_frames(own, list, pad, err) : tv_error_set(err, -ENOMEM, "out of memory");
+    if (!own)
+        return tv_error_set(err, -ENOMEM, "out of memory");
+    own->frames = calloc(json_array_size(list), sizeof(*own->frames));
+    int r = own->frames ? read_frames(own, list, pad, err) : tv_error_set(err, -ENOMEM, "out of memory");
     if (r) {
-        if (own)
-            free_source(own);
+        free_source(own);
         return r;
     }
     own->n = (unsigned)json_array_size(list);

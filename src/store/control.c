@@ -2,6 +2,7 @@
 #include "store/disk.h"
 
 #include "base/rpc.h"
+#include "store/control_add.h"
 #include "store/control_nbd.h"
 
 #include <errno.h>
@@ -9,31 +10,27 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ADD_FDS_MAX RPC_FDS_MAX
-
 static void reply_ok(struct rpc_request *req)
 {
     rpc_reply(req, json_object());
 }
 
-static void refuse(struct rpc_request *req, const char *what)
+void control_refuse(struct rpc_request *req, const char *what)
 {
     struct tv_error err = {0};
     tv_error_set(&err, -EINVAL, "%s", what);
     rpc_reply_error(req, RPC_BAD_PARAMS, &err);
 }
 
-// The parameter "name", or NULL when the request has been answered already.
-static const char *need_name(struct rpc_request *req, const json_t *params)
+const char *control_need_name(struct rpc_request *req, const json_t *params)
 {
     const char *name = json_string_value(json_object_get(params, "name"));
     if (!name)
-        refuse(req, "\"name\" is missing: the disk's name, a string");
+        control_refuse(req, "\"name\" is missing: the disk's name, a string");
     return name;
 }
 
-// An unsigned parameter that may be absent.
-static bool get_u64(const json_t *params, const char *key, uint64_t otherwise, uint64_t most, uint64_t *value)
+bool control_get_u64(const json_t *params, const char *key, uint64_t otherwise, uint64_t most, uint64_t *value)
 {
     const json_t *member = json_object_get(params, key);
     *value = otherwise;
@@ -45,84 +42,15 @@ static bool get_u64(const json_t *params, const char *key, uint64_t otherwise, u
     return true;
 }
 
-static bool are_strings(const json_t *params, const char *const *keys, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        const json_t *member = json_object_get(params, keys[i]);
-        if (member && !json_is_string(member))
-            return false;
-    }
-    return true;
-}
-
-static unsigned take_fds(struct rpc_request *req, int *fds)
-{
-    unsigned n = 0;
-    while (n < ADD_FDS_MAX && (fds[n] = rpc_request_take_fd(req, n)) >= 0)
-        n++;
-    return n;
-}
-
-// Answers {"unproven": [{"name", "promise"}]}. A disk of one file needs no "volume": its image is descriptor 0 then, and its
-// vhost-user socket 1.
-static void method_add(void *arg, struct rpc_request *req, const json_t *params)
-{
-    static const char *const strings[] = {"serial", "promises"};
-    struct store *store = arg;
-    uint64_t queues, block_size, vhost;
-    const char *name = need_name(req, params);
-    if (!name)
-        return;
-    const json_t *read_only = json_object_get(params, "read_only"), *admitted = json_object_get(params, "admitted");
-    const json_t *nbd = json_object_get(params, "nbd");
-    const json_t *volume = json_object_get(params, "volume");
-    if (!are_strings(params, strings, 2) || (read_only && !json_is_boolean(read_only)) ||
-        (admitted && !json_is_boolean(admitted)) || (nbd && !json_is_boolean(nbd)) || (volume && !json_is_object(volume)) ||
-        !get_u64(params, "queues", 1, STORE_QUEUES_MAX, &queues) || !get_u64(params, "block_size", 0, 4096, &block_size) ||
-        !get_u64(params, "vhost", ADD_FDS_MAX, ADD_FDS_MAX, &vhost)) {
-        refuse(req, "disk.add takes: name, serial, promises (strings), read_only, admitted, nbd (booleans), queues (1 to 64), "
-                    "block_size (512 to 4096), volume (an object), vhost (the number of the descriptor)");
-        return;
-    }
-    int fds[ADD_FDS_MAX];
-    const unsigned n_fds = req ? take_fds(req, fds) : 0;
-    const bool is_exported = json_is_true(nbd);
-    if (!volume && n_fds < (is_exported ? 1 : 2)) {
-        if (n_fds)
-            close(fds[0]);
-        refuse(req, "disk.add wants two descriptors beside it: the image and a listening socket; with nbd the image is enough");
-        return;
-    }
-    if (!volume && vhost == ADD_FDS_MAX && n_fds > 1)
-        vhost = 1;
-    struct disk_config config = {
-        .name = name,
-        .serial = json_string_value(json_object_get(params, "serial")),
-        .volume = volume,
-        .vhost = vhost == ADD_FDS_MAX ? -1 : (int)vhost,
-        .nbd = is_exported,
-        .read_only = json_is_true(read_only),
-        .n_queues = (unsigned)queues,
-        .block_size_bytes = (uint32_t)block_size,
-        .promises = json_string_value(json_object_get(params, "promises")),
-        .admitted = json_is_true(admitted),
-        .unproven = json_array(),
-    };
-    struct tv_error err = {0};
-    if (store_add_disk(store, &config, fds, n_fds, &err))
-        rpc_reply_error(req, RPC_FAILED, &err);
-    else
-        rpc_reply(req, json_pack("{s:O}", "unproven", config.unproven));
-    json_decref(config.unproven);
-}
-
 static void method_remove(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (!name)
         return;
-    if (store_remove_disk(arg, name, &err))
+    if (control_add_cancel(arg, name))
+        reply_ok(req);
+    else if (store_remove_disk(arg, name, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else
         reply_ok(req);
@@ -137,7 +65,7 @@ static void method_list(void *arg, struct rpc_request *req, const json_t *params
 static void method_stat(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (!name)
         return;
     json_t *stat = store_stat(arg, name, json_is_true(json_object_get(params, "histograms")), &err);
@@ -151,11 +79,11 @@ static void method_resize(void *arg, struct rpc_request *req, const json_t *para
 {
     struct tv_error err = {0};
     uint64_t size;
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (!name)
         return;
-    if (!get_u64(params, "size_bytes", 0, INT64_MAX, &size))
-        refuse(req, "\"size_bytes\" must be a number of bytes");
+    if (!control_get_u64(params, "size_bytes", 0, INT64_MAX, &size))
+        control_refuse(req, "\"size_bytes\" must be a number of bytes");
     else if (store_resize_disk(arg, name, size, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else
@@ -166,7 +94,7 @@ static void method_resize(void *arg, struct rpc_request *req, const json_t *para
 static void method_faults(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (!name)
         return;
     if (store_set_faults(arg, name, json_object_get(params, "rules"), &err))
@@ -179,10 +107,10 @@ static void method_faults(void *arg, struct rpc_request *req, const json_t *para
 static void method_snapshot(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     const int fd = name && req ? rpc_request_take_fd(req, 0) : -1;
     if (name && fd < 0)
-        refuse(req, "disk.snapshot wants a descriptor beside it: the file of an overlay");
+        control_refuse(req, "disk.snapshot wants a descriptor beside it: the file of an overlay");
     else if (name && store_snapshot_disk(arg, name, fd, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else if (name)
@@ -192,7 +120,7 @@ static void method_snapshot(void *arg, struct rpc_request *req, const json_t *pa
 static void method_blank(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (name && store_blank_disk(arg, name, &err))
         rpc_reply_error(req, RPC_FAILED, &err);
     else if (name)
@@ -212,12 +140,12 @@ static void method_absorb(void *arg, struct rpc_request *req, const json_t *para
 {
     struct tv_error err = {0};
     uint64_t offset;
-    const char *name = need_name(req, params);
+    const char *name = control_need_name(req, params);
     if (!name)
         return;
     int r = 0;
-    if (!get_u64(params, "offset_bytes", UINT64_MAX, INT64_MAX, &offset))
-        refuse(req, "\"offset_bytes\" must be a number of bytes");
+    if (!control_get_u64(params, "offset_bytes", UINT64_MAX, INT64_MAX, &offset))
+        control_refuse(req, "\"offset_bytes\" must be a number of bytes");
     else if (offset == UINT64_MAX && !(r = store_settle_absorbed(arg, name, &err)))
         reply_ok(req);
     else if (offset != UINT64_MAX)
@@ -231,7 +159,8 @@ static void method_promise(void *arg, struct rpc_request *req, const json_t *par
 {
     const json_t *name = json_object_get(params, "name"), *promises = json_object_get(params, "promises");
     if (name ? !json_is_string(name) || !json_is_string(promises) : !json_is_object(promises)) {
-        refuse(req, "disk.promise takes: name and promises (strings), or promises (an object of such pairs); admitted (boolean)");
+        control_refuse(
+            req, "disk.promise takes: name and promises (strings), or promises (an object of such pairs); admitted (boolean)");
         return;
     }
     struct tv_error err = {0};
@@ -263,7 +192,7 @@ struct rpc_server *store_serve_control(struct store *store, struct loop *loop, i
                                        struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"disk.add", method_add},           {"disk.remove", method_remove},
+        {"disk.add", control_add},          {"disk.remove", method_remove},
         {"disk.list", method_list},         {"disk.stat", method_stat},
         {"disk.resize", method_resize},     {"disk.promise", method_promise},
         {"disk.faults", method_faults},     {"disk.promises", method_promises},

@@ -65,6 +65,7 @@ struct store {
     struct volume_env env;
     struct promises *promises;
     struct rpc_server *control; // NULL: there is none
+    struct adding *adding;      // disks that wait for an image (control_add.c)
     struct nbd_server *nbd;     // NULL: nobody has listened yet
     struct disk *disks;
     struct disk_front *marked;

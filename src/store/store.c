@@ -1,4 +1,5 @@
 // The store: its disks, and the batches. See store.h.
+#include "store/control_add.h"
 #include "store/disk.h"
 
 #include "base/clock.h"
@@ -163,6 +164,7 @@ void store_destroy(struct store *store)
 {
     if (!store)
         return;
+    control_add_cancel_all(store);
     while (store->disks) {
         struct disk *disk = store->disks;
         store->disks = disk->next;

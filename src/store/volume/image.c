@@ -59,7 +59,7 @@ int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struc
                                 name, (int)holder.pid, holder.command);
         if (clock_now_ns() >= deadline_ns)
             return tv_error_set(
-                err, -EBUSY,
+                err, -EAGAIN,
                 "%s: locked by a process that cannot be seen from here, or by the last writes of a dead one; try again later",
                 name);
         // Nobody alive has it: I/O of a store that was killed is still landing, or the kernel has not got to closing its files yet.
@@ -184,7 +184,7 @@ int image_init(struct image *image, int fd, const char *name, const struct image
     if (!r && block && (block < 512 || block > BLOCK_SIZE_MAX || (block & (block - 1))))
         r = tv_error_set(err, -EINVAL, "%s: block size %u: must be 512, 1024, 2048 or 4096", name, block);
     if (!r && !options->unlocked)
-        r = image_lock(fd, image->read_only, name, IMAGE_LOCK_WAIT_MS, err);
+        r = image_lock(fd, image->read_only, name, 0, err);
     if (r) {
         image_fini(image);
         return r;

@@ -32,13 +32,13 @@ struct image {
 // Opens a path for image_init(). The descriptor or -errno.
 int image_open(const char *path, bool read_only, struct tv_error *err);
 
-// Takes the lock; image_init() does so as well, and finds it taken. For who can wait longer for a dead process.
+// Takes the lock; image_init() does so as well, and finds it taken. For who can wait for a dead process. -EBUSY: somebody else has it;
+// -EAGAIN: nobody who can be seen has, and wait_ms are over.
 int image_lock(int fd, bool read_only, const char *name, unsigned wait_ms, struct tv_error *err);
 
 // Takes fd, also on failure. `name` is for messages. Falls back to buffered I/O, with a warning in the log, where direct I/O is not
-// to be had. -EBUSY: somebody else has the image; the message names the process. When the holder is a dead process whose last I/O
-// is still under way, waits for it (IMAGE_LOCK_WAIT_MS at most).
-#define IMAGE_LOCK_WAIT_MS 5000
+// to be had. -EBUSY: somebody else has the image; the message names the process. -EAGAIN: the holder is a dead process whose last I/O is
+// still under way, or one that cannot be seen: it does not wait for it, since other disks are being served.
 int image_init(struct image *image, int fd, const char *name, const struct image_options *options, struct tv_error *err);
 void image_fini(struct image *image);
 void image_freeze(struct image *image); // nothing writes any more: others may read it from now on

@@ -185,6 +185,14 @@ static int open_crypt(json_t *volume, unsigned depth, const struct store_open_op
     return r ? r : unlock(volume, path, fds, err);
 }
 
+static void tell_of_missing_leg(struct tv_error *err)
+{
+    if (!err)
+        return;
+    const struct tv_error own = *err;
+    tv_error_set(err, own.code, "%s; a mirror goes on without it if \"volumes\" leaves it out, and \"degraded\" is true", own.text);
+}
+
 static int open_tree(json_t *volume, unsigned depth, const struct store_open_options *options, struct store_fds *fds,
                      struct tv_error *err)
 {
@@ -207,6 +215,8 @@ static int open_tree(json_t *volume, unsigned depth, const struct store_open_opt
             r = open_tree(member, depth, strcmp(key, "base") == 0 ? &base : options, fds, err);
         json_array_foreach(member, i, element) if (!r && json_is_object(element)) r = open_tree(element, depth, options, fds, err);
     }
+    if (r == -ENOENT && type && !strcmp(type, "mirror"))
+        tell_of_missing_leg(err);
     return r;
 }
 

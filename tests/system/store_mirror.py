@@ -150,6 +150,8 @@ def cannot_be_read(rig):
 def without_one_and_with_another(rig):
     path, legs = make(rig)
     os.rename(legs[1], rig.path("away"))
+    told = trivet(rig, "disk", "stat", path, status=2).stderr
+    assert legs[1] in told and '"degraded" is true' in told, told
     alone = write_volume(rig, legs[:1], degraded=True)
     verify(rig, alone, 2000, 2)
     os.rename(rig.path("away"), legs[1])

@@ -112,6 +112,9 @@ int daemon_init(struct daemon *d, struct tv_error *err)
         rc = database_each_machine(d->db, load_machine, d, err);
     if (rc)
         return rc;
+    rc = daemon_opener_init(d, err);
+    if (rc)
+        return rc;
     daemon_store_adopt(d);
     for (struct daemon_machine *m = d->machines; m; m = m->next)
         machine_adopt(m);
@@ -145,6 +148,7 @@ void daemon_fini(struct daemon *d)
     bool empty = !d->machines;
     while (d->machines)
         machine_free(d->machines);
+    daemon_opener_fini(d);
     daemon_store_disconnect(d);
     loop_remove(d->store_watch);
     database_close(d->db);

@@ -27,10 +27,19 @@ struct waiter {
     struct batch *batch;
 };
 
-// A disk on its way to the store; the store answers it.
+// A disk on its way to the store: its image is opened first (daemon_open.c), and then the store answers it.
 struct disk_opening {
     struct daemon_machine *machine; // NULL: nobody wants it any more
     unsigned disk;
+    bool is_asked; // the store has got it
+    // while its image is opened
+    struct daemon *daemon;
+    struct disk_opening *next;
+    struct disk_spec spec; // a copy: the machine may go meanwhile
+    json_t *volume;
+    struct store_fds fds;
+    int result;
+    struct tv_error err;
 };
 
 // Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set, but for the first part of STARTING:
@@ -75,6 +84,7 @@ struct daemon {
     int lock_fd; // of the state folder
     struct loop_source *store_watch, *store_timer;
     struct loop_source *quit_timer;
+    struct opener *opener;
     char run_dir[PATH_MAX], state_dir[PATH_MAX];
     bool exit_when_empty;
 };
@@ -116,6 +126,13 @@ int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_er
 void daemon_store_close_disks(struct daemon_machine *m);
 void daemon_store_abandon(struct daemon_machine *m); // what is being opened for it
 void daemon_disk_away(struct daemon_machine *m, const char *disk);
+void daemon_store_image_opened(struct disk_opening *opening); // or not: see its result
+
+// daemon_open.c: images are made, copied, grown and unlocked on a thread of its own, one after the other.
+int daemon_opener_init(struct daemon *d, struct tv_error *err);
+void daemon_opener_fini(struct daemon *d);              // waits for what is under way
+void daemon_opener_start(struct disk_opening *opening); // what it needs is set
+void disk_opening_free(struct disk_opening *opening);
 
 // daemon_look.c
 void daemon_look(struct daemon_machine *m, struct rpc_request *req); // answers it

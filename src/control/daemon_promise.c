@@ -99,7 +99,7 @@ static void add_changes(const struct daemon_machine *m, const struct machine_spe
     for (unsigned i = 0; i < spec->n_disks && m->worker.pid; i++) {
         char label[128];
         const char *text = spec->disks[i].promises;
-        if (!differs(m->spec.disks[i].promises, text) || (m->disk_away[i] && !m->opening[i]))
+        if (!differs(m->spec.disks[i].promises, text) || (m->disk_away[i] && !(m->opening[i] && m->opening[i]->is_asked)))
             continue;
         daemon_store_label(m, i, label);
         json_object_set_new(changes, label, json_string(text ? text : ""));

@@ -40,19 +40,35 @@ static void explain(const struct daemon *d, const struct disk_spec *disk, const 
         tv_error_set(err, said->code, "%s: %s", disk->path, said->text);
 }
 
+// Takes the opening. fd < 0: it failed, with err.
+static void finish(struct disk_opening *opening, int fd, struct tv_error *err)
+{
+    struct daemon_machine *m = opening->machine;
+    const unsigned disk = opening->disk;
+    disk_opening_free(opening);
+    m->opening[disk] = NULL;
+    if (m->launch) {
+        machine_disk_opened(m, disk, fd, err);
+    } else if (fd >= 0) {
+        attach(m, disk, fd);
+    } else {
+        log_event(LOG_WARN, "trivetd", "disk not open again yet", LOG_STR("machine", m->spec.name), LOG_STR("error", err->text));
+        loop_set_timer(m->daemon->store_timer, RETRY_NS, 0);
+    }
+}
+
 static void disk_added(void *arg, const json_t *result, const struct tv_error *said)
 {
     struct disk_opening *opening = arg;
     struct daemon_machine *m = opening->machine;
-    const unsigned disk = opening->disk;
-    free(opening);
-    if (!m)
+    if (!m) {
+        disk_opening_free(opening);
         return;
-    m->opening[disk] = NULL;
+    }
     char label[128];
     struct tv_error err = {0};
     int fd = -1;
-    daemon_store_label(m, disk, label);
+    daemon_store_label(m, opening->disk, label);
     const json_t *unproven = json_object_get(result, "unproven");
     if (json_array_size(unproven)) {
         m->unproven = m->unproven ? m->unproven : json_array();
@@ -61,15 +77,44 @@ static void disk_added(void *arg, const json_t *result, const struct tv_error *s
     if (result)
         fd = store_process_connect_disk(&m->daemon->store, label, &err);
     else
-        explain(m->daemon, &m->spec.disks[disk], said, &err);
-    if (m->launch) {
-        machine_disk_opened(m, disk, fd, &err);
-    } else if (fd >= 0) {
-        attach(m, disk, fd);
-    } else {
-        log_event(LOG_WARN, "trivetd", "disk not open again yet", LOG_STR("machine", m->spec.name), LOG_STR("error", err.text));
-        loop_set_timer(m->daemon->store_timer, RETRY_NS, 0);
-    }
+        explain(m->daemon, &m->spec.disks[opening->disk], said, &err);
+    finish(opening, fd, &err);
+}
+
+// What it is promised may have been changed while its image was opened.
+static int ask_store(struct disk_opening *opening, struct tv_error *err)
+{
+    struct daemon_machine *m = opening->machine;
+    const struct disk_spec *spec = &m->spec.disks[opening->disk];
+    char label[128];
+    struct store_disk open = {.fds = opening->fds};
+    json_t *volume = opening->volume;
+    opening->fds.n = 0;
+    opening->volume = NULL;
+    daemon_store_label(m, opening->disk, label);
+    int rc = store_process_open_socket(&m->daemon->store, label, spec, volume, &open, err);
+    if (rc)
+        return rc;
+    if (!m->launch) // it comes back to its machine
+        json_object_set_new(open.params, "admitted", json_true());
+    rc = m->daemon->store_control ? rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds.fd,
+                                                   open.fds.n, STORE_TIMEOUT_MS, disk_added, opening)
+                                  : -ECONNRESET;
+    store_process_close_disk(&open);
+    opening->is_asked = !rc;
+    if (rc)
+        tv_error_set(err, rc, "disk '%s': trivet-store: %s; its log is %s/store.log", spec->name, strerror(-rc),
+                     m->daemon->state_dir);
+    return rc;
+}
+
+void daemon_store_image_opened(struct disk_opening *opening)
+{
+    struct tv_error err = opening->err;
+    if (!opening->machine)
+        disk_opening_free(opening);
+    else if (opening->result || ask_store(opening, &err))
+        finish(opening, -1, &err);
 }
 
 static void disk_removed(void *arg, const json_t *result, const struct tv_error *err)
@@ -92,29 +137,18 @@ static void close_disk(struct daemon_machine *m, unsigned disk)
 // A disk of that name that the store still has, from a machine that is gone, is taken back first: it answers in order.
 int daemon_store_open_disk(struct daemon_machine *m, unsigned disk, struct tv_error *err)
 {
-    char label[128];
-    struct store_disk open;
-    daemon_store_label(m, disk, label);
     close_disk(m, disk);
     struct disk_opening *opening = calloc(1, sizeof(*opening));
-    if (!opening)
-        return tv_error_set(err, -ENOMEM, "no memory");
-    *opening = (struct disk_opening){.machine = m, .disk = disk};
-    int rc = store_process_open_disk(&m->daemon->store, label, &m->spec.disks[disk], &open, err);
-    if (!rc) {
-        if (!m->launch) // it comes back to its machine
-            json_object_set_new(open.params, "admitted", json_true());
-        rc = rpc_call_async(m->daemon->store_control, "disk.add", json_incref(open.params), open.fds.fd, open.fds.n,
-                            STORE_TIMEOUT_MS, disk_added, opening);
-        if (rc)
-            tv_error_set(err, rc, "disk '%s': trivet-store: %s", m->spec.disks[disk].name, strerror(-rc));
-        store_process_close_disk(&open);
-    }
-    if (rc)
+    if (!opening || spec_copy_disk(&m->spec.disks[disk], &opening->spec)) {
         free(opening);
-    else
-        m->opening[disk] = opening;
-    return rc;
+        return tv_error_set(err, -ENOMEM, "no memory");
+    }
+    opening->machine = m;
+    opening->daemon = m->daemon;
+    opening->disk = disk;
+    m->opening[disk] = opening;
+    daemon_opener_start(opening);
+    return 0;
 }
 
 void daemon_store_abandon(struct daemon_machine *m)

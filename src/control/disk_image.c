@@ -91,9 +91,10 @@ static int open_image(const struct disk_spec *disk, struct tv_error *err)
     return fd;
 }
 
-static int open_volume(const struct disk_spec *disk, json_t **volume, struct store_fds *fds, struct tv_error *err)
+static int open_volume(const struct disk_spec *disk, bool without_keys, json_t **volume, struct store_fds *fds,
+                       struct tv_error *err)
 {
-    const struct store_open_options options = {.read_only = disk->read_only};
+    const struct store_open_options options = {.read_only = disk->read_only, .without_keys = without_keys};
     if (access(disk->path, F_OK) < 0 && errno == ENOENT)
         return tv_error_set(err, -ENOENT, "disk '%s': %s: there is no such file; `trivet disk create` makes one", disk->name,
                             disk->path);
@@ -107,7 +108,7 @@ int disk_image_open(const struct disk_spec *disk, json_t **volume, struct store_
 {
     *volume = NULL;
     if (store_is_volume_file(disk->path))
-        return open_volume(disk, volume, fds, err);
+        return open_volume(disk, false, volume, fds, err);
     int fd = open_image(disk, err);
     if (fd < 0)
         return fd;
@@ -135,7 +136,7 @@ static int check_volume(const struct disk_spec *disk, struct tv_error *err)
 {
     cleanup_json json_t *volume = NULL;
     struct store_fds fds = {0};
-    int rc = open_volume(disk, &volume, &fds, err);
+    int rc = open_volume(disk, true, &volume, &fds, err);
     store_close_fds(&fds);
     return rc;
 }

@@ -322,18 +322,38 @@ json_t *spec_encode(const struct machine_spec *spec)
     return json;
 }
 
+void spec_free_disk(struct disk_spec *disk)
+{
+    free(disk->name);
+    free(disk->path);
+    free(disk->serial);
+    free(disk->image);
+    free(disk->promises);
+    *disk = (struct disk_spec){0};
+}
+
+int spec_copy_disk(const struct disk_spec *disk, struct disk_spec *copy)
+{
+    const char *const from[] = {disk->name, disk->path, disk->serial, disk->image, disk->promises};
+    char **const to[] = {&copy->name, &copy->path, &copy->serial, &copy->image, &copy->promises};
+    bool whole = true;
+    *copy = *disk;
+    for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++) {
+        *to[i] = from[i] ? strdup(from[i]) : NULL;
+        whole = whole && (*to[i] || !from[i]);
+    }
+    if (!whole)
+        spec_free_disk(copy);
+    return whole ? 0 : -ENOMEM;
+}
+
 void spec_free(struct machine_spec *spec)
 {
     char *const strings[] = {spec->name,   spec->tenant, spec->engine, spec->kernel,
                              spec->initrd, spec->append, spec->image,  spec->restore};
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);
-    for (unsigned i = 0; i < spec->n_disks; i++) {
-        free(spec->disks[i].name);
-        free(spec->disks[i].path);
-        free(spec->disks[i].serial);
-        free(spec->disks[i].image);
-        free(spec->disks[i].promises);
-    }
+    for (unsigned i = 0; i < spec->n_disks; i++)
+        spec_free_disk(&spec->disks[i]);
     *spec = (struct machine_spec){0};
 }

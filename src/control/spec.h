@@ -44,7 +44,9 @@ struct machine_spec {
 // Errors say "machine 'web': disk 'db': ...".
 int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *err);
 json_t *spec_encode(const struct machine_spec *spec);
-void spec_free(struct machine_spec *spec); // in place; a zeroed one is fine
+void spec_free(struct machine_spec *spec);                                // in place; a zeroed one is fine
+int spec_copy_disk(const struct disk_spec *disk, struct disk_spec *copy); // 0, -ENOMEM
+void spec_free_disk(struct disk_spec *disk);                              // in place
 
 // Letters, digits, '-', '_' and '.', beginning with a letter or digit, at most SPEC_NAME_MAX: it becomes a file's name.
 bool spec_name_is_good(const char *name);

@@ -77,13 +77,21 @@ int store_process_connect(const struct store_process *store, struct tv_error *er
 int store_process_open_disk(const struct store_process *store, const char *label, const struct disk_spec *disk,
                             struct store_disk *open, struct tv_error *err)
 {
-    char path[PATH_MAX];
     json_t *volume;
     *open = (struct store_disk){0};
+    int rc = disk_image_open(disk, &volume, &open->fds, err);
+    if (!rc)
+        return store_process_open_socket(store, label, disk, volume, open, err);
+    json_decref(volume);
+    store_process_close_disk(open);
+    return rc;
+}
+
+int store_process_open_socket(const struct store_process *store, const char *label, const struct disk_spec *disk, json_t *volume,
+                              struct store_disk *open, struct tv_error *err)
+{
+    char path[PATH_MAX];
     int rc = disk_path(store, label, path, err);
-    if (rc)
-        return rc;
-    rc = disk_image_open(disk, &volume, &open->fds, err);
     open->params = json_pack("{s:s, s:b, s:i, s:o*, s:i}", "name", label, "read_only", disk->read_only, "queues", (int)disk->queues,
                              "volume", volume, "vhost", (int)open->fds.n);
     const int listen_fd = rc ? rc : rpc_listen(path, 0600, err);

@@ -40,6 +40,9 @@ int store_process_connect(const struct store_process *store, struct tv_error *er
 // Opens what is behind it, and the socket by the name `label`. The caller hands the descriptors over and closes its own.
 int store_process_open_disk(const struct store_process *store, const char *label, const struct disk_spec *disk,
                             struct store_disk *open, struct tv_error *err);
+// The second part of it, when disk_image_open() was done before: takes the volume, and what open->fds has.
+int store_process_open_socket(const struct store_process *store, const char *label, const struct disk_spec *disk, json_t *volume,
+                              struct store_disk *open, struct tv_error *err);
 void store_process_close_disk(struct store_disk *open);
 // A machine's connection to a disk that the store has taken.
 int store_process_connect_disk(const struct store_process *store, const char *label, struct tv_error *err);

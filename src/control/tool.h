@@ -2,7 +2,7 @@
 //
 // It runs with LC_ALL=C, without a terminal on its standard input, with the sbin folders in PATH, and dies with us. What it says on
 // standard error is kept and, when it fails, the last line of it goes into the error. SIGINT, SIGTERM and SIGHUP end the program
-// and make the call return -EINTR, once tool_catch_signals() was called. For programs with one thread.
+// and make the call return -EINTR, once tool_catch_signals() was called. Any thread that outlives the call.
 #pragma once
 
 #include "base/error.h"

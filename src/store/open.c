@@ -182,6 +182,8 @@ static int open_crypt(json_t *volume, unsigned depth, const struct store_open_op
         return tv_error_set(err, -EINVAL,
                             "volume of type 'crypt': must have \"over\", a volume, and \"passphrase\", a file's path");
     int r = open_tree(over, depth, options, fds, err);
+    if (!r && options->without_keys)
+        return access(path, R_OK) ? tv_error_set(err, -errno, "%s: %s", path, strerror(errno)) : 0;
     return r ? r : unlock(volume, path, fds, err);
 }
 

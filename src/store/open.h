@@ -23,6 +23,7 @@ struct store_fds {
 
 struct store_open_options {
     bool read_only;        // images that do not say otherwise by "read_only"
+    bool without_keys;     // only looks whether all is there: what is encrypted is not unlocked, and the volume is of no use
     unsigned lock_wait_ms; // for a process that has an image and is about to end; 0: what the store waits for anyway
 };
 

@@ -51,7 +51,8 @@ static int ops_alloc(struct rte_mempool *pool)
 static void ops_free(struct rte_mempool *pool)
 {
     struct store *store = pool->pool_data;
-    rte_free(store->ring);
+    if (store) // else there was no memory for it
+        rte_free(store->ring);
     rte_free(store);
 }
 

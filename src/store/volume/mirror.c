@@ -363,7 +363,7 @@ static void mirror_destroy(struct volume *volume)
     release(m);
 }
 
-const struct volume_ops mirror_ops = {
+static const struct volume_ops mirror_ops = {
     .kind = "mirror",
     .start = mirror_start,
     .freeze = mirror_freeze,

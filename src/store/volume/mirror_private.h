@@ -119,7 +119,6 @@ struct mirror {
     struct volume_chores *chores;
     struct mirror_copy copies[MIRROR_COPIES];
     uint64_t cursor; // regions before it are equal, are being made so, or cannot be
-    bool was_synced; // it has been told
 };
 
 unsigned mirror_attached(const struct mirror *m);       // bits of legs that are written to
@@ -163,5 +162,3 @@ bool mirror_copy_locks(const struct mirror *m, const struct volume_request *requ
 void mirror_copy_passed(struct mirror *m, const struct volume_request *request); // one that was active is done
 void mirror_copy_stop(struct mirror *m);                                         // what has not begun
 bool mirror_copy_is_on(const struct mirror *m);                                  // something has begun and not ended
-
-extern const struct volume_ops mirror_ops;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/rpc.h"
 #include "router/params.h"
+#include "router/port/vhost_memory.h"
 
 #include <errno.h>
 #include <linux/virtio_net.h>
@@ -26,6 +27,7 @@ struct vhost {
     struct vhost *next; // in `all`
     struct port *port;
     char path[108];
+    bool unsealed;   // memory that can be cut off is taken, too
     _Atomic int vid; // the machine, or NOBODY; written by the library's thread, acquired by the worker
     int kick_fd;     // what the machine kicks, in the worker's epoll; NOBODY: none. The library's thread's
 };
@@ -101,7 +103,22 @@ static int queue_changed(int vid, uint16_t queue, int enable)
     return 0;
 }
 
+static enum rte_vhost_msg_result check_message(int vid, void *message)
+{
+    struct vhost *own = find(vid);
+    return !own || vhost_memory_refuses(message, own->path, own->unsealed) ? RTE_VHOST_MSG_RESULT_ERR
+                                                                           : RTE_VHOST_MSG_RESULT_NOT_HANDLED;
+}
+
+// Before the first message.
+static int connected(int vid)
+{
+    static const struct rte_vhost_user_extern_ops checks = {.pre_msg_handle = check_message};
+    return rte_vhost_extern_callback_register(vid, &checks, NULL);
+}
+
 static const struct rte_vhost_device_ops device_ops = {
+    .new_connection = connected,
     .new_device = machine_came,
     .destroy_device = machine_went,
     .vring_state_changed = queue_changed,
@@ -150,13 +167,17 @@ static int serve(struct vhost *own, struct tv_error *err)
 static int vhost_open(struct port *port, const json_t *params, int fd, struct tv_error *err)
 {
     const char *path;
+    const json_t *unsealed = json_object_get(params, "unsealed");
     (void)fd;
     if (params_get_string(params, "socket", NULL, &path, err))
         return -EINVAL;
+    if (unsealed && !json_is_boolean(unsealed))
+        return tv_error_set(err, -EINVAL, "\"unsealed\" must be true or false");
     struct vhost *own = port->own = calloc(1, sizeof(*own));
     if (!own)
         return tv_error_set(err, -ENOMEM, "out of memory");
     own->port = port;
+    own->unsealed = json_is_true(unsealed);
     own->vid = own->kick_fd = NOBODY;
     if (!*path || strlen(path) >= sizeof(own->path)) {
         free(own);

@@ -1,5 +1,6 @@
 // The form of a mirror's legs: see mirror_file.h.
 #include "store/mirror_file.h"
+#include "store/map_sector.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -106,21 +107,13 @@ void mirror_header_encode(const struct mirror_header *header, uint8_t bytes[stat
     memcpy(bytes, &d, sizeof(d));
 }
 
-uint64_t mirror_sector_check(const uint64_t words[static MIRROR_SECTOR_WORDS], uint32_t number)
-{
-    const uint32_t little = htole32(number);
-    uint32_t check = (uint32_t)crc32_z(0, (const uint8_t *)&little, sizeof(little));
-    check = (uint32_t)crc32_z(check, (const uint8_t *)words, MIRROR_SECTOR_WORDS * sizeof(words[0]));
-    return htole64((uint64_t)check << 32 | number);
-}
-
 // ---- new ones ----
 
 static void encode_empty_map(uint8_t *map)
 {
     uint64_t *words = (uint64_t *)(void *)map;
     for (uint32_t s = 0; s < MIRROR_INTENT_PAGES * MIRROR_PAGE_SECTORS; s++, words += MIRROR_SECTOR_WORDS + 1)
-        words[MIRROR_SECTOR_WORDS] = mirror_sector_check(words, s);
+        words[MIRROR_SECTOR_WORDS] = map_sector_check(words, s);
 }
 
 static int format_leg(int fd, const struct mirror_header *header)

@@ -11,7 +11,7 @@
 #define MIRROR_PAGE 4096u
 #define MIRROR_META_BYTES (64u << 10) // the last bytes of a leg, at a multiple of MIRROR_PAGE
 #define MIRROR_INTENT_PAGES 14u       // the map of regions comes first, then two headers
-#define MIRROR_SECTOR_WORDS 63u       // of a sector of the map; the 64th is its check
+#define MIRROR_SECTOR_WORDS 63u       // of a sector of the map; the 64th is its check (map_sector.h)
 #define MIRROR_SECTOR_REGIONS (MIRROR_SECTOR_WORDS * 64u)
 #define MIRROR_PAGE_SECTORS (MIRROR_PAGE / 512u)
 #define MIRROR_PAGE_REGIONS (MIRROR_SECTOR_REGIONS * MIRROR_PAGE_SECTORS)
@@ -36,8 +36,6 @@ uint64_t mirror_meta_offset(uint64_t leg_bytes);                        // where
 uint64_t mirror_header_offset(uint64_t leg_bytes, uint64_t generation); // two places, used in turn
 uint64_t mirror_leg_bytes(uint64_t size_bytes);                         // of a new leg
 uint64_t mirror_regions(const struct mirror_header *header);
-// The last word of a sector of the map: its number, and a checksum of the number and the other words.
-uint64_t mirror_sector_check(const uint64_t words[static MIRROR_SECTOR_WORDS], uint32_t number);
 
 // A mirror of zeroes in n empty files that are open for writing, which are in sync.
 int mirror_format(const int *fds, unsigned n, uint64_t size_bytes, struct tv_error *err);

@@ -96,14 +96,6 @@ void overlay_header_encode(const struct overlay_header *header, uint8_t bytes[st
     memcpy(bytes, &d, sizeof(d));
 }
 
-uint64_t overlay_sector_check(const uint64_t words[static OVERLAY_SECTOR_WORDS], uint32_t number)
-{
-    const uint32_t little = htole32(number);
-    uint32_t check = (uint32_t)crc32_z(0, (const uint8_t *)&little, sizeof(little));
-    check = (uint32_t)crc32_z(check, (const uint8_t *)words, OVERLAY_SECTOR_WORDS * sizeof(words[0]));
-    return htole64((uint64_t)check << 32 | number);
-}
-
 int overlay_format(int fd, uint64_t size_bytes, struct tv_error *err)
 {
     struct overlay_header header = {.size_bytes = size_bytes, .capacity_bytes = overlay_capacity_for(size_bytes)};

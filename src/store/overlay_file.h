@@ -12,7 +12,7 @@
 #define OVERLAY_PAGE_SECTORS 8u      // a page of the map is 4096 bytes
 #define OVERLAY_PAGE_ENTRIES (OVERLAY_SECTOR_ENTRIES * OVERLAY_PAGE_SECTORS)
 #define OVERLAY_PAGE_COVERS ((uint64_t)OVERLAY_PAGE_ENTRIES * OVERLAY_BLOCK) // bytes of the disk: 63 MiB
-#define OVERLAY_SECTOR_WORDS 63u // of 32 entries; the 64th word of a sector is its check
+#define OVERLAY_SECTOR_WORDS 63u // of 32 entries; the 64th word of a sector is its check (map_sector.h), or all of it is 0
 
 enum overlay_state {
     OVERLAY_BASE, // as in the base, and zeroes beyond its end
@@ -37,10 +37,6 @@ void overlay_header_encode(const struct overlay_header *header, uint8_t bytes[st
 uint64_t overlay_capacity_for(uint64_t size_bytes); // 0: too large
 uint64_t overlay_map_pages(uint64_t size_bytes);
 uint64_t overlay_header_offset(const struct overlay_header *header);
-
-// The last word of a sector of the map: its number, and a checksum of the number and the other words. A sector of zeroes is good as
-// well.
-uint64_t overlay_sector_check(const uint64_t words[static OVERLAY_SECTOR_WORDS], uint32_t number);
 
 // An overlay over nothing in particular yet, in an empty file that is open for writing. The map has its place on the disk then.
 int overlay_format(int fd, uint64_t size_bytes, struct tv_error *err);

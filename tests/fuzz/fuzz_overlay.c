@@ -4,6 +4,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "store/map_sector.h"
 #include "store/volume/overlay_map.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -37,7 +38,7 @@ static void make_sectors_good(uint8_t page[static OVERLAY_BLOCK])
         memcpy(words, page + i * sizeof(words), sizeof(words));
         for (unsigned j = 0; j < OVERLAY_SECTOR_WORDS; j++)
             words[j] &= ~(words[j] >> 1 & 0x5555555555555555ull); // no entry of 3
-        words[OVERLAY_SECTOR_WORDS] = overlay_sector_check(words, i);
+        words[OVERLAY_SECTOR_WORDS] = map_sector_check(words, i);
         memcpy(page + i * sizeof(words), words, sizeof(words));
     }
 }

@@ -154,9 +154,9 @@ static void refuse(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, u
     vn_drop(in, packet, cause);
 }
 
-static void pass_on(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, struct target *t, unsigned family)
+// n NULL: there was no room for one.
+static void hand_over(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, struct neighbour *n)
 {
-    struct neighbour *n = find_neighbour(vn, t, family, packet);
     if (!n)
         vn_drop(in, packet, DROP_NEIGHBOUR);
     else if (n->is_ready)
@@ -220,7 +220,7 @@ static void follow(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, s
     }
     if (!is_ours)
         decrement(packet, family);
-    pass_on(vn, in, packet, t, family);
+    hand_over(vn, in, packet, find_neighbour(vn, t, family, packet));
 }
 
 void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
@@ -231,18 +231,12 @@ void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     const struct poptrie_root *root = poptrie_root(&ip->fib.tries[fib_family(family)]);
     const uint16_t id = family == IP4 ? poptrie_find4(root, (uint32_t)(to >> 96)) : poptrie_find6(root, to);
     const struct ip6_header *h6 = ip_packet(packet);
-    struct neighbour *n;
     if (family == IP4 || !ip6_is_link_local(h6->destination)) {
         follow(vn, in, packet, fib_targets(&ip->fib), id, family, true);
         return;
     }
-    n = resolve_get(vn, IP6, in, to); // an address of the link says nothing about which; it is the one where the question came from
-    if (!n)
-        vn_drop(in, packet, DROP_NEIGHBOUR);
-    else if (n->is_ready)
-        ip_emit(vn, in, n, packet);
-    else
-        resolve_wait(vn, in, n, packet);
+    // An address of the link says nothing about which; it is the one where the question came from.
+    hand_over(vn, in, packet, resolve_get(vn, IP6, in, to));
 }
 
 // ---- the slow path: whatever is special ----

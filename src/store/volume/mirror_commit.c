@@ -2,6 +2,7 @@
 //
 // A commit has up to three steps, each at all legs at once: a flush, if regions are to go from the map or a leg is to be in sync
 // from now on; the pages of the map that changed; the header, if it changed, until all of those that it names as in sync have it.
+#include "store/map_sector.h"
 #include "store/volume/mirror_private.h"
 
 #include "base/clock.h"
@@ -149,7 +150,7 @@ static void encode_page(const struct mirror *m, unsigned page)
     for (unsigned s = 0; s < MIRROR_PAGE_SECTORS; s++, to += MIRROR_SECTOR_WORDS + 1, from += MIRROR_SECTOR_WORDS) {
         for (unsigned i = 0; i < MIRROR_SECTOR_WORDS; i++)
             to[i] = htole64(from[i]);
-        to[MIRROR_SECTOR_WORDS] = mirror_sector_check(to, page * MIRROR_PAGE_SECTORS + s);
+        to[MIRROR_SECTOR_WORDS] = map_sector_check(to, page * MIRROR_PAGE_SECTORS + s);
     }
 }
 
@@ -203,7 +204,7 @@ int mirror_load_map(struct mirror *m, unsigned leg, uint8_t *buffer)
     int r = volume_run(m->legs[leg].volume, &request);
     const uint64_t *from = (const uint64_t *)(void *)buffer;
     for (uint32_t s = 0; s < MIRROR_INTENT_PAGES * MIRROR_PAGE_SECTORS && !r; s++, from += MIRROR_SECTOR_WORDS + 1) {
-        const bool is_good = from[MIRROR_SECTOR_WORDS] == mirror_sector_check(from, s);
+        const bool is_good = from[MIRROR_SECTOR_WORDS] == map_sector_check(from, s);
         for (unsigned i = 0; i < MIRROR_SECTOR_WORDS; i++) // of one that is damaged any region may have been written to
             m->wanted[s * MIRROR_SECTOR_WORDS + i] |= is_good ? le64toh(from[i]) : ~0ull;
     }

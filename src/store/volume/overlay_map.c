@@ -1,5 +1,6 @@
 // The map of an overlay: see overlay_map.h.
 #include "store/volume/overlay_map.h"
+#include "store/map_sector.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -64,7 +65,7 @@ static bool is_good_sector(const uint64_t *words, uint32_t number)
             return false;
         any |= word;
     }
-    return words[OVERLAY_SECTOR_WORDS] == overlay_sector_check(words, number) || (!any && !words[OVERLAY_SECTOR_WORDS]);
+    return words[OVERLAY_SECTOR_WORDS] == map_sector_check(words, number) || (!any && !words[OVERLAY_SECTOR_WORDS]);
 }
 
 static void mark_dirty(struct overlay_map *map, uint64_t page)
@@ -107,7 +108,7 @@ static void stage_page(struct overlay_map *map, uint64_t page)
     for (unsigned i = 0; i < OVERLAY_PAGE_SECTORS; i++, to += OVERLAY_SECTOR_WORDS + 1) {
         for (unsigned j = 0; j < OVERLAY_SECTOR_WORDS; j++)
             to[j] = htole64(from[i * OVERLAY_SECTOR_WORDS + j]);
-        to[OVERLAY_SECTOR_WORDS] = overlay_sector_check(to, (uint32_t)(page * OVERLAY_PAGE_SECTORS + i));
+        to[OVERLAY_SECTOR_WORDS] = map_sector_check(to, (uint32_t)(page * OVERLAY_PAGE_SECTORS + i));
     }
 }
 

@@ -37,6 +37,7 @@ struct nbd_op {
     uint16_t command, flags, slot;
     bool is_flushing;   // a durable write whose server knows no FUA: the flush that follows
     bool writes_zeroes; // by data
+    bool is_sent;       // the command and its data, whole: until then nothing can answer it
     uint32_t got_bytes; // of the piece's data, in a reply
     int error;          // of the piece
     uint64_t epoch;     // of a flush: n_written when it was sent
@@ -99,7 +100,7 @@ void nbd_client_start(struct volume *volume, struct volume_request *request);
 void nbd_client_init_queues(struct nbd_volume *n);
 void nbd_client_give_waiting(struct nbd_volume *n);                     // slots to those that wait, if there is a connection
 void nbd_client_send(struct nbd_volume *n);                             // all there is, as far as the socket takes it
-struct nbd_op *nbd_client_op_of(struct nbd_volume *n, uint64_t cookie); // NULL: nobody waits for that
+struct nbd_op *nbd_client_op_of(struct nbd_volume *n, uint64_t cookie); // NULL: nobody waits for that, or has sent it yet
 void nbd_client_piece_done(struct nbd_volume *n, struct nbd_op *op);    // by its reply: op->error
 void nbd_client_take_back(struct nbd_volume *n);                        // all that was with a server that has gone waits again
 void nbd_client_fail_all(struct nbd_volume *n, int result);

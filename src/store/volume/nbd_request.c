@@ -152,6 +152,7 @@ static void take_slot(struct nbd_volume *n, struct nbd_op *op)
 {
     op->slot = n->free_slots[--n->n_free];
     n->slots[op->slot].op = op;
+    op->is_sent = false;
     nbd_put_request(op->head,
                     &(struct nbd_request){.flags = op->flags,
                                           .type = op->command,
@@ -173,7 +174,10 @@ static void free_slot(struct nbd_volume *n, struct nbd_op *op)
 struct nbd_op *nbd_client_op_of(struct nbd_volume *n, uint64_t cookie)
 {
     const uint64_t slot = cookie & 0xffff;
-    return slot < NBD_SLOTS && cookie == cookie_of(n, (uint16_t)slot) ? n->slots[slot].op : NULL;
+    if (slot >= NBD_SLOTS || cookie != cookie_of(n, (uint16_t)slot))
+        return NULL;
+    struct nbd_op *op = n->slots[slot].op;
+    return op && op->is_sent ? op : NULL; // a server can guess a cookie: what it answers too early is still in the list to be sent
 }
 
 void nbd_client_give_waiting(struct nbd_volume *n)
@@ -217,6 +221,7 @@ static void was_sent(struct nbd_volume *n, size_t bytes)
     n->sent_bytes += bytes;
     while (n->sending && n->sent_bytes >= sizeof(n->sending->head) + data_bytes(n->sending)) {
         n->sent_bytes -= sizeof(n->sending->head) + data_bytes(n->sending);
+        n->sending->is_sent = true;
         n->sending = n->sending->link;
     }
     if (!n->sending)

@@ -174,7 +174,8 @@ static int take_chunk(const struct input *i, struct nbd_op *op, const struct nbd
 static int take_simple(const struct input *i, struct nbd_op *op, const struct nbd_reply *reply, size_t head)
 {
     struct nbd_volume *n = i->n;
-    if (n->terms.is_structured && (op->command == NBD_CMD_READ || op->command == NBD_CMD_BLOCK_STATUS))
+    const bool is_status = op->command == NBD_CMD_BLOCK_STATUS;
+    if (n->terms.is_structured ? is_status || op->command == NBD_CMD_READ : is_status && !reply->error)
         return wrong(i, "a simple reply where a structured one should be");
     n->in_at += head;
     op->error = nbd_errno_of(reply->error);

@@ -9,14 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PER_DISK 8u
 #define DEVICE 64u
+#define WAITING 64u // at least, of all disks; of 8 requests a disk at least
 #define REQUESTS 4000000u
 #define REQUEST_NS 2000u // a device of 500,000 requests/s
 
 struct bench {
     struct dispatcher *d;
-    unsigned n_disks;
+    unsigned n_disks, per_disk;
     struct dispatch_queue **queues;
     struct dispatch_item *items, *device[DEVICE];
     uint64_t now_ns, random;
@@ -54,7 +54,7 @@ static void fill(struct bench *b, bool terms)
 {
     struct tv_error err = {0};
     b->queues = calloc(b->n_disks, sizeof(struct dispatch_queue *));
-    b->items = calloc((size_t)b->n_disks * PER_DISK, sizeof(*b->items));
+    b->items = calloc((size_t)b->n_disks * b->per_disk, sizeof(*b->items));
     if (!b->queues || !b->items)
         exit(2);
     for (unsigned i = 0; i < b->n_disks; i++) {
@@ -63,8 +63,8 @@ static void fill(struct bench *b, bool terms)
             exit(2);
         if (terms)
             set_terms(b, i);
-        for (unsigned k = 0; k < PER_DISK; k++)
-            enqueue(b, &b->items[i * PER_DISK + k], b->queues[i]);
+        for (unsigned k = 0; k < b->per_disk; k++)
+            enqueue(b, &b->items[i * b->per_disk + k], b->queues[i]);
     }
 }
 
@@ -99,6 +99,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: sched_cost %s DISKS weights|terms\n", dispatch_names);
         return 2;
     }
+    b.per_disk = (DEVICE + WAITING) / b.n_disks > 8 ? (DEVICE + WAITING) / b.n_disks : 8;
     struct tv_error err = {0};
     struct dispatch_config config = {.window = DEVICE};
     b.d = ops->create(&config, &err);

@@ -63,8 +63,37 @@ static void test_late_ones_keep_their_order(void **state)
     assert_null(wheel_due(&w, now));
 }
 
+// Moved within their slot, alone there or not, to other slots and to what cannot be held: as if removed and put again.
+static void test_moved(void **state)
+{
+    (void)state;
+    static struct wheel moved, put;
+    struct wheel_node a[4] = {0}, b[4] = {0};
+    uint64_t now = 1000 * SLOT;
+    wheel_init(&moved, BITS, 4);
+    wheel_init(&put, BITS, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        wheel_put(&moved, &a[i], now + i / 2 * SLOT, now);
+        wheel_put(&put, &b[i], now + i / 2 * SLOT, now);
+    }
+    srand(3);
+    for (unsigned k = 0; k < 3000; k++) {
+        const unsigned i = (unsigned)rand() % 4;
+        const uint64_t key =
+            k % 2 ? a[i].key_ns / SLOT * SLOT + (uint64_t)rand() % SLOT : now - 8 * SLOT + (uint64_t)(rand() % 1100) * SLOT;
+        now += (uint64_t)rand() % (k % 7 ? 9 : SLOT);
+        wheel_move(&moved, &a[i], key, now);
+        wheel_remove(&put, &b[i]);
+        wheel_put(&put, &b[i], key, now);
+        struct wheel_node *x = wheel_due(&moved, now), *y = wheel_due(&put, now);
+        assert_true(!x == !y && (!x || x - a == y - b));
+    }
+    assert_int_equal(moved.n, 4);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_late_ones_keep_their_order)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random), cmocka_unit_test(test_late_ones_keep_their_order),
+                                       cmocka_unit_test(test_moved)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,7 +174,7 @@ static void begin_round(struct oios *o, uint64_t now_ns)
 // It has requests, and may go or not.
 static void place(struct oios *o, struct dispatch_queue *queue, bool returns, uint64_t now_ns)
 {
-    if (queue->has_limit) {
+    if (queue->limit.n) {
         uint64_t gate_ns = terms_gate_ns(queue);
         if (gate_ns > now_ns) {
             wheel_put(&o->gates, &queue->gate, gate_ns, now_ns);
@@ -188,7 +188,7 @@ static void place(struct oios *o, struct dispatch_queue *queue, bool returns, ui
         put_later(o, queue);
     else
         ring_insert(returns ? &o->turn : o->turn.prev, &queue->link);
-    if (queue->has_reserve)
+    if (queue->reserve.n)
         wheel_put(&o->behind, &queue->behind, terms_behind_ns(queue), now_ns - o->slip_ns);
     if (queue->has_latency)
         put_in_lane(o, queue, now_ns);
@@ -212,6 +212,27 @@ static void take_out(struct oios *o, struct dispatch_queue *queue, uint64_t now_
         wheel_remove(&o->behind, &queue->behind);
     if (wheel_holds(&queue->deadline))
         wheel_remove(&o->deadlines, &queue->deadline);
+}
+
+// One that was just served has more, and may go: as if it were taken out and placed anew.
+static void go_on(struct oios *o, struct dispatch_queue *queue, uint64_t now_ns)
+{
+    queue->waited_ns += waits_ns(queue, now_ns);
+    queue->ready_ns = now_ns;
+    if (queue->credit_ns <= 0) {
+        ring_remove(&queue->link);
+        put_later(o, queue);
+    } else if (o->turn.next != &queue->link) {
+        ring_remove(&queue->link);
+        ring_insert(&o->turn, &queue->link);
+    }
+    if (queue->reserve.n)
+        wheel_move(&o->behind, &queue->behind, terms_behind_ns(queue), now_ns - o->slip_ns);
+    if (queue->has_latency) {
+        if (wheel_holds(&queue->deadline))
+            wheel_remove(&o->deadlines, &queue->deadline);
+        put_in_lane(o, queue, now_ns);
+    }
 }
 
 static int oios_queue_set(struct dispatcher *d, struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns,
@@ -254,7 +275,7 @@ static void oios_enqueue(struct dispatcher *d, struct dispatch_queue *queue, str
         o->weight += queue->weight;
         if (o->weight > 4 * o->round_weight) // its opportunities are too large for so many
             begin_round(o, item->enqueued_ns);
-        if (queue->has_reserve)
+        if (queue->reserve.n)
             terms_begin(queue, item->enqueued_ns, o->slip_ns);
     }
     if (was_empty) {
@@ -300,7 +321,7 @@ static struct dispatch_queue *pick_turn(struct oios *o, uint64_t now_ns)
 static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue, bool by_reserve, uint64_t now_ns)
 {
     struct dispatch_item *item = item_fifo_pop(&queue->line);
-    uint64_t gate_ns = terms_gate_ns(queue);
+    uint64_t gate_ns = queue->is_plain ? 0 : terms_gate_ns(queue);
     item->held_ns = gate_ns < now_ns ? gate_ns : now_ns; // gates open by the wheel's tick, a little early
     uint64_t cost_ns = cost_let_go(&o->cost, item, item->offset_bytes == queue->next_bytes[item->kind]);
     queue->next_bytes[item->kind] = item->offset_bytes + item->len_bytes;
@@ -310,17 +331,19 @@ static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue
     if (credit_ns < least_ns)
         credit_ns = queue->credit_ns < least_ns ? queue->credit_ns : least_ns;
     queue->credit_ns = credit_ns;
-    terms_charge(queue, item, now_ns, o->slip_ns);
+    if (!queue->is_plain)
+        terms_charge(queue, item, now_ns, o->slip_ns);
     o->in_flight++;
     o->in_flight_ns += cost_ns;
     item->in_lane = queue->has_latency;
     o->lane_ns += queue->has_latency ? cost_ns : 0;
     o->base.counters.dispatched++;
     window_let_go(&o->window);
-    // The commonest case: it goes on where it is.
-    bool is_plain = !queue->has_limit && !queue->has_reserve && !queue->has_latency;
-    if (is_plain && credit_ns > 0 && queue->line.head)
+    if (queue->line.head && (queue->is_plain || terms_gate_ns(queue) <= now_ns)) {
+        if (!queue->is_plain || credit_ns <= 0) // not the commonest case: that it goes on where it is
+            go_on(o, queue, now_ns);
         return item;
+    }
     take_out(o, queue, now_ns);
     if (queue->line.head)
         place(o, queue, true, now_ns);

@@ -110,21 +110,33 @@ struct oios_link {
     struct oios_link *next, *prev; // next == NULL: in no list
 };
 
+// Up to when the queue has had what a rate gives.
+struct oios_clock {
+    uint64_t ns;
+    double unit_ns; // how far a unit of the metric moves it
+    enum oios_metric { OIOS_BYTES, OIOS_REQUESTS, OIOS_DEVICE_NS } metric;
+};
+
+struct oios_clocks { // of the metrics that there are terms in
+    unsigned n;
+    struct oios_clock clock[3];
+};
+
 // The members that every request touches come first.
 struct dispatch_queue {
     struct oios_link link; // first; in oios.turn or oios.later, while there are requests that may go
     struct item_fifo line;
-    int64_t credit_ns;                              // of the opportunity
-    uint64_t round;                                 // of the credit
-    uint32_t weight;                                // as the loop over promises has it
-    uint32_t n_held;                                // queued or with the device
-    uint64_t ready_ns, waited_ns;                   // while it is in a ring: since when; how long it was in one before
-    bool has_limit, has_reserve, has_latency, kept; // kept: had something to do all through the last round
-    uint64_t next_bytes[DISPATCH_KINDS];            // where the last one ended
+    int64_t credit_ns;            // of the opportunity
+    uint64_t round;               // of the credit
+    uint32_t weight;              // as the loop over promises has it
+    uint32_t n_held;              // queued or with the device
+    uint64_t ready_ns, waited_ns; // while it is in a ring: since when; how long it was in one before
+    bool is_plain, has_latency,
+        kept; // is_plain: there are no terms but the weight; kept: had something to do all through the last round
+    uint64_t next_bytes[DISPATCH_KINDS]; // where the last one ended
 
     struct wheel_node gate, behind, deadline;
-    uint64_t limit_ns[3], reserve_ns[3];         // clocks: up to when it has had what the terms say; bytes, requests, device
-    double limit_unit_ns[3], reserve_unit_ns[3]; // how far a byte, a request, a nanosecond moves them
+    struct oios_clocks limit, reserve;
     struct dispatch_terms terms;
 
     // latency: counts that fade, a tick

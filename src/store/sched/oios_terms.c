@@ -17,37 +17,36 @@
 #define RESERVE_SLACK_NS (180 * NS_PER_MS)
 #define RESERVE_LEAD_NS NS_PER_MS
 
-static bool has_any(const struct dispatch_rates *rates)
+static void add_clock(struct oios_clocks *clocks, enum oios_metric metric, double unit_ns, uint64_t ns)
 {
-    return rates->bytes_per_s || rates->ops_per_s || rates->device_ppm;
+    clocks->clock[clocks->n++] = (struct oios_clock){.ns = ns, .unit_ns = unit_ns, .metric = metric};
 }
 
-static void set_units(double per_unit_ns[3], const struct dispatch_rates *rates)
+static void set_clocks(struct oios_clocks *clocks, const struct dispatch_rates *rates, uint64_t ns)
 {
-    per_unit_ns[0] = (double)NS_PER_S / (double)rates->bytes_per_s; // of what there is none, not used
-    per_unit_ns[1] = (double)NS_PER_S / (double)rates->ops_per_s;
-    per_unit_ns[2] = 1e6 / rates->device_ppm;
+    clocks->n = 0;
+    if (rates->bytes_per_s)
+        add_clock(clocks, OIOS_BYTES, (double)NS_PER_S / (double)rates->bytes_per_s, ns);
+    if (rates->ops_per_s)
+        add_clock(clocks, OIOS_REQUESTS, (double)NS_PER_S / (double)rates->ops_per_s, ns);
+    if (rates->device_ppm)
+        add_clock(clocks, OIOS_DEVICE_NS, 1e6 / rates->device_ppm, ns);
 }
 
 void terms_set(struct dispatch_queue *queue, const struct dispatch_terms *terms, uint64_t now_ns, uint64_t slip_ns)
 {
-    for (int i = 0; i < 3; i++) {
-        queue->limit_ns[i] = now_ns;
-        queue->reserve_ns[i] = now_ns - slip_ns;
-    }
     queue->terms = *terms;
-    set_units(queue->limit_unit_ns, &terms->limit);
-    set_units(queue->reserve_unit_ns, &terms->reserve);
-    queue->has_limit = has_any(&terms->limit);
-    queue->has_reserve = has_any(&terms->reserve);
+    set_clocks(&queue->limit, &terms->limit, now_ns);
+    set_clocks(&queue->reserve, &terms->reserve, now_ns - slip_ns);
     queue->has_latency = terms->latency_ns;
+    queue->is_plain = !queue->limit.n && !queue->reserve.n && !queue->has_latency;
 }
 
-static void move_to(uint64_t clocks[3], uint64_t least_ns)
+static void move_to(struct oios_clocks *clocks, uint64_t least_ns)
 {
-    for (int i = 0; i < 3; i++)
-        if (clocks[i] < least_ns)
-            clocks[i] = least_ns;
+    for (unsigned i = 0; i < clocks->n; i++)
+        if (clocks->clock[i].ns < least_ns)
+            clocks->clock[i].ns = least_ns;
 }
 
 static uint64_t before(uint64_t now_ns, uint64_t ns)
@@ -55,48 +54,40 @@ static uint64_t before(uint64_t now_ns, uint64_t ns)
     return now_ns > ns ? now_ns - ns : 0;
 }
 
-static void charge(uint64_t clocks[3], const struct dispatch_rates *rates, const double per_unit_ns[3],
-                   const struct dispatch_item *item)
+// How far an item moves a clock.
+static uint64_t takes_ns(const struct oios_clock *clock, const struct dispatch_item *item)
 {
-    if (rates->bytes_per_s)
-        clocks[0] += (uint64_t)((double)item->len_bytes * per_unit_ns[0]);
-    if (rates->ops_per_s)
-        clocks[1] += (uint64_t)per_unit_ns[1];
-    if (rates->device_ppm)
-        clocks[2] += (uint64_t)(item->cost_ns * per_unit_ns[2]);
+    switch (clock->metric) {
+    case OIOS_BYTES:
+        return (uint64_t)((double)item->len_bytes * clock->unit_ns);
+    case OIOS_REQUESTS:
+        return (uint64_t)clock->unit_ns;
+    case OIOS_DEVICE_NS:
+        return (uint64_t)(item->cost_ns * clock->unit_ns);
+    }
+    return 0;
 }
 
 void terms_begin(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns)
 {
-    move_to(queue->reserve_ns, now_ns - slip_ns);
+    move_to(&queue->reserve, now_ns - slip_ns);
 }
 
 void terms_return(struct dispatch_queue *queue, uint64_t now_ns, uint64_t slip_ns)
 {
-    if (queue->has_reserve)
-        move_to(queue->reserve_ns, before(now_ns - slip_ns, RESERVE_SLACK_NS));
-}
-
-static void charge_reserve(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns)
-{
-    uint64_t took[3] = {0};
-    charge(took, &queue->terms.reserve, queue->reserve_unit_ns, item);
-    for (int i = 0; i < 3; i++) {
-        uint64_t most_ns = now_ns + (took[i] > RESERVE_LEAD_NS ? took[i] : RESERVE_LEAD_NS);
-        queue->reserve_ns[i] += took[i];
-        if (queue->reserve_ns[i] > most_ns)
-            queue->reserve_ns[i] = most_ns;
-    }
+    move_to(&queue->reserve, before(now_ns - slip_ns, RESERVE_SLACK_NS));
 }
 
 void terms_charge(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns, uint64_t slip_ns)
 {
-    if (queue->has_limit) {
-        move_to(queue->limit_ns, before(now_ns, LIMIT_SLACK_NS));
-        charge(queue->limit_ns, &queue->terms.limit, queue->limit_unit_ns, item);
+    const uint64_t least_ns = before(now_ns, LIMIT_SLACK_NS), reserve_now_ns = now_ns - slip_ns;
+    for (struct oios_clock *c = queue->limit.clock, *end = c + queue->limit.n; c < end; c++)
+        c->ns = (c->ns < least_ns ? least_ns : c->ns) + takes_ns(c, item);
+    for (struct oios_clock *c = queue->reserve.clock, *end = c + queue->reserve.n; c < end; c++) {
+        const uint64_t took_ns = takes_ns(c, item),
+                       most_ns = reserve_now_ns + (took_ns > RESERVE_LEAD_NS ? took_ns : RESERVE_LEAD_NS);
+        c->ns = c->ns + took_ns < most_ns ? c->ns + took_ns : most_ns;
     }
-    if (queue->has_reserve)
-        charge_reserve(queue, item, now_ns - slip_ns);
 }
 
 uint64_t terms_slip_ns(uint64_t slip_ns, uint64_t furthest_behind_ns, uint64_t now_ns)
@@ -107,14 +98,10 @@ uint64_t terms_slip_ns(uint64_t slip_ns, uint64_t furthest_behind_ns, uint64_t n
 
 uint64_t terms_gate_ns(const struct dispatch_queue *queue)
 {
-    const struct dispatch_rates *limit = &queue->terms.limit;
     uint64_t gate_ns = 0;
-    if (limit->bytes_per_s)
-        gate_ns = queue->limit_ns[0];
-    if (limit->ops_per_s && queue->limit_ns[1] > gate_ns)
-        gate_ns = queue->limit_ns[1];
-    if (limit->device_ppm && queue->limit_ns[2] > gate_ns)
-        gate_ns = queue->limit_ns[2];
+    for (unsigned i = 0; i < queue->limit.n; i++)
+        if (queue->limit.clock[i].ns > gate_ns)
+            gate_ns = queue->limit.clock[i].ns;
     return gate_ns;
 }
 
@@ -127,13 +114,9 @@ uint64_t terms_since_ns(const struct dispatch_queue *queue, const struct dispatc
 
 uint64_t terms_behind_ns(const struct dispatch_queue *queue)
 {
-    const struct dispatch_rates *reserve = &queue->terms.reserve;
     uint64_t behind_ns = UINT64_MAX;
-    if (reserve->bytes_per_s)
-        behind_ns = queue->reserve_ns[0];
-    if (reserve->ops_per_s && queue->reserve_ns[1] < behind_ns)
-        behind_ns = queue->reserve_ns[1];
-    if (reserve->device_ppm && queue->reserve_ns[2] < behind_ns)
-        behind_ns = queue->reserve_ns[2];
+    for (unsigned i = 0; i < queue->reserve.n; i++)
+        if (queue->reserve.clock[i].ns < behind_ns)
+            behind_ns = queue->reserve.clock[i].ns;
     return behind_ns;
 }

@@ -96,6 +96,18 @@ void wheel_put(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64
     w->n++;
 }
 
+void wheel_move(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64_t now_ns)
+{
+    uint64_t at = key_ns >> w->slot_bits;
+    bool is_alone = node->next == node->prev;
+    if (is_alone && at == node->key_ns >> w->slot_bits && at >= w->first && at < w->first + WHEEL_SLOTS) {
+        node->key_ns = key_ns;
+        return;
+    }
+    wheel_remove(w, node);
+    wheel_put(w, node, key_ns, now_ns);
+}
+
 struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns)
 {
     uint64_t now = now_ns >> w->slot_bits;

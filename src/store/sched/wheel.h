@@ -29,6 +29,7 @@ struct wheel {
 
 void wheel_init(struct wheel *w, unsigned slot_bits, unsigned past); // a slot is 2^slot_bits ns
 void wheel_put(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64_t now_ns);
+void wheel_move(struct wheel *w, struct wheel_node *node, uint64_t key_ns, uint64_t now_ns); // one that is there, to another time
 struct wheel_node *wheel_due(struct wheel *w, uint64_t now_ns); // the first one, if its slot has begun; NULL: there is none
 uint64_t wheel_next_ns(struct wheel *w);                        // when the first slot with a node begins; UINT64_MAX: there is none
 

@@ -39,14 +39,16 @@ static void print_verdict(const char *name, const json_t *v)
 {
     struct verdict_text t;
     verdict_format(v, &t);
-    printf("%-24s %-24s %12s  %-18s %5s  %s\n", name, text(v, "promise"), t.achieved, t.verdict, t.since, t.who);
+    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", name, text(v, "promise"), t.achieved, t.verdict, t.since, t.hour, t.day,
+           t.last);
 }
 
 static void print_table(const json_t *result)
 {
     size_t i, j;
     json_t *disk, *verdict;
-    printf("%-24s %-24s %12s  %-18s %5s  %s\n", "DISK", "PROMISE", "ACHIEVED", "VERDICT", "SINCE", "HELD BY");
+    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", "DISK", "PROMISE", "ACHIEVED", "VERDICT", "SINCE", "HOUR", "DAY",
+           "HELD BY");
     json_array_foreach(json_object_get(result, "promises"), i, disk)
     {
         const json_t *verdicts = json_object_get(disk, "verdicts");

@@ -225,6 +225,17 @@ static int watch_store(struct daemon *d, bool is_child, struct tv_error *err)
     return d->store_control ? 0 : -ENOMEM;
 }
 
+// Opened anew for each store: the lock on it ends with the one that had it. Without it verdicts end with their store.
+static int open_verdicts(const struct daemon *d)
+{
+    char path[PATH_MAX] = "";
+    const int fd = path_format(path, NULL, "%s/verdicts", d->state_dir) ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        log_event(LOG_WARN, "trivetd", "verdicts on promises will not outlive the store", LOG_STR("path", path),
+                  LOG_STR("because", strerror(errno)));
+    return fd;
+}
+
 int daemon_store_need(struct daemon *d, struct tv_error *err)
 {
     if (d->store.worker.pid)
@@ -236,7 +247,8 @@ int daemon_store_need(struct daemon *d, struct tv_error *err)
     cleanup_close int log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0)
         return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
-    rc = store_process_start(&d->store, false, log_fd, err);
+    cleanup_close int verdicts_fd = open_verdicts(d);
+    rc = store_process_start(&d->store, false, log_fd, verdicts_fd, err);
     if (!rc)
         rc = watch_store(d, true, err);
     if (rc)

@@ -100,7 +100,7 @@ static void store_ended(void *arg, pid_t pid, int status);
 static int start_store(struct foreground *f, int fds[static SPEC_DISKS_MAX], struct tv_error *err)
 {
     cleanup_close int log_fd = memfd_create("store-log", MFD_CLOEXEC); // its log has no place on the machine's console
-    int rc = store_process_start(&f->store, true, log_fd, err);
+    int rc = store_process_start(&f->store, true, log_fd, -1, err);
     f->store_started_ns = clock_now_ns();
     for (unsigned i = 0; i < f->spec->n_disks && !rc; i++)
         rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], false, &fds[i], err);

@@ -242,6 +242,26 @@ static double broken_seconds(const json_t *verdict)
     return number(json_object_get(verdict, "all"), "broken_ms") / 1e3;
 }
 
+// Where nothing was owed there is nothing to tell.
+static void sample_kept_ratio(const struct subject *s, const char *metric)
+{
+    static const char *const windows[] = {"hour", "day"};
+    size_t i;
+    json_t *verdict;
+    json_array_foreach(json_object_get(s->disk, "verdicts"), i, verdict)
+    {
+        for (size_t w = 0; w < sizeof(windows) / sizeof(windows[0]); w++) {
+            const json_t *ppm = json_object_get(json_object_get(verdict, windows[w]), "kept_ppm");
+            if (!json_is_integer(ppm))
+                continue;
+            begin_sample(s, metric);
+            add_label(s, "promise", text(verdict, "promise"));
+            add_label(s, "window", windows[w]);
+            end_sample(s, json_number_value(ppm) / 1e6);
+        }
+    }
+}
+
 static void sample_kept(const struct subject *s, const char *metric)
 {
     each_promise(s, metric, kept);
@@ -305,6 +325,8 @@ void metrics_print(FILE *out, const json_t *machines)
         {"trivet_disk_promise_kept", "gauge", "1 while the promise is kept, 0 while it is broken.", sample_kept},
         {"trivet_disk_promise_goal", "gauge", "What was owed in the last second that was judged.", sample_goal},
         {"trivet_disk_promise_achieved", "gauge", "What was done in that second.", sample_achieved},
+        {"trivet_disk_promise_kept_ratio", "gauge",
+         "Part of the last hour's or day's time with something owed in which it was kept.", sample_kept_ratio},
         {"trivet_disk_promise_kept_seconds_total", "counter", "Time in which something was owed by the promise and it was kept.",
          sample_kept_seconds},
         {"trivet_disk_promise_broken_seconds_total", "counter", "Time in which the promise was broken.", sample_broken_seconds},

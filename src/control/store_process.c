@@ -44,9 +44,9 @@ void store_process_remove_dir(const struct store_process *store)
         rmdir(run); // only if nothing else is in it
 }
 
-int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err)
+int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, int verdicts_fd, struct tv_error *err)
 {
-    char path[PATH_MAX], number[16];
+    char path[PATH_MAX], number[16], verdicts[16];
     int rc = control_path(store, path, err);
     if (rc)
         return rc;
@@ -54,11 +54,14 @@ int store_process_start(struct store_process *store, bool dies_with_parent, int 
     if (listen_fd < 0)
         return listen_fd;
     snprintf(number, sizeof(number), "%d", listen_fd);
-    const char *const argv[] = {"trivet-store", "--control", number, "--scheduler", "oios", NULL};
+    snprintf(verdicts, sizeof(verdicts), "%d", verdicts_fd);
+    const char *const argv[] = {"trivet-store", "--control", number, "--scheduler", "oios", verdicts_fd < 0 ? NULL : "--verdicts",
+                                verdicts,       NULL};
+    const int fds[] = {listen_fd, verdicts_fd};
     const struct worker_start start = {.program = "trivet-store",
                                        .argv = argv,
-                                       .fds = &listen_fd,
-                                       .n_fds = 1,
+                                       .fds = fds,
+                                       .n_fds = verdicts_fd < 0 ? 1 : 2,
                                        .stderr_fd = stderr_fd,
                                        .dies_with_parent = dies_with_parent};
     rc = worker_start(&store->worker, &start, err);

@@ -26,8 +26,9 @@ struct store_process {
 int store_process_make_dir(struct store_process *store, struct tv_error *err);
 void store_process_remove_dir(const struct store_process *store);
 
-// Starts a store with its sockets in store->dir. stderr_fd as for worker_start().
-int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, struct tv_error *err);
+// Starts a store with its sockets in store->dir. stderr_fd as for worker_start(); verdicts_fd: a file in which verdicts outlive it,
+// -1: there is none. The caller closes both.
+int store_process_start(struct store_process *store, bool dies_with_parent, int stderr_fd, int verdicts_fd, struct tv_error *err);
 
 // What the method disk.add takes: descriptors and its parameters.
 struct store_disk {

@@ -23,9 +23,9 @@ static void format_value(const json_t *verdict, const char *key, char value[stat
         snprintf(value, 32, "%.1f%%%s", number / 1e4, strcmp(unit, "ppm of requests") == 0 ? " late" : "");
 }
 
-static void format_time(const json_t *verdict, char value[static 32])
+static void format_time(const json_t *object, const char *key, char value[static 32])
 {
-    const json_int_t s = json_integer_value(json_object_get(verdict, "for_ms")) / 1000;
+    const json_int_t s = json_integer_value(json_object_get(object, key)) / 1000;
     if (s < 120)
         snprintf(value, 32, "%llds", (long long)s);
     else if (s < 7200)
@@ -43,16 +43,42 @@ static void format_verdict(const json_t *v, char value[static 48])
                  json_is_false(json_object_get(v, "proven")) ? ", on trust" : "");
 }
 
+// Rounded down: what was broken at all is not 100 %.
+static void format_share(const json_t *verdict, const char *key, char value[static 48])
+{
+    const json_t *ppm = json_object_get(json_object_get(verdict, key), "kept_ppm");
+    snprintf(value, 48, "-");
+    if (json_is_integer(ppm))
+        snprintf(value, 48, "%lld.%02lld%%", json_integer_value(ppm) / 10000, json_integer_value(ppm) % 10000 / 100);
+}
+
+static void format_last(const json_t *v, struct verdict_text *t)
+{
+    char ago[32], lasted[32];
+    const json_t *last = json_object_get(v, "last_broken");
+    snprintf(t->last, sizeof(t->last), "%s", t->who);
+    if (!json_is_true(json_object_get(v, "kept")) || !json_is_object(last))
+        return;
+    format_time(last, "ago_ms", ago);
+    format_time(last, "broken_ms", lasted);
+    snprintf(t->last, sizeof(t->last), "%s ago, for %s by %.1f%%: %.64s", ago, lasted,
+             json_number_value(json_object_get(last, "lack_ppm")) / 1e4,
+             text(last, "held_by")[0] ? text(last, "held_by") : "nobody");
+}
+
 void verdict_format(const json_t *v, struct verdict_text *t)
 {
     const char *held_by = text(v, "held_by");
     format_value(v, "achieved", t->achieved);
     format_value(v, "goal", t->goal);
-    format_time(v, t->since);
+    format_time(v, "for_ms", t->since);
+    format_share(v, "hour", t->hour);
+    format_share(v, "day", t->day);
     format_verdict(v, t->verdict);
     if (json_is_true(json_object_get(v, "kept")))
         snprintf(t->who, sizeof(t->who), "-");
     else
         snprintf(t->who, sizeof(t->who), "%s (%.1f%% of the time)", held_by[0] ? held_by : "nobody",
                  json_number_value(json_object_get(v, "held_ppm")) / 1e4);
+    format_last(v, t);
 }

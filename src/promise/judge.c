@@ -145,7 +145,7 @@ static void note_excess(struct excess *e, uint32_t slot, uint64_t time_ns)
 
 void judge_begin(struct promise_watch *w, uint64_t now_ns)
 {
-    const struct excess none = {.slot = {PROMISE_NOBODY, PROMISE_NOBODY}};
+    const struct excess none = {.slot = {NOBODY, NOBODY}};
     divide(w, now_ns);
     w->beyond_reserve = w->beyond_share = none;
     w->used_ns = 0;
@@ -171,7 +171,7 @@ static void blame(const struct promise_watch *w, uint32_t slot, const struct pro
         f->held_by = slot;
         held = w->holders[slot]->got.amount[PROMISE_UTILIZATION];
     } else if (unused > held) {
-        f->held_by = PROMISE_NOBODY;
+        f->held_by = NOBODY;
         held = unused;
     }
     f->held = millionths(held, duration_ns);

@@ -4,12 +4,14 @@
 #include "base/clock.h"
 #include "base/state.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 void record_init(struct record *r, uint64_t now_ns)
 {
     memset(r, 0, sizeof(*r));
     r->begin_ns = now_ns;
+    r->number = RECORD_SLOTS;
 }
 
 void record_advance(struct record *r, uint64_t now_ns)
@@ -20,6 +22,7 @@ void record_advance(struct record *r, uint64_t now_ns)
         memset(&r->slots[r->at], 0, sizeof(r->slots[0]));
     }
     r->begin_ns += passed * RECORD_SLOT_NS;
+    r->number += passed;
 }
 
 static void add_saturated(uint32_t *sum, uint64_t value)
@@ -57,6 +60,7 @@ void record_state(struct record *r, struct state *s, uint64_t now_ns)
     state_section_begin(s, "record", 1);
     state_u64(s, "age_ns", &age_ns);
     state_u32(s, "at", &r->at);
+    state_u64(s, "number", &r->number);
     state_u64_array(s, "slots", packed, RECORD_SLOTS);
     state_u64(s, "judged_ms", &r->all.judged_ms);
     state_u64(s, "broken_ms", &r->all.broken_ms);
@@ -66,6 +70,10 @@ void record_state(struct record *r, struct state *s, uint64_t now_ns)
     if (r->at >= RECORD_SLOTS) {
         state_fail(s, "slot %u of a record; there are %u", r->at, RECORD_SLOTS);
         r->at = 0;
+    }
+    if (r->number < RECORD_SLOTS) {
+        state_fail(s, "a record's slot has the number %" PRIu64 "; they begin with %u", r->number, RECORD_SLOTS);
+        r->number = RECORD_SLOTS;
     }
     r->begin_ns = now_ns - age_ns;
     for (unsigned i = 0; i < RECORD_SLOTS; i++) {

@@ -7,9 +7,10 @@
 #define RECORD_SLOTS 288u // a day
 #define RECORD_HOUR_SLOTS 12u
 
-// Invariant: at < RECORD_SLOTS; slot `at` is the one that began at begin_ns, those before it are older, around the ring.
+// Invariant: at < RECORD_SLOTS; slot `at` is the one that began at begin_ns, those before it are older, around the ring. Slots are
+// numbered as they begin; that of `at` is at least RECORD_SLOTS.
 struct record {
-    uint64_t begin_ns;
+    uint64_t begin_ns, number;
     uint32_t at;
     struct {
         uint32_t judged_ms, broken_ms;

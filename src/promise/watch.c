@@ -1,6 +1,8 @@
 // Watches: holders, windows and what verdicts become of findings. See watch.h.
 #include "promise/watch_parts.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -8,7 +10,7 @@
 
 struct promise_watch *promise_watch_create(const struct promise_watch_options *options, uint64_t now_ns)
 {
-    assert(options->window_ns > 0 && options->holders_max > 0 && options->holders_max < PROMISE_NOBODY);
+    assert(options->window_ns > 0 && options->holders_max > 0 && options->holders_max < NOBODY);
     struct promise_watch *w = calloc(1, sizeof(*w));
     if (!w)
         return NULL;
@@ -49,7 +51,6 @@ struct holder *holder_create(const char *name, const struct promise_set *set, ui
         t->promise = set->list[i];
         t->kept = true;
         t->since_ns = now_ns;
-        t->held_by = PROMISE_NOBODY;
         record_init(&t->record, now_ns);
     }
     return h;
@@ -103,17 +104,17 @@ void promise_watch_leave(struct promise_watch *w, uint32_t slot)
 {
     free(w->holders[slot]);
     w->holders[slot] = NULL;
-    for (uint32_t i = 0; i < w->options.holders_max; i++) // whoever has the slot next had nothing of it
-        for (unsigned j = 0; w->holders[i] && j < w->holders[i]->set.n; j++)
-            if (w->holders[i]->tracks[j].held_by == slot) {
-                w->holders[i]->tracks[j].held_by = PROMISE_NOBODY;
-                w->holders[i]->tracks[j].held = 0;
-            }
 }
 
 const char *promise_watch_name(const struct promise_watch *w, uint32_t slot)
 {
     return slot < w->options.holders_max && w->holders[slot] ? w->holders[slot]->name : NULL;
+}
+
+const char *name_of(const struct promise_watch *w, uint32_t slot)
+{
+    const char *name = slot == NOBODY ? NULL : promise_watch_name(w, slot);
+    return name ? name : "";
 }
 
 void promise_watch_add(struct promise_watch *w, uint32_t slot, const struct promise_sample *sample)
@@ -128,18 +129,20 @@ void promise_watch_add(struct promise_watch *w, uint32_t slot, const struct prom
 
 static struct promise_verdict verdict_of(const struct track *t)
 {
-    return (struct promise_verdict){.promise = t->promise,
-                                    .kept = t->kept,
-                                    .owed = t->owed,
-                                    .since_ns = t->since_ns,
-                                    .goal = t->goal,
-                                    .achieved = t->achieved,
-                                    .lack = t->lack,
-                                    .held_by = t->held_by,
-                                    .held = t->held,
-                                    .hour = record_last(&t->record, RECORD_HOUR_SLOTS),
-                                    .day = record_last(&t->record, RECORD_SLOTS),
-                                    .all = t->record.all};
+    struct promise_verdict v = {.promise = t->promise,
+                                .kept = t->kept,
+                                .owed = t->owed,
+                                .since_ns = t->since_ns,
+                                .goal = t->goal,
+                                .achieved = t->achieved,
+                                .lack = t->lack,
+                                .held = t->held,
+                                .last = t->last,
+                                .hour = record_last(&t->record, RECORD_HOUR_SLOTS),
+                                .day = record_last(&t->record, RECORD_SLOTS),
+                                .all = t->record.all};
+    memcpy(v.held_by, t->held_by, sizeof(v.held_by));
+    return v;
 }
 
 unsigned promise_watch_verdicts(const struct promise_watch *w, uint32_t slot,
@@ -153,23 +156,38 @@ unsigned promise_watch_verdicts(const struct promise_watch *w, uint32_t slot,
 
 static void tell(const struct promise_watch *w, uint32_t slot, const struct track *t)
 {
-    const struct promise_event event = {
-        .slot = slot, .name = w->holders[slot]->name, .verdict = verdict_of(t), .held_by_name = promise_watch_name(w, t->held_by)};
+    const struct promise_event event = {.slot = slot, .name = w->holders[slot]->name, .verdict = verdict_of(t)};
     if (w->options.event)
         w->options.event(w->options.opaque, &event);
 }
 
-static void take_figures(struct track *t, const struct finding *f)
+static void take_figures(const struct promise_watch *w, struct track *t, const struct finding *f)
 {
     t->goal = f->goal;
     t->achieved = f->achieved;
     t->lack = f->kept ? 0 : f->lack;
-    t->held_by = f->kept ? PROMISE_NOBODY : f->held_by;
     t->held = f->kept ? 0 : f->held;
+    memset(t->held_by, 0, sizeof(t->held_by));
+    if (!f->kept)
+        strcpy(t->held_by, name_of(w, f->held_by));
+}
+
+// A window broke it, the first one or one more. `t` has its figures.
+static void note_breach(struct track *t, bool is_first, uint64_t begin_ns, uint64_t duration_ns)
+{
+    struct promise_breach *last = &t->last;
+    if (is_first)
+        *last = (struct promise_breach){.since_ns = begin_ns};
+    if (t->lack >= last->lack) {
+        last->lack = t->lack;
+        last->held = t->held;
+        memcpy(last->held_by, t->held_by, sizeof(last->held_by));
+    }
+    last->broken_ms += duration_ns / NS_PER_MS;
 }
 
 // Whether the verdict has changed.
-static bool follow(struct track *t, const struct finding *f, uint64_t begin_ns, uint32_t windows_to_mend)
+static bool follow(const struct promise_watch *w, struct track *t, const struct finding *f, uint64_t begin_ns, uint64_t now_ns)
 {
     const bool was_kept = t->kept;
     t->owed = f->owed;
@@ -178,12 +196,14 @@ static bool follow(struct track *t, const struct finding *f, uint64_t begin_ns, 
         t->kept = false;
     } else if (!was_kept) {
         t->good_ns = t->good_windows ? t->good_ns : begin_ns;
-        if (++t->good_windows < windows_to_mend)
+        if (++t->good_windows < w->options.windows_to_mend)
             return false; // still broken, with the figures of the window that broke it
         t->kept = true;
         t->good_windows = 0;
     }
-    take_figures(t, f);
+    take_figures(w, t, f);
+    if (!f->kept)
+        note_breach(t, was_kept, begin_ns, now_ns - begin_ns);
     if (t->kept != was_kept)
         t->since_ns = t->kept ? t->good_ns : begin_ns;
     return t->kept != was_kept;
@@ -198,7 +218,7 @@ static void judge_holder(struct promise_watch *w, uint32_t slot, uint64_t now_ns
         record_advance(&t->record, now_ns);
         if (f.owed)
             record_add(&t->record, now_ns - h->begin_ns, !f.kept);
-        if (follow(t, &f, h->begin_ns, w->options.windows_to_mend))
+        if (follow(w, t, &f, h->begin_ns, now_ns))
             tell(w, slot, t);
     }
 }

@@ -22,8 +22,7 @@
 
 struct promise_watch;
 
-#define PROMISE_NOBODY UINT32_MAX // no holder: the resource itself
-#define PROMISE_NAME_MAX 64u      // with its end
+#define PROMISE_NAME_MAX 64u // with its end
 
 // What a holder got since it was last added.
 struct promise_sample {
@@ -41,6 +40,15 @@ struct promise_record {
     uint64_t judged_ms, broken_ms;
 };
 
+// The last time that a promise was broken, or the time that it is.
+struct promise_breach {
+    uint64_t since_ns;
+    uint64_t broken_ms; // the windows that broke it; 0: there was none
+    // Of the window in which most was missing; as in a verdict.
+    uint32_t lack, held;
+    char held_by[PROMISE_NAME_MAX];
+};
+
 struct promise_verdict {
     struct promise promise;
     bool kept;
@@ -53,9 +61,11 @@ struct promise_verdict {
     // requests.
     uint32_t lack;
     // Who had most of the resource's time beyond its reserves (beyond its share, if a weight was broken), and how much, in
-    // millionths of it; of a limit, the holder itself. PROMISE_NOBODY: more than that was used by nobody; the resource or its
-    // scheduler is to blame.
-    uint32_t held_by, held;
+    // millionths of it; of a limit, the holder itself. A name, since it may have left; "" is nobody: more than that was used by
+    // none, the resource or its scheduler is to blame.
+    uint32_t held;
+    char held_by[PROMISE_NAME_MAX];
+    struct promise_breach last;
     struct promise_record hour, day, all; // the last 55 to 60 minutes, and 5 minutes less than 24 hours to 24 hours
 };
 
@@ -64,7 +74,6 @@ struct promise_event {
     uint32_t slot;
     const char *name;
     struct promise_verdict verdict;
-    const char *held_by_name; // NULL: nobody, or it is kept
 };
 
 struct promise_watch_options {

@@ -5,7 +5,9 @@
 #include "promise/record.h"
 #include "promise/share.h"
 
-// One promise and what has become of it. Invariant: while kept, lack, held and good_windows are 0, and held_by is PROMISE_NOBODY.
+#define NOBODY UINT32_MAX // no slot: the resource itself
+
+// One promise and what has become of it. Invariant: while kept, lack, held and good_windows are 0, and held_by is empty.
 struct track {
     struct promise promise;
     bool kept, owed;
@@ -13,8 +15,11 @@ struct track {
     uint32_t good_windows; // so many in a row, since good_ns, while it is broken
     uint64_t good_ns;      // the begin of the first of them
     uint64_t goal, achieved;
-    uint32_t lack, held_by, held;
+    uint32_t lack, held;
+    char held_by[PROMISE_NAME_MAX];
+    struct promise_breach last;
     struct record record;
+    uint32_t place; // of archive.c: where the archive has it; 0: not known
 };
 
 struct holder {
@@ -48,6 +53,7 @@ struct finding {
     uint32_t lack, held_by, held;
 };
 
+const char *name_of(const struct promise_watch *w, uint32_t slot);                              // "" of NOBODY
 struct holder *holder_create(const char *name, const struct promise_set *set, uint64_t now_ns); // NULL: out of memory
 
 // Adds up what all holders had in the window that ends now, and divides it into shares.

@@ -14,14 +14,14 @@ static void state_time(struct state *s, const char *name, uint64_t *time_ns, uin
     *time_ns = now_ns - age_ns;
 }
 
-static bool is_sound(const struct promise_watch *w, const struct track *t)
+static bool is_sound(const struct track *t)
 {
-    if (t->held_by != PROMISE_NOBODY && t->held_by >= w->options.holders_max)
-        return false;
-    return !t->kept || (t->good_windows == 0 && t->lack == 0 && t->held == 0 && t->held_by == PROMISE_NOBODY);
+    const size_t end = PROMISE_NAME_MAX - 1;
+    return !t->held_by[end] && !t->last.held_by[end] &&
+           (!t->kept || (t->good_windows == 0 && t->lack == 0 && t->held == 0 && !t->held_by[0]));
 }
 
-static void track_state(struct promise_watch *w, struct track *t, struct state *s, uint64_t now_ns)
+static void track_state(struct track *t, struct state *s, uint64_t now_ns)
 {
     state_section_begin(s, "verdict", 1);
     state_bool(s, "kept", &t->kept);
@@ -32,11 +32,16 @@ static void track_state(struct promise_watch *w, struct track *t, struct state *
     state_u64(s, "goal", &t->goal);
     state_u64(s, "achieved", &t->achieved);
     state_u32(s, "lack", &t->lack);
-    state_u32(s, "held_by", &t->held_by);
     state_u32(s, "held", &t->held);
+    state_bytes(s, "held_by", t->held_by, sizeof(t->held_by));
+    state_time(s, "last_age_ns", &t->last.since_ns, now_ns);
+    state_u64(s, "last_broken_ms", &t->last.broken_ms);
+    state_u32(s, "last_lack", &t->last.lack);
+    state_u32(s, "last_held", &t->last.held);
+    state_bytes(s, "last_held_by", t->last.held_by, sizeof(t->last.held_by));
     record_state(&t->record, s, now_ns);
-    if (state_is_loading(s) && !state_failed(s) && !is_sound(w, t))
-        state_fail(s, "a verdict that cannot be: kept and yet broken, or by holder %u of %u", t->held_by, w->options.holders_max);
+    if (state_is_loading(s) && !state_failed(s) && !is_sound(t))
+        state_fail(s, "a verdict that cannot be: kept and yet broken, or by a name that does not end");
     state_section_end(s);
 }
 
@@ -73,7 +78,7 @@ static void holder_state(struct promise_watch *w, struct state *s, uint32_t slot
         state_u64_array(s, "amounts", h->got.amount, PROMISE_METRICS);
         state_u64(s, "waited_ns", &h->got.waited_ns);
         for (unsigned i = 0; i < h->set.n && !state_failed(s); i++)
-            track_state(w, &h->tracks[i], s, now_ns);
+            track_state(&h->tracks[i], s, now_ns);
     }
     state_section_end(s);
 }

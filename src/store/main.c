@@ -7,10 +7,12 @@
 #include "store/open.h"
 #include "store/options.h"
 #include "store/store.h"
+#include "store/verdict_file.h"
 #include "store/volume/overlay_shadow.h"
 #include "vhost/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +24,7 @@ struct program {
     struct loop *loop;
     struct store *store;
     struct rpc_server *control;
-    int shadow_fd;
+    int shadow_fd, verdicts_fd;
     struct loop_source *signals[2];
     unsigned n_sockets;
     const char *sockets[OPTIONS_DISKS_MAX + OPTIONS_NBD_MAX]; // of the command line's, made by us
@@ -165,6 +167,18 @@ static int open_shadow_folder(void)
     return fd;
 }
 
+static int open_verdicts(struct program *p, const struct options *options, struct tv_error *err)
+{
+    if (options->verdicts_path) {
+        p->verdicts_fd = verdict_file_open(options->verdicts_path, err);
+        return p->verdicts_fd < 0 ? p->verdicts_fd : 0;
+    }
+    if (options->verdicts_fd >= 0 && fcntl(options->verdicts_fd, F_GETFD) < 0)
+        return tv_error_set(err, -EBADF, "--verdicts %d: not an open descriptor", options->verdicts_fd);
+    p->verdicts_fd = options->verdicts_fd;
+    return 0;
+}
+
 static int start(struct program *p, const struct options *options, struct tv_error *err)
 {
     p->loop = loop_create(err);
@@ -180,11 +194,15 @@ static int start(struct program *p, const struct options *options, struct tv_err
     int r = guest_memory_guard_install(err);
     if (r)
         return r;
+    r = open_verdicts(p, options, err);
+    if (r)
+        return r;
     p->shadow_fd = open_shadow_folder();
     struct store_config config = {
         .no_uring = options->no_uring,
         .scheduler = options->scheduler,
         .shadow_fd = p->shadow_fd,
+        .verdicts_fd = p->verdicts_fd,
         .poll_us = options->poll_us,
     };
     p->store = store_create(p->loop, &config, err);
@@ -203,6 +221,8 @@ static void finish(struct program *p)
     store_destroy(p->store);
     if (p->shadow_fd >= 0)
         close(p->shadow_fd);
+    if (p->verdicts_fd >= 0)
+        close(p->verdicts_fd);
     for (unsigned i = 0; i < p->n_sockets; i++)
         unlink(p->sockets[i]);
     if (p->control_path)
@@ -227,7 +247,7 @@ int main(int argc, char **argv)
         return 2;
     }
     log_configure(LOG_INFO, options.log_json);
-    struct program p = {.shadow_fd = -1};
+    struct program p = {.shadow_fd = -1, .verdicts_fd = -1};
     r = start(&p, &options, &err);
     if (r) {
         fprintf(stderr, "trivet-store: %s\n", err.text);

@@ -10,6 +10,7 @@
 
 const char options_help[] =
     "usage: trivet-store [--control FD|PATH] [--io auto|threads] [--poll US] [--scheduler N] [--log text|json]\n"
+    "                    [--verdicts FD|PATH]\n"
     "                    [--disk KEY=VALUE,... [--volume NAME=JSON]]... [--nbd ADDRESS[,KEY=VALUE]...]...\n"
     "\n"
     "Serves raw files and block devices to virtual machines as vhost-user-blk disks, and to NBD clients.\n"
@@ -28,6 +29,7 @@ const char options_help[] =
     "  --io threads  do without io_uring\n"
     "  --poll US     for how many microseconds a guest that had something to do is looked at, before it has to kick; 0\n"
     "  --scheduler N which request goes to the device next: fifo (the default), sfq, drr, mclock, oios\n"
+    "  --verdicts F  a file in which the verdicts on promises outlive the store: a path, or the number of a descriptor\n"
     "  --log json    one JSON object a line\n"
     "\n"
     "QEMU takes such a disk by: -object memory-backend-memfd,id=m,size=1G,share=on -machine memory-backend=m\n"
@@ -146,17 +148,18 @@ static int check_disks(const struct options *options, struct tv_error *err)
     return 0;
 }
 
-static int parse_control(struct options *options, const char *argument, struct tv_error *err)
+// The number of a descriptor, or a path with a slash in it.
+static int parse_fd_or_path(const char *option, const char *argument, int *fd, const char **path, struct tv_error *err)
 {
-    unsigned fd;
+    unsigned n;
     if (strchr(argument, '/')) {
-        options->control_path = argument;
+        *path = argument;
         return 0;
     }
-    if (parse_number(argument, 0, 1u << 20, &fd))
-        return tv_error_set(err, -EINVAL, "--control %s: must be the number of an open descriptor, or a path with a slash in it",
+    if (parse_number(argument, 0, 1u << 20, &n))
+        return tv_error_set(err, -EINVAL, "%s %s: must be the number of an open descriptor, or a path with a slash in it", option,
                             argument);
-    options->control_fd = (int)fd;
+    *fd = (int)n;
     return 0;
 }
 
@@ -170,12 +173,14 @@ static int parse_one(struct options *options, int option, const char *argument, 
     case 'n':
         return options_parse_nbd(options, argument, err);
     case 'c':
-        return parse_control(options, argument, err);
+        return parse_fd_or_path("--control", argument, &options->control_fd, &options->control_path, err);
     case 'i':
         options->no_uring = !strcmp(argument, "threads");
         if (!options->no_uring && strcmp(argument, "auto"))
             return tv_error_set(err, -EINVAL, "--io %s: must be auto or threads", argument);
         return 0;
+    case 'f':
+        return parse_fd_or_path("--verdicts", argument, &options->verdicts_fd, &options->verdicts_path, err);
     case 'l':
         options->log_json = !strcmp(argument, "json");
         if (!options->log_json && strcmp(argument, "text"))
@@ -206,19 +211,14 @@ static int parse_one(struct options *options, int option, const char *argument, 
 int options_parse(struct options *options, int argc, char **argv, struct tv_error *err)
 {
     static const struct option longs[] = {
-        {"disk", required_argument, NULL, 'd'},
-        {"volume", required_argument, NULL, 'V'},
-        {"control", required_argument, NULL, 'c'},
-        {"io", required_argument, NULL, 'i'},
-        {"nbd", required_argument, NULL, 'n'},
-        {"poll", required_argument, NULL, 'p'},
-        {"scheduler", required_argument, NULL, 's'},
-        {"log", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0},
+        {"disk", required_argument, NULL, 'd'},      {"volume", required_argument, NULL, 'V'},
+        {"control", required_argument, NULL, 'c'},   {"io", required_argument, NULL, 'i'},
+        {"nbd", required_argument, NULL, 'n'},       {"poll", required_argument, NULL, 'p'},
+        {"scheduler", required_argument, NULL, 's'}, {"log", required_argument, NULL, 'l'},
+        {"verdicts", required_argument, NULL, 'f'},  {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},         {NULL, 0, NULL, 0},
     };
-    *options = (struct options){.control_fd = -1};
+    *options = (struct options){.control_fd = -1, .verdicts_fd = -1};
     opterr = 0;
     int r = 0, option;
     while (!r && (option = getopt_long(argc, argv, "", longs, NULL)) != -1)

@@ -25,8 +25,10 @@ struct option_nbd {
 };
 
 struct options {
-    int control_fd;           // -1: none
-    const char *control_path; // NULL: none; a socket is made there
+    int control_fd;            // -1: none
+    const char *control_path;  // NULL: none; a socket is made there
+    int verdicts_fd;           // -1: none
+    const char *verdicts_path; // NULL: none; made if need be
     bool no_uring, log_json;
     const char *scheduler; // NULL: the default
     unsigned poll_us;

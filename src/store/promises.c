@@ -8,10 +8,13 @@
 #include "store/admission.h"
 #include "store/terms.h"
 #include "store/verdict.h"
+#include "store/verdict_file.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+
+_Static_assert(VERDICT_FILE_EVERY_NS == VERDICT_FILE_TURNS * PROMISES_TICK_NS, "a turn is a tick");
 
 #define SETTLED_SHARE (ADMISSION_SHARE_MAX / 20 * 19) // below this it is not too much any more
 #define MEASURED_REQUESTS 100000u                     // so many requests, and what they cost is half forgotten
@@ -19,6 +22,7 @@
 struct promises {
     struct store *store;
     struct promise_watch *watch;
+    struct verdict_file *file; // NULL: there is none
     struct loop_source *timer;
     bool is_too_much; // more is promised than the device can do, as it now turns out
 };
@@ -93,6 +97,7 @@ static void on_tick(void *arg)
 {
     struct promises *p = arg;
     promise_watch_tick(p->watch, feed_all(p));
+    verdict_file_tick(p->file, p->watch, IO_FILES_MAX);
     check_sum(p);
 }
 
@@ -107,17 +112,17 @@ static void on_event(void *arg, const struct promise_event *event)
     else
         log_event(LOG_WARN, "store", "promise broken", LOG_STR("disk", event->name), LOG_STR("promise", text),
                   LOG_U64("goal", v->goal), LOG_U64("achieved", v->achieved), LOG_U64("lack_ppm", v->lack),
-                  LOG_STR("held_by", event->held_by_name ? event->held_by_name : "nobody"));
+                  LOG_STR("held_by", v->held_by[0] ? v->held_by : "nobody"));
     if (!p->store->control)
         return;
-    json_t *params = verdict_describe(v, event->held_by_name, clock_now_ns());
+    json_t *params = verdict_describe(v, clock_now_ns());
     json_object_set_new(params, "name", json_string(event->name));
     rpc_server_broadcast(p->store->control, "promise.changed", params);
 }
 
 // ---- life ----
 
-struct promises *promises_create(struct store *store, struct tv_error *err)
+struct promises *promises_create(struct store *store, int verdicts_fd, struct tv_error *err)
 {
     struct promises *p = calloc(1, sizeof(*p));
     if (!p) {
@@ -130,8 +135,11 @@ struct promises *promises_create(struct store *store, struct tv_error *err)
     p->watch = promise_watch_create(&options, clock_now_ns());
     if (!p->watch)
         tv_error_set(err, -ENOMEM, "promises: out of memory");
-    else if ((p->timer = loop_add_timer(store->loop, on_tick, p, err)))
+    else if ((verdicts_fd < 0 || (p->file = verdict_file_create(store->io, verdicts_fd, err))) &&
+             (p->timer = loop_add_timer(store->loop, on_tick, p, err))) {
+        verdict_file_tick(p->file, p->watch, 0); // reads it, if nobody else has it
         return p;
+    }
     promises_destroy(p);
     return NULL;
 }
@@ -141,6 +149,7 @@ void promises_destroy(struct promises *p)
     if (!p)
         return;
     loop_remove(p->timer);
+    verdict_file_destroy(p->file);
     promise_watch_destroy(p->watch);
     free(p);
 }
@@ -194,14 +203,17 @@ int promises_join(struct promises *p, struct disk *disk, const struct promise_se
     if (r)
         return r;
     disk->promised.is_watched = true;
+    verdict_file_resume(p->file, p->watch, disk->promised.slot);
     loop_set_timer(p->timer, PROMISES_TICK_NS, PROMISES_TICK_NS);
     return 0;
 }
 
 void promises_leave(struct promises *p, struct disk *disk)
 {
-    if (disk->promised.is_watched)
+    if (disk->promised.is_watched) {
+        verdict_file_save(p->file, p->watch, disk->promised.slot);
         promise_watch_leave(p->watch, disk->promised.slot);
+    }
     disk->promised.is_watched = false;
     if (!p->store->disks)
         loop_set_timer(p->timer, 0, 0);
@@ -272,8 +284,10 @@ int promises_change(struct promises *p, const json_t *wanted, bool admitted, jso
         r = admission_check(p->store, changes, n, unproven, err);
     if (!r)
         r = change_all(p, changes, n, err);
-    for (size_t i = 0; i < n && !r; i++)
+    for (size_t i = 0; i < n && !r; i++) {
+        verdict_file_resume(p->file, p->watch, changes[i].disk->promised.slot); // a promise that was made before goes on
         log_change(changes[i].disk);
+    }
     if (!r)
         log_unproven(unproven);
     free(changes);
@@ -290,7 +304,7 @@ void promises_describe(struct promises *p, const struct disk *disk, json_t *obje
     const uint64_t now_ns = clock_now_ns();
     const unsigned n = promise_watch_verdicts(p->watch, disk->promised.slot, verdicts);
     for (unsigned i = 0; i < n; i++) {
-        json_t *verdict = verdict_describe(&verdicts[i], promise_watch_name(p->watch, verdicts[i].held_by), now_ns);
+        json_t *verdict = verdict_describe(&verdicts[i], now_ns);
         json_object_set_new(verdict, "proven", json_boolean(admission_is_proven(disk, &verdicts[i].promise)));
         json_array_append_new(list, verdict);
     }

@@ -2,7 +2,8 @@
 //
 // A change holds for all disks it names or for none; admission.h tells what is refused. Every PROMISES_TICK_NS what each disk did
 // goes to the watch (promise/watch.h), which judges windows of a second. A promise that breaks or is kept again is logged, and told
-// to everyone at the control socket by the notification "promise.changed".
+// to everyone at the control socket by the notification "promise.changed". What became of each in the last day can outlive the
+// store (verdict_file.h).
 #pragma once
 
 #include "promise/promise.h"
@@ -31,7 +32,8 @@ struct disk_promises {
     struct disk_usage measured; // the usage at costs that the scheduler has learned; it fades
 };
 
-struct promises *promises_create(struct store *store, struct tv_error *err);
+// verdicts_fd: see store.h.
+struct promises *promises_create(struct store *store, int verdicts_fd, struct tv_error *err);
 void promises_destroy(struct promises *p); // no disk is left
 
 // A disk that has its queue gets what it was promised, or is refused; and goes.

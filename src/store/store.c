@@ -154,7 +154,7 @@ struct store *store_create(struct loop *loop, const struct store_config *config,
     store->env.shadow_fd = config->shadow_fd;
     store->wake_ns = UINT64_MAX;
     if (store->dispatcher && (store->timer = loop_add_timer(loop, on_timer, store, err)) &&
-        (store->promises = promises_create(store, err)))
+        (store->promises = promises_create(store, config->verdicts_fd, err)))
         return store;
     store_destroy(store);
     return NULL;

@@ -24,6 +24,7 @@ struct store_config {
     bool no_uring;         // threads that block, although io_uring would work
     const char *scheduler; // NULL: fifo; its window is STORE_WINDOW
     int shadow_fd;    // a folder, borrowed: see volume/overlay_shadow.h; -1: overlays lose what was not flushed when it is killed
+    int verdicts_fd;  // borrowed: a file for verdicts (verdict_file.h); -1: they end with the store
     unsigned poll_us; // how long a client that had something to do is polled, instead of waiting for its kick; 0: never
 };
 

@@ -22,10 +22,31 @@ static json_t *record(const struct promise_record *r)
     json_t *object = json_object();
     set(object, "judged_ms", r->judged_ms);
     set(object, "broken_ms", r->broken_ms);
+    const uint64_t kept_ms = r->judged_ms - (r->broken_ms < r->judged_ms ? r->broken_ms : r->judged_ms);
+    json_object_set_new(object, "kept_ppm",
+                        r->judged_ms ? json_integer((json_int_t)(kept_ms * 1000000 / r->judged_ms)) : json_null());
     return object;
 }
 
-json_t *verdict_describe(const struct promise_verdict *v, const char *held_by, uint64_t now_ns)
+static json_t *name_or_null(const char *name)
+{
+    return name[0] ? json_string(name) : json_null();
+}
+
+static json_t *breach(const struct promise_breach *b, uint64_t now_ns)
+{
+    if (!b->broken_ms)
+        return json_null();
+    json_t *object = json_object();
+    set(object, "ago_ms", (now_ns - b->since_ns) / NS_PER_MS);
+    set(object, "broken_ms", b->broken_ms);
+    set(object, "lack_ppm", b->lack);
+    json_object_set_new(object, "held_by", name_or_null(b->held_by));
+    set(object, "held_ppm", b->held);
+    return object;
+}
+
+json_t *verdict_describe(const struct promise_verdict *v, uint64_t now_ns)
 {
     char text[PROMISE_TEXT_MAX];
     json_t *object = json_object();
@@ -37,8 +58,9 @@ json_t *verdict_describe(const struct promise_verdict *v, const char *held_by, u
     set(object, "goal", v->goal);
     set(object, "achieved", v->achieved);
     set(object, "lack_ppm", v->lack);
-    json_object_set_new(object, "held_by", held_by ? json_string(held_by) : json_null());
+    json_object_set_new(object, "held_by", name_or_null(v->held_by));
     set(object, "held_ppm", v->held);
+    json_object_set_new(object, "last_broken", breach(&v->last, now_ns));
     json_object_set_new(object, "hour", record(&v->hour));
     json_object_set_new(object, "day", record(&v->day));
     json_object_set_new(object, "all", record(&v->all));

@@ -5,5 +5,4 @@
 
 #include <jansson.h>
 
-// held_by: NULL for nobody.
-json_t *verdict_describe(const struct promise_verdict *verdict, const char *held_by, uint64_t now_ns);
+json_t *verdict_describe(const struct promise_verdict *verdict, uint64_t now_ns);

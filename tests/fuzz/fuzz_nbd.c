@@ -37,7 +37,7 @@ static void add_disk(const char *name, bool read_only)
 
 static void set_up(void)
 {
-    static const struct store_config config = {.no_uring = true, .shadow_fd = -1};
+    static const struct store_config config = {.no_uring = true, .shadow_fd = -1, .verdicts_fd = -1};
     if (store)
         return;
     signal(SIGPIPE, SIG_IGN);

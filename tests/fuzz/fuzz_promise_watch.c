@@ -1,5 +1,5 @@
 // Any bytes as a saved watch: refused, and nobody is in it; or a watch that is saved and loaded as the same, and goes on: its
-// windows are judged and its events name holders that are there.
+// windows are judged and its events name whom they blame.
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,8 +17,8 @@ static void check_event(void *opaque, const struct promise_event *event)
 {
     struct promise_watch *const *w = opaque;
     assert(promise_watch_name(*w, event->slot) == event->name && strlen(event->name) < PROMISE_NAME_MAX);
-    assert(!event->held_by_name || event->held_by_name == promise_watch_name(*w, event->verdict.held_by));
-    assert(!event->verdict.kept || (event->verdict.lack == 0 && event->verdict.held_by == PROMISE_NOBODY));
+    assert(strlen(event->verdict.held_by) < PROMISE_NAME_MAX && strlen(event->verdict.last.held_by) < PROMISE_NAME_MAX);
+    assert(!event->verdict.kept || (event->verdict.lack == 0 && !event->verdict.held_by[0]));
 }
 
 static void *save(struct promise_watch *w, size_t *len)

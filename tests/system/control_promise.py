@@ -5,7 +5,8 @@ import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import TOP, fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
+import verdict_file  # noqa: E402
+from command import STATE, TOP, fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
 
 FILE = """
 disks:
@@ -89,9 +90,18 @@ made = {"one_one_data": "reserve: 30%, limit: 5k iops", "two_two_data": "reserve
 expect(**made)
 print("ok: changed by the file, without a restart")
 
+limit = ("one.one-data", "limit", 1)  # requests/s
+until("its verdicts on record", lambda: verdict_file.read(STATE + "/verdicts").get(limit, {}).get("judged_ms"))
 old = kill("trivet-store")
+left = verdict_file.read(STATE + "/verdicts")[limit]["judged_ms"]
 until("another store", lambda: process("trivet-store") not in ([], [old]))
 until("its verdicts", lambda: all(d["verdicts"] for d in promises().values()))
+day = [v["day"] for v in promises()["one.one-data"]["verdicts"] if v["promise"] == "limit: 5k iops"][0]
+if day["judged_ms"] < left or day["kept_ppm"] != 1000000:
+    fail(f"the last day after another store has started: {day}, and {left} ms were on record")
+table = trivet("promises").stdout
+if "HOUR" not in table or "100.00%" not in table:
+    fail(table)
 expect(**made)
 kill("trivetd")
 until("trivetd gone", lambda: not process("trivetd"))

@@ -164,6 +164,12 @@ static bool kept(const struct rig *r, uint32_t slot)
     return verdict(r, slot, 0).kept;
 }
 
+static bool is_held_by(const struct rig *r, uint32_t slot, const char *name, uint32_t held)
+{
+    const struct promise_verdict v = verdict(r, slot, 0);
+    return !strcmp(v.held_by, name) && v.held == held;
+}
+
 enum { ALL = 1000000, HALF = 500000 }; // millionths
 
 // ---- reserves
@@ -178,7 +184,7 @@ static void test_reserve(void **state)
     run(r, 3);
     struct promise_verdict v = verdict(r, db, 0);
     assert_true(v.kept && v.owed && v.since_ns == start && v.achieved == 40 * MB && v.goal == 40 * MB);
-    assert_true(v.lack == 0 && v.held_by == PROMISE_NOBODY);
+    assert_true(v.lack == 0 && !v.held_by[0]);
     disk_load(r, db, 39600000, 9900, 198000, ALL); // 1 % is forgiven
     run(r, 1);
     assert_true(kept(r, db) && r->n_events == 0);
@@ -190,22 +196,22 @@ static void test_reserve(void **state)
     assert_true(!v.kept && v.since_ns == start + 4 * NS_PER_S);
     assert_int_equal(v.achieved, 30 * MB);
     assert_int_equal(v.lack, 250000);
-    assert_int_equal(v.held_by, hog);
+    assert_string_equal(v.held_by, "hog");
     assert_int_equal(v.held, 850000);
     assert_int_equal(r->n_events, 1); // once, not with every window
     assert_true(!r->events[0].verdict.kept && r->events[0].slot == db);
     assert_string_equal(r->events[0].name, "db");
-    assert_string_equal(r->events[0].held_by_name, "hog");
+    assert_string_equal(r->events[0].verdict.held_by, "hog");
 
     disk_load(r, db, 40 * MB, 10000, 200000, ALL);
     run(r, 2);
     v = verdict(r, db, 0);
-    assert_true(!v.kept && v.lack == 250000 && v.held_by == hog); // two good windows are not yet three; the figures stay
+    assert_true(!v.kept && v.lack == 250000 && !strcmp(v.held_by, "hog")); // two good windows are not yet three; the figures stay
     run(r, 1);
     v = verdict(r, db, 0);
     assert_true(v.kept && v.since_ns == start + 6 * NS_PER_S && v.lack == 0); // since the first of the three
     assert_int_equal(r->n_events, 2);
-    assert_true(r->events[1].verdict.kept && !r->events[1].held_by_name);
+    assert_true(r->events[1].verdict.kept && !r->events[1].verdict.held_by[0]);
     assert_true(v.hour.judged_ms == 9000 && v.hour.broken_ms == 2000);
 }
 
@@ -278,7 +284,7 @@ static void test_other_units(void **state)
     assert_int_equal(verdict(r, disk, 0).lack, 40000);
     assert_int_equal(verdict(r, vm, 1).lack, 125000);
     assert_int_equal(verdict(r, link, 0).lack, 100000);
-    assert_int_equal(verdict(r, link, 0).held_by, link); // who exceeds its limit holds it itself
+    assert_string_equal(verdict(r, link, 0).held_by, promise_watch_name(r->w, link)); // who exceeds its limit holds it itself
 }
 
 // ---- latencies
@@ -295,7 +301,7 @@ static void test_latency(void **state)
     r->loads[web].amount[PROMISE_LATENCY] = 11;
     run(r, 1);
     struct promise_verdict v = verdict(r, web, 0);
-    assert_true(!v.kept && v.achieved == 11000 && v.lack == 1000 && v.held_by == hog);
+    assert_true(!v.kept && v.achieved == 11000 && v.lack == 1000 && !strcmp(v.held_by, "hog"));
     assert_int_equal(v.held, 800000); // what it had beyond its reserve
     disk_load(r, web, 0, 0, 0, 0);
     run(r, 3);
@@ -323,7 +329,7 @@ static void test_weights(void **state)
     for (unsigned i = 0; i < 3; i++) {
         const struct promise_verdict v = verdict(r, others[i], 0);
         assert_true(!v.kept && v.goal == 250000 && v.achieved == 200000 && v.lack == 200000);
-        assert_true(v.held_by == greedy && v.held == 150000);
+        assert_true(!strcmp(v.held_by, "vm1") && v.held == 150000);
     }
     disk_load(r, greedy, 1, 1000, 250000, ALL);
     for (unsigned i = 0; i < 3; i++)
@@ -367,32 +373,65 @@ static void test_blame(void **state)
     disk_load(r, fair, 60 * MB, 1000, 600000, ALL); // most of all, and no more than its reserve
     disk_load(r, hog, 30 * MB, 1000, 300000, ALL);
     run(r, 1);
-    assert_true(!kept(r, db) && verdict(r, db, 0).held_by == hog && verdict(r, db, 0).held == 300000);
+    assert_true(!kept(r, db) && is_held_by(r, db, "hog", 300000));
     disk_load(r, fair, 90 * MB, 1000, 900000, ALL); // now a third of it is not: as much as the other has
     disk_load(r, hog, 0, 0, 0, 0);
     run(r, 1);
-    assert_true(verdict(r, db, 0).held_by == fair && verdict(r, db, 0).held == 300000);
+    assert_true(is_held_by(r, db, "fair", 300000));
     // A holder is never blamed for what it lacks itself, though it has most.
     const uint32_t web = join(r, "web", "latency: p99 < 5ms");
     disk_load(r, web, MB, 1000, 500000, ALL);
     r->loads[web].amount[PROMISE_LATENCY] = 100;
     run(r, 1);
-    assert_true(!kept(r, web) && verdict(r, web, 0).held_by == fair && verdict(r, web, 0).held == 300000);
-    assert_int_equal(verdict(r, db, 0).held_by, web);
+    assert_true(!kept(r, web) && is_held_by(r, web, "fair", 300000));
+    assert_string_equal(verdict(r, db, 0).held_by, "web");
     disk_load(r, web, 0, 0, 0, 0);
     disk_load(r, fair, 60 * MB, 1000, 600000, ALL); // nobody has more than its reserve: the device has become slower
     run(r, 1);
-    assert_int_equal(verdict(r, db, 0).held_by, PROMISE_NOBODY);
+    assert_string_equal(verdict(r, db, 0).held_by, "");
     assert_int_equal(verdict(r, db, 0).held, 300000);
-    // A slot that was given up blames nobody, and not who has it next.
+    // Who has left had it, and not who has its slot next.
     disk_load(r, hog, 0, 0, 400000, ALL);
     run(r, 1);
-    assert_int_equal(verdict(r, db, 0).held_by, hog);
+    assert_string_equal(verdict(r, db, 0).held_by, "hog");
     promise_watch_leave(r->w, hog);
     r->there[hog] = false;
     assert_null(promise_watch_name(r->w, hog));
     assert_int_equal(join(r, "next", ""), hog);
-    assert_int_equal(verdict(r, db, 0).held_by, PROMISE_NOBODY);
+    assert_string_equal(verdict(r, db, 0).held_by, "hog");
+    disk_load(r, hog, 0, 0, 0, 0);
+    run(r, 1);
+    assert_true(is_held_by(r, db, "", 300000));
+}
+
+// What is told of the last breach: its begin, all windows that broke it, and who had it in the worst one. The next one begins anew.
+static void test_last_breach(void **state)
+{
+    struct rig *r = *state;
+    const uint32_t db = join(r, "db", "reserve: 40MB/s"), hog = join(r, "hog", "");
+    disk_load(r, hog, 90 * MB, 1000, 700000, ALL);
+    disk_load(r, db, 40 * MB, 1000, 100000, ALL);
+    run(r, 2);
+    assert_int_equal(verdict(r, db, 0).last.broken_ms, 0);
+    const uint64_t began = r->now;
+    disk_load(r, db, 30 * MB, 1000, 100000, ALL);
+    run(r, 2);
+    disk_load(r, db, 10 * MB, 1000, 100000, ALL);
+    run(r, 1);
+    disk_load(r, hog, 10 * MB, 1000, 100000, ALL);
+    disk_load(r, db, 20 * MB, 1000, 100000, ALL);
+    run(r, 1);
+    assert_true(is_held_by(r, db, "", 800000));
+    disk_load(r, db, 40 * MB, 1000, 100000, ALL);
+    run(r, 5);
+    struct promise_verdict v = verdict(r, db, 0);
+    assert_true(v.kept && v.last.since_ns == began && v.last.broken_ms == 4000 && v.last.lack == 750000 && v.last.held == 700000);
+    assert_string_equal(v.last.held_by, "hog");
+    const uint64_t again = r->now;
+    disk_load(r, db, 30 * MB, 1000, 100000, ALL);
+    run(r, 1);
+    v = verdict(r, db, 0);
+    assert_true(v.last.since_ns == again && v.last.broken_ms == 1000 && v.last.lack == 250000 && !v.last.held_by[0]);
 }
 
 // ---- holders come, change and go
@@ -557,7 +596,10 @@ static void assert_same(const struct promise_verdict *a, const struct promise_ve
     assert_int_equal(a->promise.value, b->promise.value);
     assert_true(a->kept == b->kept && a->owed == b->owed);
     assert_true(a->goal == b->goal && a->achieved == b->achieved);
-    assert_true(a->lack == b->lack && a->held_by == b->held_by && a->held == b->held);
+    assert_true(a->lack == b->lack && a->held == b->held);
+    assert_string_equal(a->held_by, b->held_by);
+    assert_true(a->last.broken_ms == b->last.broken_ms && a->last.lack == b->last.lack && a->last.held == b->last.held);
+    assert_string_equal(a->last.held_by, b->last.held_by);
     assert_memory_equal(&a->hour, &b->hour, sizeof(a->hour));
     assert_memory_equal(&a->day, &b->day, sizeof(a->day));
     assert_memory_equal(&a->all, &b->all, sizeof(a->all));
@@ -628,7 +670,7 @@ static void test_damaged(void **state)
     struct tv_error err = {0};
     w = promise_watch_create(&small, r->now);
     assert_int_equal(load(w, r->now, whole, len, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "watch/holder/verdict: a verdict that cannot be: kept and yet broken, or by holder 2 of 2"));
+    assert_non_null(strstr(err.text, "watch: holder 1 is in slot 2; they are in ascending slots below 2"));
     assert_null(promise_watch_name(w, 0));
     promise_watch_destroy(w);
     free(whole);
@@ -647,6 +689,7 @@ int main(void)
         WATCH_TEST(test_weights),
         WATCH_TEST(test_weight_and_limit),
         WATCH_TEST(test_blame),
+        WATCH_TEST(test_last_breach),
         WATCH_TEST(test_join),
         WATCH_TEST(test_join_within_a_window),
         WATCH_TEST(test_weight_within_a_window),

@@ -82,6 +82,9 @@ int promise_archive_load(struct promise_archive *a, const void *bytes, size_t le
         return tv_error_set(err, -ENOMEM, "out of memory");
     memcpy(a->blocks, bytes, used);
     a->n_blocks = n;
+    for (size_t i = 1; i < n; i++)
+        if (!archive_block_is_good(block_at(a, i)))
+            memset(block_at(a, i), 0, ARCHIVE_BLOCK_BYTES);
     return 0;
 }
 

@@ -83,14 +83,23 @@ static bool load_head(const uint8_t sector[static ARCHIVE_SECTOR_BYTES], struct 
            !h->name[PROMISE_NAME_MAX - 1] && h->kind < PROMISE_KINDS && h->metric < PROMISE_METRICS;
 }
 
-bool archive_block_key(const uint8_t block[static ARCHIVE_BLOCK_BYTES], struct archive_key *key)
+bool archive_block_is_good(const uint8_t block[static ARCHIVE_BLOCK_BYTES])
 {
     struct head_image h;
     if (!load_head(block, &h))
         return false;
-    *key = (struct archive_key){.kind = h.kind, .metric = h.metric};
-    strcpy(key->name, h.name);
-    return !memcmp(key->name, h.name, sizeof(h.name));
+    const size_t len = strlen(h.name);
+    static const char zeroes[PROMISE_NAME_MAX];
+    return !memcmp(h.name + len, zeroes, sizeof(h.name) - len);
+}
+
+bool archive_block_key(const uint8_t block[static ARCHIVE_BLOCK_BYTES], struct archive_key *key)
+{
+    const struct head_image *h = (const void *)block; // in memory that is aligned, and bytes alone are looked at
+    key->kind = h->kind;
+    key->metric = h->metric;
+    memcpy(key->name, h->name, sizeof(key->name));
+    return key->name[0];
 }
 
 uint64_t archive_block_time_ms(const uint8_t block[static ARCHIVE_BLOCK_BYTES])
@@ -227,7 +236,8 @@ void archive_block_encode(uint8_t block[static ARCHIVE_BLOCK_BYTES], const struc
     const struct record *r = &t->record;
     const uint32_t seed = seed_of(key);
     const uint64_t newest = r->number / SLOTS_A_SECTOR * SLOTS_A_SECTOR;
-    const bool all = !load_head(block, &before) || le64toh(before.number) != r->number;
+    memcpy(&before, block, sizeof(before));
+    const bool all = !before.name[0] || le64toh(before.number) != r->number;
     encode_head(block, key, t, m);
     for (unsigned back = 0; back < (all ? SLOT_SECTORS : 1); back++) {
         const uint64_t first = newest - back * SLOTS_A_SECTOR;

@@ -16,7 +16,9 @@ struct archive_key {
     enum promise_metric metric;
 };
 
-// False: the block is empty or damaged.
+// Of a block that was read: false: it is empty or damaged. All other functions take blocks of zeroes and good ones.
+bool archive_block_is_good(const uint8_t block[static ARCHIVE_BLOCK_BYTES]);
+// False: it is empty.
 bool archive_block_key(const uint8_t block[static ARCHIVE_BLOCK_BYTES], struct archive_key *key);
 // When its newest slot began, in milliseconds since 1970; of a block that has a key.
 uint64_t archive_block_time_ms(const uint8_t block[static ARCHIVE_BLOCK_BYTES]);

@@ -216,6 +216,8 @@ static json_t *describe_port(const struct vn *vn, const struct vn_port *port)
     json_object_update_new(json, vn->type->describe_port(port));
     if (port->port->kind->describe)
         json_object_update_new(json, port->port->kind->describe(port->port));
+    if (port->punt)
+        json_object_set_new(json, "punt", describe_counters(&port->punt->counters));
     return json;
 }
 
@@ -228,7 +230,7 @@ json_t *router_stat_vn(const struct router *router, const char *name, struct tv_
     json_t *ports = json_array();
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
-        if (port)
+        if (port && !port->punts_for)
             json_array_append_new(ports, describe_port(vn, port));
     }
     json_t *json =

@@ -68,17 +68,18 @@ struct vn_port *vn_find_port(struct vn *vn, const char *name)
 {
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
-        if (port && !strcmp(port->name, name))
+        if (port && !port->punts_for && !strcmp(port->name, name))
             return port;
     }
     return NULL;
 }
 
-static int free_slot(const struct vn *vn)
+// From `i` on; -1: none is free.
+static int free_slot(const struct vn *vn, unsigned i)
 {
-    for (int i = 0; i < VN_PORTS_MAX; i++)
+    for (; i < VN_PORTS_MAX; i++)
         if (!atomic_load_explicit(&vn->slots[i], memory_order_relaxed))
-            return i;
+            return (int)i;
     return -1;
 }
 
@@ -91,6 +92,44 @@ static void publish(struct vn *vn, unsigned index, struct vn_port *port)
 {
     atomic_store_explicit(&vn->slots[index], port, memory_order_relaxed);
     vn_notify(vn);
+}
+
+static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from, struct tv_error *err)
+{
+    static uint64_t n_added;
+    const int index = free_slot(vn, from);
+    if (index < 0) {
+        tv_error_set(err, -ENOSPC, "network '%s' has %d ports%s, and no more are possible", vn->name, VN_PORTS_MAX,
+                     from ? ", those of its control plane counted" : "");
+        return NULL;
+    }
+    struct vn_port *port = calloc(1, sizeof(*port));
+    if (!port) {
+        tv_error_set(err, -ENOMEM, "out of memory");
+        return NULL;
+    }
+    port->index = (unsigned)index;
+    port->serial = ++n_added;
+    snprintf(port->name, sizeof(port->name), "%s", name);
+    return port;
+}
+
+int vn_add_punt(struct vn *vn, struct vn_port *port, int fd, struct tv_error *err)
+{
+    struct vn_port *punt = make_port(vn, port->name, port->index + 1, err); // the port has its place, but is not there yet
+    if (!punt)
+        return err->code;
+    struct port_env env = port->port->env;
+    env.counters = &punt->counters;
+    punt->punts_for = port;
+    punt->port = port_open_punt(punt->name, fd, &env, err);
+    if (!punt->port) {
+        free(punt);
+        return err->code;
+    }
+    port->punt = punt;
+    publish(vn, punt->index, punt);
+    return 0;
 }
 
 static int open_port(struct vn *vn, struct vn_port *port, const json_t *params, int fd, const struct port_env *env,
@@ -113,20 +152,9 @@ static int open_port(struct vn *vn, struct vn_port *port, const json_t *params, 
 struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
                             struct tv_error *err)
 {
-    static uint64_t n_added;
-    const int index = free_slot(vn);
-    if (index < 0) {
-        tv_error_set(err, -ENOSPC, "network '%s' has %d ports, and no more are possible", vn->name, VN_PORTS_MAX);
+    struct vn_port *port = make_port(vn, name, 0, err);
+    if (!port)
         return NULL;
-    }
-    struct vn_port *port = calloc(1, sizeof(*port));
-    if (!port) {
-        tv_error_set(err, -ENOMEM, "out of memory");
-        return NULL;
-    }
-    port->index = (unsigned)index;
-    port->serial = ++n_added;
-    snprintf(port->name, sizeof(port->name), "%s", name);
     struct port_env own_env = *env;
     own_env.vn_id = vn->id;
     own_env.pool = vn->pool;
@@ -144,7 +172,12 @@ void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rc
     if (vn->type->withdraw_port)
         vn->type->withdraw_port(vn, port);
     publish(vn, port->index, NULL);
+    if (port->punt)
+        publish(vn, port->punt->index, NULL);
     rte_rcu_qsbr_synchronize(rcu, RTE_QSBR_THRID_INVALID);
+    if (port->punt)
+        port_close(port->punt->port);
+    free(port->punt);
     port_close(port->port);
     vn->type->free_port(port);
     free(port);

@@ -37,6 +37,9 @@ struct vn_port {
     struct port *port;
     struct counters counters;
     void *state; // the type's
+    // What the control plane of the network receives and sends by this port goes by a port of its own, which has no name, no state,
+    // and goes with it. NULL: it has none; it is none.
+    struct vn_port *punt, *punts_for;
     // The worker's: what leaves by this port at the end of the burst.
     uint16_t n_out;
     struct rte_mbuf *out[PORT_BURST];
@@ -106,6 +109,8 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
 // Waits until the worker has passed by.
 void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu);
 struct vn_port *vn_find_port(struct vn *vn, const char *name);
+// From publish_port(): the port gets its punt. fd: a TAP device's, taken with success.
+int vn_add_punt(struct vn *vn, struct vn_port *port, int fd, struct tv_error *err);
 // The worker calls the type's update() when it comes by next; it is to be woken.
 void vn_notify(struct vn *vn);
 
@@ -128,3 +133,8 @@ static inline void vn_send(struct vn_port *out, struct rte_mbuf *packet)
     out->out[out->n_out++] = packet;
 }
 void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause);
+// Whether the worker has the port, which may be about to go or to come, as it also has the one that it is asked by.
+static inline bool vn_has(const struct vn *vn, const struct vn_port *port)
+{
+    return vn->by_index[port->index] == port;
+}

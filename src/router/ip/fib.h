@@ -19,6 +19,7 @@ enum target_kind {
     TARGET_BROADCAST,   // to all on the link of a port: not forwarded (RFC 2644)
     TARGET_BLACKHOLE,   // nowhere, and nobody hears of it
     TARGET_UNREACHABLE, // nowhere, and the sender hears of it
+    TARGET_PUNT,        // to the kernel of the network's namespace
 };
 
 struct target {

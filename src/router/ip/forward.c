@@ -197,6 +197,11 @@ static void follow(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, s
             local_input6(vn, in, packet);
         return;
     }
+    if (t->kind == TARGET_PUNT && !is_ours) { // its kernel counts the TTL
+        if (!punt_up(vn, in, packet))
+            vn_drop(in, packet, DROP_LOCAL);
+        return;
+    }
     if (!is_ours && (family == IP4 ? h4->ttl : h6->hop_limit) <= 1) {
         time_exceeded(vn, in, packet, family);
         return;
@@ -223,6 +228,11 @@ static void follow(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, s
     hand_over(vn, in, packet, find_neighbour(vn, t, family, packet));
 }
 
+void ip_output_on_link(struct vn *vn, struct vn_port *out, struct rte_mbuf *packet, unsigned family, rib_key to)
+{
+    hand_over(vn, out, packet, resolve_get(vn, family, out, to));
+}
+
 void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     const struct ip *ip = vn->state;
@@ -236,7 +246,7 @@ void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     // An address of the link says nothing about which; it is the one where the question came from.
-    hand_over(vn, in, packet, resolve_get(vn, IP6, in, to));
+    ip_output_on_link(vn, in, packet, IP6, to);
 }
 
 // ---- the slow path: whatever is special ----
@@ -247,6 +257,12 @@ static void cut_padding(struct rte_mbuf *packet, size_t len_bytes)
     const size_t whole = sizeof(struct ethernet_header) + len_bytes;
     if (packet->pkt_len > whole)
         rte_pktmbuf_trim(packet, (uint16_t)(packet->pkt_len - whole));
+}
+
+// 224.0.0.0/24, never forwarded (RFC 5771, 4), and to all on the link.
+static bool is_for_link4(uint32_t to)
+{
+    return to >> 8 == 0xe00000 || to == UINT32_MAX;
 }
 
 static void slow4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
@@ -260,6 +276,8 @@ static void slow4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     }
     cut_padding(packet, be16toh(h->total_length));
     const uint32_t to = be32toh(h->destination), first = to >> 24;
+    if (is_for_link4(to) && punt_up(vn, in, packet))
+        return;
     if (!is_for_port(in->state, packet) || (first >= 224 && first < 240) || to == UINT32_MAX) {
         vn_drop(in, packet, DROP_MULTICAST); // a frame for all is not forwarded, whatever is in it (RFC 1812, 5.3.4)
         return;
@@ -436,6 +454,10 @@ static void forward6(struct vn *vn, struct vn_port *in, struct plain *plain)
 void ip_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
 {
     struct plain four, six;
+    if (unlikely(in->punts_for)) {
+        punt_input(vn, in, packets, n);
+        return;
+    }
     four.n = six.n = 0;
     for (unsigned i = 0; i < n; i++)
         rte_prefetch0(rte_pktmbuf_mtod(packets[i], void *));

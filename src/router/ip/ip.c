@@ -8,6 +8,7 @@
 #include <rte_ether.h>
 #include <rte_random.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define NEIGHBOURS_DEFAULT 1024
 #define NEIGHBOURS_MOST 65536
@@ -22,32 +23,6 @@ static void synchronize(void *arg)
 {
     const struct vn *vn = arg;
     rte_rcu_qsbr_synchronize(vn->rcu, RTE_QSBR_THRID_INVALID);
-}
-
-static int ip_create(struct vn *vn, const json_t *params, struct tv_error *err)
-{
-    uint32_t neighbours, table_mb;
-    struct ip *ip = aligned_alloc(64, (sizeof(*ip) + 63) & ~(size_t)63);
-    if (!ip)
-        return tv_error_set(err, -ENOMEM, "out of memory");
-    *ip = (struct ip){.flow_key = rte_rand(), .hz = rte_get_tsc_hz()};
-    if (params_get_u32(params, "neighbours", NEIGHBOURS_DEFAULT, 16, NEIGHBOURS_MOST, &neighbours, err) ||
-        params_get_u32(params, "neighbour_age_s", NEIGHBOUR_AGE_DEFAULT_S, 1, 1000000, &ip->neighbour_age_s, err) ||
-        params_get_u32(params, "icmp_errors_per_s", ERRORS_DEFAULT_PER_S, 0, 1000000, &ip->errors_per_s, err) ||
-        params_get_u32(params, "table_mb", TABLE_MB_DEFAULT, 1, 1 << 16, &table_mb, err)) {
-        free(ip);
-        return -EINVAL;
-    }
-    const struct fib_config config = {
-        .synchronize = synchronize, .arg = vn, .bytes_most = (size_t)table_mb << 20, .direct_at = DIRECT_AT};
-    ip->neighbours = neighbours_create(neighbours, rte_rand());
-    if (!ip->neighbours || fib_init(&ip->fib, &config)) {
-        neighbours_destroy(ip->neighbours);
-        free(ip);
-        return tv_error_set(err, -ENOMEM, "no memory for tables of %u neighbours", neighbours);
-    }
-    vn->state = ip;
-    return 0;
 }
 
 static void free_messages(struct ip *ip, bool all)
@@ -74,9 +49,45 @@ static void ip_destroy(struct vn *vn)
             rte_pktmbuf_free(n->waiting[k]);
     }
     free_messages(ip, true);
+    namespace_close(ip->space);
     fib_fini(&ip->fib);
     neighbours_destroy(ip->neighbours);
     free(ip);
+}
+
+static int ip_create(struct vn *vn, const json_t *params, struct tv_error *err)
+{
+    uint32_t neighbours, table_mb;
+    struct ip *ip = aligned_alloc(64, (sizeof(*ip) + 63) & ~(size_t)63);
+    if (!ip)
+        return tv_error_set(err, -ENOMEM, "out of memory");
+    *ip = (struct ip){.flow_key = rte_rand(), .hz = rte_get_tsc_hz()};
+    if (params_get_u32(params, "neighbours", NEIGHBOURS_DEFAULT, 16, NEIGHBOURS_MOST, &neighbours, err) ||
+        params_get_u32(params, "neighbour_age_s", NEIGHBOUR_AGE_DEFAULT_S, 1, 1000000, &ip->neighbour_age_s, err) ||
+        params_get_u32(params, "icmp_errors_per_s", ERRORS_DEFAULT_PER_S, 0, 1000000, &ip->errors_per_s, err) ||
+        params_get_u32(params, "table_mb", TABLE_MB_DEFAULT, 1, 1 << 16, &table_mb, err)) {
+        free(ip);
+        return -EINVAL;
+    }
+    const char *netns = NULL;
+    if (json_object_get(params, "netns") && params_get_name(params, "netns", NAMESPACE_NAME_MAX, &netns, err)) {
+        free(ip);
+        return -EINVAL;
+    }
+    const struct fib_config config = {
+        .synchronize = synchronize, .arg = vn, .bytes_most = (size_t)table_mb << 20, .direct_at = DIRECT_AT};
+    ip->neighbours = neighbours_create(neighbours, rte_rand());
+    if (!ip->neighbours || fib_init(&ip->fib, &config)) {
+        neighbours_destroy(ip->neighbours);
+        free(ip);
+        return tv_error_set(err, -ENOMEM, "no memory for tables of %u neighbours", neighbours);
+    }
+    vn->state = ip;
+    if (netns && !(ip->space = namespace_open(netns, err))) {
+        ip_destroy(vn);
+        return err->code;
+    }
+    return 0;
 }
 
 void ip_post(struct vn *vn, struct ip_message *message)
@@ -293,6 +304,24 @@ static void ip_withdraw_port(struct vn *vn, struct vn_port *port)
     fib_withdraw_port(&ip->fib, port->index);
 }
 
+// The device of its name in the namespace.
+static int add_punt(struct vn *vn, struct vn_port *port, struct tv_error *err)
+{
+    struct ip *ip = vn->state;
+    struct ip_port *own = port->state;
+    const struct namespace_device device = {
+        .name = port->name, .mac = own->mac, .mtu = own->mtu, .n_addresses = own->n_addresses, .addresses = own->addresses};
+    if (!ip->space)
+        return 0;
+    int fd = namespace_add_device(ip->space, &device, &own->device, err);
+    if (fd < 0)
+        return fd;
+    const int r = vn_add_punt(vn, port, fd, err);
+    if (r)
+        close(fd);
+    return r;
+}
+
 static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error *err)
 {
     struct ip *ip = vn->state;
@@ -302,6 +331,8 @@ static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error 
         r = add_address_routes(ip, port, &own->addresses[i], err);
     if (!r)
         r = add_machine_routes(ip, port, err);
+    if (!r)
+        r = add_punt(vn, port, err);
     if (r)
         ip_withdraw_port(vn, port);
     else
@@ -314,10 +345,13 @@ static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error 
 static json_t *ip_describe(struct vn *vn)
 {
     struct ip *ip = vn->state;
-    return json_pack("{s:I, s:I, s:I, s:I}", "routes4", (json_int_t)ip->fib.ribs[0].n_routes, "routes6",
-                     (json_int_t)ip->fib.ribs[1].n_routes, "table_bytes",
-                     (json_int_t)(fib_bytes(&ip->fib) + neighbours_bytes(ip->neighbours)), "neighbours",
-                     (json_int_t)atomic_load_explicit(&ip->neighbours->n_used, memory_order_relaxed));
+    json_t *json = json_pack("{s:I, s:I, s:I, s:I}", "routes4", (json_int_t)ip->fib.ribs[0].n_routes, "routes6",
+                             (json_int_t)ip->fib.ribs[1].n_routes, "table_bytes",
+                             (json_int_t)(fib_bytes(&ip->fib) + neighbours_bytes(ip->neighbours)), "neighbours",
+                             (json_int_t)atomic_load_explicit(&ip->neighbours->n_used, memory_order_relaxed));
+    if (ip->space)
+        json_object_set_new(json, "netns", json_string(namespace_name(ip->space)));
+    return json;
 }
 
 static json_t *ip_describe_port(const struct vn_port *port)
@@ -342,6 +376,8 @@ static void ip_attach(struct vn *vn, struct vn_port *port)
 {
     const struct ip_port *own = port->state;
     uint32_t word;
+    if (!own) // a punt
+        return;
     for (unsigned i = 0; own->is_guarded && i < own->guard.n_ip4; i++) {
         memcpy(&word, own->guard.ip4[i], sizeof(word));
         resolve_set_static(vn, port, IP4, ip4_key(be32toh(word)), own->guard.mac);
@@ -406,7 +442,7 @@ bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family,
     for (unsigned pass = 0; pass < 2 && !a; pass++) {
         a = find_address(own, family, to, !pass);
         for (unsigned i = 0; i < vn->n_active && !a; i++)
-            if (!pass || !find_address(own, family, to, false))
+            if (vn->active[i]->state && (!pass || !find_address(own, family, to, false)))
                 a = find_address(vn->active[i]->state, family, to, !pass);
     }
     if (a)

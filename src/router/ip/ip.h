@@ -2,13 +2,15 @@
 // What the parts of it share; nothing outside this folder includes this.
 //
 // Threads: the control thread makes networks and ports (ip.c) and changes routes (command.c, fib.h); the worker carries packets
-// (forward.c), knows neighbours (neighbour.h, resolve.c, arp.c, nd.c) and answers (icmp.c, local.c). What the control thread has to
+// (forward.c), knows neighbours (neighbour.h, resolve.c, arp.c, nd.c), answers (icmp.c, local.c) and hands over what is the control
+// plane's in a namespace (punt.c). What the control thread has to
 // say about neighbours goes by a list of messages (ip_post).
 #pragma once
 
 #include "router/ethernet/guard.h"
 #include "router/ip/fib.h"
 #include "router/ip/header.h"
+#include "router/ip/namespace.h"
 #include "router/ip/neighbour.h"
 #include "router/vn.h"
 
@@ -34,6 +36,7 @@ struct ip_port {
     unsigned n_addresses;
     struct ip_prefix addresses[IP_PORT_ADDRESSES_MAX]; // the router's own, with the length of the link's prefix
     rib_key link_local;                                // RFC 4291, 2.5.6, made from `mac`
+    unsigned device;                                   // in the namespace: its interface's index
     // The worker's.
     struct ip_budget errors;
     _Atomic uint64_t for_router, resolved, errors_sent, errors_limited, fragments_sent;
@@ -56,6 +59,7 @@ struct ip {
     uint32_t errors_per_s, neighbour_age_s;
     _Atomic(struct ip_message *) posted; // taken whole by the worker
     struct ip_message *kept;             // the control thread's: all that are not freed yet
+    struct namespace *space;             // the control thread's; NULL: there is none
     uint32_t n_waiting;                  // packets, for neighbours
     uint16_t next_id;                    // of IPv4 packets that the router makes
 };
@@ -80,6 +84,8 @@ void ip_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsi
 // Sends what the router has made: an IP packet behind room for an Ethernet header. Taken. `in`: where what caused it came from, and
 // where it is counted if it goes no further.
 void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
+// To whom it is for, who is on the link of the port. Taken.
+void ip_output_on_link(struct vn *vn, struct vn_port *out, struct rte_mbuf *packet, unsigned family, rib_key to);
 // To a neighbour whose address is known; fragments what is too large and may be. Taken.
 void ip_emit(struct vn *vn, struct vn_port *in, struct neighbour *n, struct rte_mbuf *packet);
 
@@ -127,6 +133,14 @@ void nd_solicit(struct vn *vn, struct vn_port *out, const struct neighbour *n);
 // Taken.
 void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
 void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
+
+// ---- punt.c: what the control plane in the namespace receives and sends ----
+
+// To the kernel of the namespace, as if it had come by a device of the port's; taken. False: there is no namespace, and it is the
+// caller's still.
+bool punt_up(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
+// What comes from there, by the punt of a port. Taken.
+void punt_input(struct vn *vn, struct vn_port *punt, struct rte_mbuf **packets, unsigned n);
 
 // ---- icmp.c ----
 

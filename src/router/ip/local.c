@@ -1,7 +1,7 @@
-// Packets for the router itself: echoes are answered, and who wants anything else hears that it is not there. What a control plane
-// in a namespace of its own is to have (routing protocols, DHCP) will be handed over here. Worker.
+// Packets for the router itself: echoes and Neighbour Discovery are answered here. All else is for the control plane in the
+// network's namespace (routing protocols, DHCP); where there is none, who wants something hears that it is not there. Worker.
 //
-// Fragments are not put together again: nothing the router answers is larger than a link.
+// Fragments are not put together again, but by the namespace's kernel: nothing the router answers is larger than a link.
 #include "router/ip/ip.h"
 
 struct icmp_header {
@@ -51,7 +51,7 @@ static void icmp4_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *pack
         vn_drop(in, packet, DROP_CHECKSUM);
     else if (icmp->type == ICMP_ECHO)
         echo4(vn, in, packet);
-    else
+    else if (!punt_up(vn, in, packet))
         vn_drop(in, packet, DROP_LOCAL);
 }
 
@@ -61,13 +61,16 @@ void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     const struct ip4_header *h = ip_packet(packet);
     counter_add(&own->for_router, 1);
     if (h->fragment & htobe16(IP4_MORE_FRAGMENTS | IP4_OFFSET)) {
-        vn_drop(in, packet, DROP_LOCAL);
+        if (!punt_up(vn, in, packet))
+            vn_drop(in, packet, DROP_LOCAL);
         return;
     }
     if (h->protocol == IP_PROTOCOL_ICMP) {
         icmp4_input(vn, in, packet);
         return;
     }
+    if (punt_up(vn, in, packet))
+        return;
     const bool has_ports = h->protocol == IP_PROTOCOL_UDP || h->protocol == IP_PROTOCOL_TCP;
     icmp4_error(vn, in, packet, ICMP_UNREACHABLE, has_ports ? ICMP_PORT : ICMP_PROTOCOL, 0); // RFC 1122, 3.2.2.1
     vn_drop(in, packet, DROP_LOCAL);
@@ -86,6 +89,16 @@ static void echo6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     ip_output(vn, in, packet);
 }
 
+enum { ICMP6_SOLICITATION = 133, ICMP6_REDIRECT = 137 }; // the router's; the last message of RFC 4861, 4
+
+// Groups of the link (RFC 4291, 2.7) are the control plane's.
+static void multicast6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
+{
+    const struct ip6_header *h = ip_packet(packet);
+    if ((h->destination[1] & 15) != 2 || !punt_up(vn, in, packet))
+        vn_drop(in, packet, DROP_MULTICAST);
+}
+
 static void icmp6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     const struct ip6_header *h = ip_packet(packet);
@@ -95,13 +108,15 @@ static void icmp6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *pack
         vn_drop(in, packet, DROP_MALFORMED);
     else if (ip6_payload_checksum(h, IP_PROTOCOL_ICMP6, icmp, len) != 0xffff)
         vn_drop(in, packet, DROP_CHECKSUM);
-    else if (icmp->type >= 133 && icmp->type <= 137) // RFC 4861, 4
+    else if (icmp->type == ICMP6_SOLICITATION && punt_up(vn, in, packet))
+        return; // who advertises is in the namespace
+    else if (icmp->type >= ICMP6_SOLICITATION && icmp->type <= ICMP6_REDIRECT)
         nd_input(vn, in, packet);
     else if (h->destination[0] == 0xff)
-        vn_drop(in, packet, DROP_MULTICAST);
+        multicast6(vn, in, packet);
     else if (icmp->type == ICMP6_ECHO && ip6_key(h->source))
         echo6(vn, in, packet);
-    else
+    else if (!punt_up(vn, in, packet))
         vn_drop(in, packet, DROP_LOCAL);
 }
 
@@ -114,10 +129,12 @@ void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     if (h->destination[0] == 0xff) {
-        vn_drop(in, packet, DROP_MULTICAST);
+        multicast6(vn, in, packet);
         return;
     }
     counter_add(&own->for_router, 1);
+    if (punt_up(vn, in, packet))
+        return;
     if (h->next == IP_PROTOCOL_UDP || h->next == IP_PROTOCOL_TCP)
         icmp6_error(vn, in, packet, ICMP6_UNREACHABLE, ICMP6_PORT, 0);
     else // RFC 8200, 4: the offset of what is not known

@@ -20,16 +20,9 @@ static const struct port_kind *find_kind(const char *name)
     return NULL;
 }
 
-struct port *port_open(const char *name, const json_t *params, int fd, const struct port_env *env, struct tv_error *err)
+static struct port *open_kind(const struct port_kind *kind, const char *name, const json_t *params, int fd,
+                              const struct port_env *env, struct tv_error *err)
 {
-    const char *kind_name;
-    if (params_get_string(params, "kind", NULL, &kind_name, err))
-        return NULL;
-    const struct port_kind *kind = find_kind(kind_name);
-    if (!kind) {
-        tv_error_set(err, -EINVAL, "there is no kind of port '%s'; there are %s", kind_name, port_kinds);
-        return NULL;
-    }
     struct port *port = calloc(1, sizeof(*port));
     if (!port) {
         tv_error_set(err, -ENOMEM, "out of memory");
@@ -43,6 +36,24 @@ struct port *port_open(const char *name, const json_t *params, int fd, const str
         return NULL;
     }
     return port;
+}
+
+struct port *port_open(const char *name, const json_t *params, int fd, const struct port_env *env, struct tv_error *err)
+{
+    const char *kind_name;
+    if (params_get_string(params, "kind", NULL, &kind_name, err))
+        return NULL;
+    const struct port_kind *kind = find_kind(kind_name);
+    if (!kind) {
+        tv_error_set(err, -EINVAL, "there is no kind of port '%s'; there are %s", kind_name, port_kinds);
+        return NULL;
+    }
+    return open_kind(kind, name, params, fd, env, err);
+}
+
+struct port *port_open_punt(const char *name, int fd, const struct port_env *env, struct tv_error *err)
+{
+    return open_kind(&port_punt, name, NULL, fd, env, err);
 }
 
 void port_close(struct port *port)

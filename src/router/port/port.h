@@ -60,6 +60,10 @@ extern const char port_kinds[]; // their names, for messages
 
 // name: its name in its network. NULL with err on failure.
 struct port *port_open(const char *name, const json_t *params, int fd, const struct port_env *env, struct tv_error *err);
+// The network's end of a port of its control plane's (vn.h, punt): a TAP device's descriptor, taken with success. It is looked at
+// some thousand times a second while others have packets, not before each burst.
+struct port *port_open_punt(const char *name, int fd, const struct port_env *env, struct tv_error *err);
 void port_close(struct port *port);
 
-extern const struct port_kind port_ring, port_tap, port_vhost, port_null, port_packet, port_xdp, port_memif, port_pci, port_source;
+extern const struct port_kind port_ring, port_tap, port_vhost, port_null, port_packet, port_xdp, port_memif, port_pci, port_source,
+    port_punt;

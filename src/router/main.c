@@ -76,7 +76,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
     if (r)
         return r;
     p->has_eal = true;
-    p->router = router_create(options->eal.n_workers, err);
+    p->router = router_create(options->eal.n_workers, p->loop, err);
     if (!p->router)
         return err->code;
     for (unsigned i = 0; i < options->n_items && !r; i++)

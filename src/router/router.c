@@ -19,18 +19,20 @@ struct entry {
 };
 
 struct router {
+    struct loop *loop;
     unsigned n_workers, n_vns;
     struct worker *workers[WORKERS_MAX];
     struct entry vns[ROUTER_VNS_MAX];
 };
 
-struct router *router_create(unsigned n_workers, struct tv_error *err)
+struct router *router_create(unsigned n_workers, struct loop *loop, struct tv_error *err)
 {
     struct router *router = calloc(1, sizeof(*router));
     if (!router) {
         tv_error_set(err, -ENOMEM, "out of memory");
         return NULL;
     }
+    router->loop = loop;
     while (router->n_workers < n_workers) {
         struct worker *worker = worker_create(router->n_workers + 1, err);
         if (!worker) {
@@ -83,6 +85,11 @@ static int choose_worker(struct router *router, const json_t *params, struct wor
     return 0;
 }
 
+static void wake(void *worker)
+{
+    worker_wake(worker);
+}
+
 int router_add_vn(struct router *router, const json_t *params, struct tv_error *err)
 {
     struct vn_config config;
@@ -98,6 +105,7 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
     if (router->n_vns == ROUTER_VNS_MAX)
         return tv_error_set(err, -ENOSPC, "there are %d networks, and no more are possible", ROUTER_VNS_MAX);
     config.rcu = worker_rcu(entry.worker);
+    config.env = (struct vn_env){router->loop, wake, entry.worker};
     entry.vn = vn_create(&config, params, err);
     if (!entry.vn)
         return err->code;

@@ -14,8 +14,8 @@
 
 struct router;
 
-// With DPDK started (eal.h): a worker on each of the lcores 1 to n_workers. NULL with err.
-struct router *router_create(unsigned n_workers, struct tv_error *err);
+// With DPDK started (eal.h): a worker on each of the lcores 1 to n_workers. The loop is borrowed. NULL with err.
+struct router *router_create(unsigned n_workers, struct loop *loop, struct tv_error *err);
 void router_destroy(struct router *router); // with all its networks; NULL is fine
 
 int router_add_vn(struct router *router, const json_t *params, struct tv_error *err);

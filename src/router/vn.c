@@ -44,6 +44,7 @@ struct vn *vn_create(const struct vn_config *config, const json_t *params, struc
     vn->weight = vn->drr.weight = config->weight;
     vn->n_buffers = config->n_buffers;
     vn->rcu = config->rcu;
+    vn->env = config->env;
     snprintf(vn->name, sizeof(vn->name), "%s", config->name);
     int r = pool_create(vn->id, vn->n_buffers, PORT_FRAME_MAX, &vn->pool);
     if (r)

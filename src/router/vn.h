@@ -9,6 +9,7 @@
 // frees when the worker has passed a quiescent state (rte_rcu_qsbr).
 #pragma once
 
+#include "base/loop.h"
 #include "router/counters.h"
 #include "router/drr.h"
 #include "router/port/port.h"
@@ -22,6 +23,13 @@
 #define VN_NAME_MAX 15
 
 struct vn;
+
+// What a network's control plane needs of the control thread.
+struct vn_env {
+    struct loop *loop;       // NULL: no control plane is possible
+    void (*wake)(void *arg); // the worker, so that it sees now what has changed
+    void *wake_arg;
+};
 
 // What can be asked of the networks of a type, besides the methods that all have.
 struct vn_command {
@@ -76,6 +84,7 @@ struct vn {
     void *state; // the type's
     struct rte_mempool *pool;
     struct rte_rcu_qsbr *rcu; // its worker's: readers of what the control thread changes
+    struct vn_env env;
     uint32_t weight, n_buffers;
     _Atomic uint64_t cycles; // of the worker's time
     // Written by the control thread, read by the worker.
@@ -98,6 +107,7 @@ struct vn_config {
     const char *name, *type;
     uint32_t weight, n_buffers;
     struct rte_rcu_qsbr *rcu; // of the worker that will have it
+    struct vn_env env;
 };
 
 struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err);

@@ -10,6 +10,8 @@ import sys
 from router_ip import ping
 from router_rig import Router, main, move_tap, namespace, need_root, run, tap, transfer, wait_for
 
+MANY = 25000  # routes
+
 
 def control_plane(rig, router, vn, **params):
     """A network with a namespace of its own; that one's name."""
@@ -134,6 +136,129 @@ def test_groups_of_the_link(rig):
         group(rig, inside, "a", a, device, address)
         group(rig, a, device, inside, "a", address)
     assert router.stat("v")["ports"]["b"]["sent_packets"] - before < 10, "it has MLD of its own"
+    assert router.end() == 0
+
+
+def test_routes_of_the_namespace(rig):
+    """What is put into the namespace's table is in the network's, with its protocol, as long as it is there; packets go by it."""
+    router = Router(rig)
+    inside = control_plane(rig, router, "v")
+    a = station(rig, router, "v", "a", "10.0.1", "fd00:1:")
+    b = station(rig, router, "v", "b", "10.0.2", "fd00:2:")
+    for address in ("198.51.100.1/32", "2001:db8::1/128"):
+        run("ip", "-n", b, "addr", "add", address, "dev", "lo")
+
+    def route(*words, family="-4"):
+        run("ip", "-n", inside, family, "route", *words)
+
+    def told(prefix, route):
+        wait_for(f"{prefix}: {route}", lambda: routes(router, "v").get(prefix) == ({"prefix": prefix, **route} if route else None))
+    for _ in range(2):
+        route("add", "198.51.100.0/24", "via", "10.0.2.1", "proto", "static")
+        route("add", "2001:db8::/32", "via", "fd00:2::1", "proto", "bgp", "metric", "7", family="-6")
+        told("198.51.100.0/24", {"type": "via", "via": ["10.0.2.1%b"], "origin": "kernel", "protocol": "static", "metric": 0})
+        told("2001:db8::/32", {"type": "via", "via": ["fd00:2::1%b"], "origin": "kernel", "protocol": "bgp", "metric": 7})
+        assert ping(a, "198.51.100.1") == ["echo", "198.51.100.1", "whole"]
+        assert ping(a, "2001:db8::1") == ["echo", "2001:db8::1", "whole"]
+        route("del", "198.51.100.0/24")
+        route("del", "2001:db8::/32", family="-6")
+        told("198.51.100.0/24", None)
+        told("2001:db8::/32", None)
+    kernel = {"origin": "kernel", "metric": 0}
+    # Several ways, one less, another metric, configuration before all, and what leads nowhere.
+    route("add", "203.0.113.0/24", "nexthop", "via", "10.0.2.1", "dev", "b", "nexthop", "via", "10.0.1.1", "dev", "a")
+    told("203.0.113.0/24", {"type": "via", "via": ["10.0.2.1%b", "10.0.1.1%a"], "protocol": "boot", **kernel})
+    route("replace", "203.0.113.0/24", "via", "10.0.2.1")
+    told("203.0.113.0/24", {"type": "via", "via": ["10.0.2.1%b"], "protocol": "boot", **kernel})
+    route("add", "203.0.113.0/24", "via", "10.0.1.1", "metric", "5")
+    route("del", "203.0.113.0/24", "via", "10.0.2.1")
+    told("203.0.113.0/24", {"type": "via", "via": ["10.0.1.1%a"], "protocol": "boot", "origin": "kernel", "metric": 5})
+    router.control.ok("route.add", {"vn": "v", "routes": [{"prefix": "203.0.113.0/24", "type": "blackhole"}]})
+    told("203.0.113.0/24", {"type": "blackhole", "origin": "control"})
+    router.control.ok("route.remove", {"vn": "v", "routes": ["203.0.113.0/24"]})
+    told("203.0.113.0/24", {"type": "via", "via": ["10.0.1.1%a"], "protocol": "boot", "origin": "kernel", "metric": 5})
+    route("add", "2001:db8:1::/48", "nexthop", "via", "fd00:2::1", "dev", "b", "nexthop", "via", "fd00:1::1", "dev", "a", family="-6")
+    wait_for("both ways", lambda: len(routes(router, "v").get("2001:db8:1::/48", {"via": []})["via"]) == 2)
+    route("del", "2001:db8:1::/48", "via", "fd00:1::1", "dev", "a", family="-6")
+    wait_for("one way", lambda: routes(router, "v")["2001:db8:1::/48"]["via"] == ["fd00:2::1%b"])
+    # Nexthop objects.
+    run("ip", "-n", inside, "nexthop", "add", "id", "9", "via", "10.0.2.1", "dev", "b")
+    route("add", "192.0.2.0/24", "nhid", "9")
+    wait_for("by the object", lambda: routes(router, "v").get("192.0.2.0/24", {}).get("via") == ["10.0.2.1%b"])
+    run("ip", "-n", inside, "nexthop", "replace", "id", "9", "via", "10.0.1.1", "dev", "a")
+    wait_for("by the changed one", lambda: routes(router, "v")["192.0.2.0/24"]["via"] == ["10.0.1.1%a"])
+    run("ip", "-n", inside, "nexthop", "del", "id", "9")
+    told("192.0.2.0/24", None)
+    # A port that goes takes its routes along.
+    router.control.ok("port.remove", {"vn": "v", "name": "b"})
+    wait_for("routes by the port to go", lambda: "2001:db8:1::/48" not in routes(router, "v"))
+    assert "10.0.2.0/24" not in routes(router, "v")
+    assert router.end() == 0
+
+
+def test_neighbours_of_the_namespace(rig):
+    router = Router(rig)
+    inside = control_plane(rig, router, "v")
+    router.port("v", "a", addresses=["10.0.1.254/24", "fd00:1::fe/64"])
+
+    def known():
+        return {n["address"]: n["mac"].lower() for n in router.control.ok("neighbour.list", {"vn": "v"})["neighbours"] if n["state"] == "static"}
+    run("ip", "-n", inside, "neigh", "add", "10.0.1.1", "lladdr", "02:00:00:00:00:01", "dev", "a")
+    run("ip", "-n", inside, "neigh", "add", "fd00:1::1", "lladdr", "02:00:00:00:00:01", "dev", "a")
+    wait_for("both", lambda: known() == {"10.0.1.1": "02:00:00:00:00:01", "fd00:1::1": "02:00:00:00:00:01"})
+    run("ip", "-n", inside, "neigh", "replace", "10.0.1.1", "lladdr", "02:00:00:00:00:02", "dev", "a")
+    wait_for("another address", lambda: known()["10.0.1.1"] == "02:00:00:00:00:02")
+    run("ip", "-n", inside, "neigh", "del", "10.0.1.1", "dev", "a")
+    wait_for("one to go", lambda: list(known()) == ["fd00:1::1"])
+    assert router.end() == 0
+
+
+def test_outside_by_the_namespace(rig):
+    """What the namespace routes by a device of its own, the network hands over to it: so the outside is reached, and its loopback."""
+    router = Router(rig)
+    inside = control_plane(rig, router, "v")
+    a = station(rig, router, "v", "a", "10.0.1")
+    outside = namespace(rig, "outside")
+    run("ip", "-n", inside, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", outside)
+    run("ip", "-n", inside, "addr", "add", "192.0.2.1/24", "dev", "out")
+    run("ip", "-n", inside, "link", "set", "out", "up")
+    run("ip", "-n", inside, "addr", "add", "10.255.0.1/32", "dev", "lo")
+    run("ip", "netns", "exec", inside, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+    for command in (["addr", "add", "192.0.2.9/24", "dev", "in"], ["link", "set", "in", "up"], ["route", "add", "10.0.1.0/24", "via", "192.0.2.1"]):
+        run("ip", "-n", outside, *command)
+    wait_for("the outside's prefix", lambda: routes(router, "v").get("192.0.2.0/24", {}).get("type") == "namespace")
+    assert ping(a, "192.0.2.9") == ["echo", "192.0.2.9", "whole"]
+    assert ping(a, "10.255.0.1") == ["echo", "10.255.0.1", "whole"]
+    assert transfer(rig, a, outside, "192.0.2.9", 4 << 20) == 4 << 20
+    run("ip", "-n", inside, "link", "set", "out", "down")  # the kernel's routes of IPv4 go without a word
+    wait_for("the prefix to go", lambda: "192.0.2.0/24" not in routes(router, "v"))
+    assert router.end() == 0
+
+
+def test_many_routes(rig):
+    """Tens of thousands of routes at once, more than there is room for in a socket's buffer: all are there in the end, and gone again."""
+    router = Router(rig)
+    inside = control_plane(rig, router, "v")
+    router.port("v", "a", addresses=["10.0.0.254/24"])
+    wait_for("the beginning", lambda: router.stat("v")["control_plane"]["kernel"]["settled"])
+    before = router.stat("v")["routes4"]
+    prefixes = [f"{20 + n // 65536}.{n // 256 % 256}.{n % 256}.0/24" for n in range(MANY)]
+
+    def batch(what):
+        commands = "".join(f"route {what} {p} via 10.0.0.{n % 8 + 1} dev a\n" for n, p in enumerate(prefixes))
+        subprocess.run(["ip", "-n", inside, "-batch", "-"], input=commands, text=True, check=True, timeout=120)
+    batch("add")
+    wait_for("the routes", lambda: router.stat("v")["routes4"] == before + MANY)
+    # While the router does not look.
+    os.kill(router.process.pid, 19)
+    batch("del")
+    batch("add")
+    os.kill(router.process.pid, 18)
+    wait_for("an overrun", lambda: router.stat("v")["control_plane"]["kernel"]["overruns"] > 0)
+    wait_for("everything told again", lambda: router.stat("v")["control_plane"]["kernel"]["settled"])
+    assert router.stat("v")["routes4"] == before + MANY
+    run("ip", "-n", inside, "route", "flush", "dev", "a", "proto", "boot")
+    wait_for("no routes", lambda: router.stat("v")["routes4"] == before)
     assert router.end() == 0
 
 

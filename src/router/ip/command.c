@@ -6,26 +6,13 @@
 #include "router/params.h"
 
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <rte_ether.h>
 #include <stdlib.h>
 
 #define LISTED_MOST 20000 // of one answer, which is a line of at most 4 MiB
 
 // ---- reading ----
-
-static struct vn_port *find_port_of(struct vn *vn, const struct hop *hop)
-{
-    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
-        struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
-        const struct ip_port *own = port ? port->state : NULL;
-        for (unsigned k = 0; own && k < own->n_addresses; k++) {
-            const struct ip_prefix *a = &own->addresses[k];
-            if (a->family == hop->family && a->len < ip_bits(a->family) && !rib_mask(a->key ^ hop->gateway, a->len))
-                return port;
-        }
-    }
-    return NULL;
-}
 
 // "ADDRESS", which is on the link of a port, or "ADDRESS%PORT" (as RFC 4007, 11, writes zones).
 static int read_hop(struct vn *vn, const json_t *entry, struct hop *hop, struct tv_error *err)
@@ -42,7 +29,7 @@ static int read_hop(struct vn *vn, const json_t *entry, struct hop *hop, struct 
                             "\"via\" is '%.60s'; must be a gateway's address, as 10.0.0.1 or fe80::1%%PORT, or a list of them",
                             whole);
     *hop = (struct hop){.family = address.family, .gateway = address.key};
-    const struct vn_port *port = *percent ? vn_find_port(vn, percent + 1) : find_port_of(vn, hop);
+    const struct vn_port *port = *percent ? vn_find_port(vn, percent + 1) : ip_find_link(vn, hop->family, hop->gateway);
     if (!port && *percent)
         return tv_error_set(err, -ENOENT, "\"via\" is '%.60s', but there is no port '%.20s'", whole, percent + 1);
     if (!port)
@@ -114,8 +101,11 @@ static int read_route(struct vn *vn, const json_t *entry, struct ip_prefix *pref
 static bool is_ports_own(const struct ip *ip, const struct ip_prefix *prefix)
 {
     struct route route;
-    return fib_get(&ip->fib, prefix->family, prefix->key, prefix->len, &route) &&
-           (route.kind == TARGET_LOCAL || route.kind == TARGET_BROADCAST);
+    if (!fib_get(&ip->fib, prefix->family, prefix->key, prefix->len, &route))
+        return false;
+    if (ip->candidates)
+        return candidates_best(ip->candidates, prefix->family, prefix->key, prefix->len)->origin == ORIGIN_PORT;
+    return route.kind == TARGET_LOCAL || route.kind == TARGET_BROADCAST;
 }
 
 static int tell_of(struct tv_error *err, const json_t *entry, size_t i)
@@ -159,8 +149,7 @@ static int run_routes(struct vn *vn, const json_t *params, bool adds, struct tv_
     for (i = 0; !r && (entry = json_array_get(routes, i)); i++) {
         r = check_route(vn, entry, &prefix, &route, adds, err);
         if (!r)
-            r = adds ? fib_set(&ip->fib, prefix.family, prefix.key, prefix.len, &route)
-                     : fib_remove(&ip->fib, prefix.family, prefix.key, prefix.len);
+            r = adds ? ip_set_route(ip, ORIGIN_CONTROL, &prefix, &route) : ip_remove_route(ip, ORIGIN_CONTROL, &prefix);
         if (r == -ENOENT) {
             r = 0; // it is gone, as was asked for
         } else if (r) {
@@ -199,6 +188,37 @@ static json_t *describe_hop(struct vn *vn, const struct hop *hop)
     return json_sprintf("%s%%%s", text, port ? port->name : "");
 }
 
+// Where there are several origins: which one it is, and the protocol that a daemon has named (linux/rtnetlink.h, RTPROT_*).
+static void describe_origin(json_t *json, const struct candidate *e)
+{
+    static const char *const origins[ORIGINS] = {"port", "control", "fpm", "kernel"};
+    static const struct {
+        uint8_t number;
+        const char *name;
+    } protocols[] = {{RTPROT_KERNEL, "kernel"},
+                     {RTPROT_BOOT, "boot"},
+                     {RTPROT_STATIC, "static"},
+                     {RTPROT_ZEBRA, "zebra"},
+                     {RTPROT_BIRD, "bird"},
+                     {RTPROT_DHCP, "dhcp"},
+                     {RTPROT_BABEL, "babel"},
+                     {RTPROT_BGP, "bgp"},
+                     {RTPROT_ISIS, "isis"},
+                     {RTPROT_OSPF, "ospf"},
+                     {RTPROT_RIP, "rip"},
+                     {RTPROT_EIGRP, "eigrp"},
+                     {196, "static"}}; // zebra's own number (FRR, zebra/rt_netlink.h)
+    json_object_set_new(json, "origin", json_string(origins[e->origin]));
+    if (e->origin == ORIGIN_PORT || e->origin == ORIGIN_CONTROL)
+        return;
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof(protocols) / sizeof(protocols[0]); i++)
+        if (protocols[i].number == e->protocol)
+            name = protocols[i].name;
+    json_object_set_new(json, "protocol", name ? json_string(name) : json_sprintf("%u", e->protocol));
+    json_object_set_new(json, "metric", json_integer(e->metric));
+}
+
 static json_t *describe_route(struct listing *l, const char *prefix, uint16_t target)
 {
     static const char *const types[] = {[TARGET_VIA] = "via",
@@ -206,7 +226,8 @@ static json_t *describe_route(struct listing *l, const char *prefix, uint16_t ta
                                         [TARGET_LOCAL] = "local",
                                         [TARGET_BROADCAST] = "broadcast",
                                         [TARGET_BLACKHOLE] = "blackhole",
-                                        [TARGET_UNREACHABLE] = "unreachable"};
+                                        [TARGET_UNREACHABLE] = "unreachable",
+                                        [TARGET_PUNT] = "namespace"};
     struct ip *ip = l->vn->state;
     struct route route;
     fib_describe(&ip->fib, target, &route);
@@ -232,7 +253,11 @@ static bool list_route(void *arg, rib_key key, unsigned len, uint16_t target)
         memcpy(l->next, text, sizeof(text));
         return false;
     }
-    json_array_append_new(l->routes, describe_route(l, text, target));
+    json_t *json = describe_route(l, text, target);
+    const struct ip *ip = l->vn->state;
+    if (ip->candidates)
+        describe_origin(json, candidates_best(ip->candidates, l->family, key, len));
+    json_array_append_new(l->routes, json);
     return true;
 }
 

@@ -58,7 +58,8 @@ void fib_fini(struct fib *fib)
 
 size_t fib_bytes(const struct fib *fib)
 {
-    size_t sum = fib->room * (sizeof(struct target) + sizeof(struct target_owner)) + HEADS * sizeof(*fib->heads) + fib->group_bytes;
+    size_t sum = fib->room * (sizeof(struct target) + sizeof(struct target_owner)) + HEADS * sizeof(*fib->heads) +
+                 fib->group_bytes + fib->charged_bytes;
     for (unsigned f = 0; f < 2; f++)
         sum += fib->tries[f].bytes + fib->ribs[f].bytes;
     return sum;
@@ -304,40 +305,75 @@ static void after_change(struct fib *fib, unsigned f)
         fib_settle(fib);
 }
 
-int fib_set(struct fib *fib, unsigned family, rib_key key, unsigned len, const struct route *route)
+void fib_charge(struct fib *fib, size_t bytes)
 {
-    const unsigned f = fib_family(family);
-    uint16_t id, before = rib_get(&fib->ribs[f], key, len);
-    if (fib_bytes(fib) > fib->config.bytes_most) {
+    fib->charged_bytes += bytes;
+}
+
+void fib_discharge(struct fib *fib, size_t bytes)
+{
+    fib->charged_bytes -= bytes;
+}
+
+bool fib_is_full(struct fib *fib)
+{
+    if (fib_bytes(fib) > fib->config.bytes_most)
         fib_settle(fib);
-        if (fib_bytes(fib) > fib->config.bytes_most)
-            return -ENOSPC;
-    }
-    int r = use_route(fib, route, before, &id);
+    return fib_bytes(fib) > fib->config.bytes_most;
+}
+
+int fib_hold(struct fib *fib, const struct route *route, uint16_t before, uint16_t *id)
+{
+    return fib_is_full(fib) ? -ENOSPC : use_route(fib, route, before, id);
+}
+
+void fib_release(struct fib *fib, uint16_t id)
+{
+    leave_target(fib, id);
+}
+
+// Takes over one use of the target, unless it fails.
+static int give_target(struct fib *fib, unsigned f, rib_key key, unsigned len, uint16_t id)
+{
+    uint16_t before;
+    const int r = set_target(fib, f, key, len, id, &before);
     if (r)
         return r;
-    r = set_target(fib, f, key, len, id, &before);
-    if (r) {
-        leave_target(fib, id);
-        return r;
-    }
     leave_target(fib, before);
     after_change(fib, f);
     return 0;
 }
 
+int fib_install(struct fib *fib, unsigned family, rib_key key, unsigned len, uint16_t id)
+{
+    const unsigned f = fib_family(family);
+    if (rib_get(&fib->ribs[f], key, len) == id)
+        return 0;
+    if (id && fib_is_full(fib))
+        return -ENOSPC;
+    const int r = give_target(fib, f, key, len, id);
+    if (!r && id)
+        fib->owners[id].uses++;
+    return r;
+}
+
+int fib_set(struct fib *fib, unsigned family, rib_key key, unsigned len, const struct route *route)
+{
+    const unsigned f = fib_family(family);
+    uint16_t id;
+    int r = fib_hold(fib, route, rib_get(&fib->ribs[f], key, len), &id);
+    if (r)
+        return r;
+    r = give_target(fib, f, key, len, id);
+    if (r)
+        leave_target(fib, id);
+    return r;
+}
+
 int fib_remove(struct fib *fib, unsigned family, rib_key key, unsigned len)
 {
     const unsigned f = fib_family(family);
-    uint16_t before;
-    if (rib_get(&fib->ribs[f], key, len) == RIB_NONE)
-        return -ENOENT;
-    const int r = set_target(fib, f, key, len, RIB_NONE, &before);
-    if (!r) {
-        leave_target(fib, before);
-        after_change(fib, f);
-    }
-    return r;
+    return rib_get(&fib->ribs[f], key, len) == RIB_NONE ? -ENOENT : give_target(fib, f, key, len, RIB_NONE);
 }
 
 static void add_hop(const struct fib *fib, uint16_t id, struct route *route)

@@ -67,7 +67,7 @@ struct fib {
     struct target_owner *owners; // beside each target
     unsigned n_targets, room;
     uint16_t *heads, free, dying;
-    size_t group_bytes;
+    size_t group_bytes, charged_bytes;
 };
 
 static inline unsigned fib_family(unsigned family)
@@ -95,6 +95,16 @@ int fib_set(struct fib *fib, unsigned family, rib_key key, unsigned len, const s
 int fib_remove(struct fib *fib, unsigned family, rib_key key, unsigned len); // -ENOENT
 // Waits until the worker has passed by, and frees what is not in use any more.
 void fib_settle(struct fib *fib);
+
+// The same in two steps, for who keeps targets besides (candidates.h): a target for the route, with one use more, near to that of
+// `before` (a target or 0); one use less; a prefix leads to a target (0: it goes), with one use more while it does.
+int fib_hold(struct fib *fib, const struct route *route, uint16_t before, uint16_t *id);
+void fib_release(struct fib *fib, uint16_t id);
+int fib_install(struct fib *fib, unsigned family, rib_key key, unsigned len, uint16_t id);
+// Of the memory that routes may take, what others have taken for them.
+void fib_charge(struct fib *fib, size_t bytes);
+void fib_discharge(struct fib *fib, size_t bytes);
+bool fib_is_full(struct fib *fib); // what can be given back has been
 
 // The route of exactly this prefix; false: there is none.
 bool fib_get(const struct fib *fib, unsigned family, rib_key key, unsigned len, struct route *route);

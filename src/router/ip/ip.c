@@ -1,5 +1,6 @@
 // Networks of the type `ip`: making and taking away, what vn.stat shows. See ip.h.
-#include "router/ip/ip.h"
+#include "router/ip/control_plane.h"
+#include "router/ip/fpm.h"
 
 #include "router/params.h"
 
@@ -8,14 +9,14 @@
 #include <rte_ether.h>
 #include <rte_random.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define NEIGHBOURS_DEFAULT 1024
 #define NEIGHBOURS_MOST 65536
 #define NEIGHBOUR_AGE_DEFAULT_S 300
 #define ERRORS_DEFAULT_PER_S 100
 #define TABLE_MB_DEFAULT 256
-#define DIRECT_AT 8192 // routes: from here on 2 MiB for direct pointing are little beside the rest
+#define STALE_DEFAULT_S 60 // FRR's daemons look for a new zebra each 10 seconds, three times
+#define DIRECT_AT 8192     // routes: from here on 2 MiB for direct pointing are little beside the rest
 
 // ---- control thread: the network ----
 
@@ -49,10 +50,26 @@ static void ip_destroy(struct vn *vn)
             rte_pktmbuf_free(n->waiting[k]);
     }
     free_messages(ip, true);
-    namespace_close(ip->space);
+    control_plane_destroy(ip->plane);
+    candidates_destroy(ip->candidates);
     fib_fini(&ip->fib);
     neighbours_destroy(ip->neighbours);
     free(ip);
+}
+
+static int read_control_plane(const struct vn *vn, const json_t *params, struct control_plane_config *plane, struct tv_error *err)
+{
+    plane->netns = NULL;
+    if (params_get_u32(params, "fpm_port", FPM_PORT, 0, 65535, &plane->fpm_port, err) ||
+        params_get_u32(params, "stale_s", STALE_DEFAULT_S, 1, 86400, &plane->stale_s, err))
+        return -EINVAL;
+    if (!json_object_get(params, "netns"))
+        return json_object_get(params, "fpm_port") || json_object_get(params, "stale_s")
+                   ? tv_error_set(err, -EINVAL, "\"fpm_port\" and \"stale_s\" are of a control plane; it needs \"netns\"")
+                   : 0;
+    if (params_get_name(params, "netns", NAMESPACE_NAME_MAX, &plane->netns, err))
+        return -EINVAL;
+    return vn->env.loop ? 0 : tv_error_set(err, -EOPNOTSUPP, "\"netns\": there is no event loop for a control plane");
 }
 
 static int ip_create(struct vn *vn, const json_t *params, struct tv_error *err)
@@ -69,8 +86,8 @@ static int ip_create(struct vn *vn, const json_t *params, struct tv_error *err)
         free(ip);
         return -EINVAL;
     }
-    const char *netns = NULL;
-    if (json_object_get(params, "netns") && params_get_name(params, "netns", NAMESPACE_NAME_MAX, &netns, err)) {
+    struct control_plane_config plane;
+    if (read_control_plane(vn, params, &plane, err)) {
         free(ip);
         return -EINVAL;
     }
@@ -83,11 +100,17 @@ static int ip_create(struct vn *vn, const json_t *params, struct tv_error *err)
         return tv_error_set(err, -ENOMEM, "no memory for tables of %u neighbours", neighbours);
     }
     vn->state = ip;
-    if (netns && !(ip->space = namespace_open(netns, err))) {
-        ip_destroy(vn);
-        return err->code;
-    }
-    return 0;
+    if (!plane.netns)
+        return 0;
+    ip->candidates = candidates_create(&ip->fib);
+    if (!ip->candidates)
+        tv_error_set(err, -ENOMEM, "out of memory");
+    else
+        ip->plane = control_plane_create(vn, &plane, err);
+    if (ip->plane)
+        return 0;
+    ip_destroy(vn);
+    return err->code;
 }
 
 void ip_post(struct vn *vn, struct ip_message *message)
@@ -239,6 +262,41 @@ static void ip_free_port(struct vn_port *port)
     free(port->state);
 }
 
+// ---- control thread: routes ----
+
+static struct candidate_key candidate_key(enum origin origin, const struct ip_prefix *p)
+{
+    return (struct candidate_key){.origin = origin, .family = p->family, .len = p->len, .key = p->key};
+}
+
+int ip_set_route(struct ip *ip, enum origin origin, const struct ip_prefix *prefix, const struct route *route)
+{
+    const struct candidate_key key = candidate_key(origin, prefix);
+    return ip->candidates ? candidates_set(ip->candidates, &key, &(struct candidate_told){0}, route)
+                          : fib_set(&ip->fib, prefix->family, prefix->key, prefix->len, route);
+}
+
+int ip_remove_route(struct ip *ip, enum origin origin, const struct ip_prefix *prefix)
+{
+    const struct candidate_key key = candidate_key(origin, prefix);
+    return ip->candidates ? candidates_remove(ip->candidates, &key)
+                          : fib_remove(&ip->fib, prefix->family, prefix->key, prefix->len);
+}
+
+struct vn_port *ip_find_link(struct vn *vn, unsigned family, rib_key address)
+{
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        const struct ip_port *own = port ? port->state : NULL;
+        for (unsigned k = 0; own && k < own->n_addresses; k++) {
+            const struct ip_prefix *a = &own->addresses[k];
+            if (a->family == family && a->len < ip_bits(a->family) && !rib_mask(a->key ^ address, a->len))
+                return port;
+        }
+    }
+    return NULL;
+}
+
 // ---- control thread: what a port brings with it ----
 
 static const struct vn_port *find_owner(struct vn *vn, const struct vn_port *but, unsigned family, rib_key address)
@@ -253,15 +311,25 @@ static const struct vn_port *find_owner(struct vn *vn, const struct vn_port *but
     return NULL;
 }
 
+// The first of them all is in force, so one of a port's is known by it.
+static bool is_taken(struct ip *ip, const struct ip_prefix *p, enum target_kind kind)
+{
+    struct route other;
+    if (!fib_get(&ip->fib, p->family, p->key, p->len, &other) || (kind == TARGET_LOCAL && other.kind == TARGET_LOCAL))
+        return false;
+    return !ip->candidates || candidates_best(ip->candidates, p->family, p->key, p->len)->origin == ORIGIN_PORT;
+}
+
 static int add_route(struct ip *ip, unsigned family, rib_key key, unsigned len, enum target_kind kind, unsigned port,
                      struct tv_error *err)
 {
     char text[IP_TEXT_MAX];
-    struct route route = {.kind = kind, .n_hops = kind != TARGET_LOCAL, .hops = {{.port = (uint16_t)port}}}, other;
+    const struct route route = {.kind = kind, .n_hops = kind != TARGET_LOCAL, .hops = {{.port = (uint16_t)port}}};
+    const struct ip_prefix prefix = {.family = (uint8_t)family, .len = (uint8_t)len, .key = key};
     ip_format_prefix(family, key, len, text);
-    if (fib_get(&ip->fib, family, key, len, &other) && !(kind == TARGET_LOCAL && other.kind == TARGET_LOCAL))
+    if (is_taken(ip, &prefix, kind))
         return tv_error_set(err, -EEXIST, "there is a route to %s already; remove it, or the port it belongs to", text);
-    const int r = fib_set(&ip->fib, family, key, len, &route);
+    const int r = ip_set_route(ip, ORIGIN_PORT, &prefix, &route);
     return r ? tv_error_set(err, r, "no memory for the route to %s; \"table_mb\" of the network is its limit", text) : 0;
 }
 
@@ -297,29 +365,17 @@ static void ip_withdraw_port(struct vn *vn, struct vn_port *port)
     struct route route;
     for (unsigned i = 0; i < own->n_addresses; i++) {
         const struct ip_prefix *a = &own->addresses[i];
-        if (!find_owner(vn, port, a->family, a->key) && fib_get(&ip->fib, a->family, a->key, ip_bits(a->family), &route) &&
+        const struct ip_prefix host = {.family = a->family, .len = (uint8_t)ip_bits(a->family), .key = a->key};
+        if (!find_owner(vn, port, a->family, a->key) && fib_get(&ip->fib, a->family, a->key, host.len, &route) &&
             route.kind == TARGET_LOCAL)
-            fib_remove(&ip->fib, a->family, a->key, ip_bits(a->family));
+            ip_remove_route(ip, ORIGIN_PORT, &host);
     }
-    fib_withdraw_port(&ip->fib, port->index);
-}
-
-// The device of its name in the namespace.
-static int add_punt(struct vn *vn, struct vn_port *port, struct tv_error *err)
-{
-    struct ip *ip = vn->state;
-    struct ip_port *own = port->state;
-    const struct namespace_device device = {
-        .name = port->name, .mac = own->mac, .mtu = own->mtu, .n_addresses = own->n_addresses, .addresses = own->addresses};
-    if (!ip->space)
-        return 0;
-    int fd = namespace_add_device(ip->space, &device, &own->device, err);
-    if (fd < 0)
-        return fd;
-    const int r = vn_add_punt(vn, port, fd, err);
-    if (r)
-        close(fd);
-    return r;
+    if (!ip->plane) {
+        fib_withdraw_port(&ip->fib, port->index);
+        return;
+    }
+    control_plane_withdraw_port(ip->plane, port);
+    candidates_withdraw_port(ip->candidates, port->index);
 }
 
 static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error *err)
@@ -331,8 +387,8 @@ static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error 
         r = add_address_routes(ip, port, &own->addresses[i], err);
     if (!r)
         r = add_machine_routes(ip, port, err);
-    if (!r)
-        r = add_punt(vn, port, err);
+    if (!r && ip->plane)
+        r = control_plane_add_port(ip->plane, port, err);
     if (r)
         ip_withdraw_port(vn, port);
     else
@@ -349,8 +405,10 @@ static json_t *ip_describe(struct vn *vn)
                              (json_int_t)ip->fib.ribs[1].n_routes, "table_bytes",
                              (json_int_t)(fib_bytes(&ip->fib) + neighbours_bytes(ip->neighbours)), "neighbours",
                              (json_int_t)atomic_load_explicit(&ip->neighbours->n_used, memory_order_relaxed));
-    if (ip->space)
-        json_object_set_new(json, "netns", json_string(namespace_name(ip->space)));
+    if (ip->plane)
+        json_object_set_new(json, "netns", json_string(control_plane_netns(ip->plane)));
+    if (ip->plane)
+        json_object_set_new(json, "control_plane", control_plane_describe(ip->plane));
     return json;
 }
 

@@ -8,9 +8,9 @@
 #pragma once
 
 #include "router/ethernet/guard.h"
+#include "router/ip/candidates.h"
 #include "router/ip/fib.h"
 #include "router/ip/header.h"
-#include "router/ip/namespace.h"
 #include "router/ip/neighbour.h"
 #include "router/vn.h"
 
@@ -59,7 +59,8 @@ struct ip {
     uint32_t errors_per_s, neighbour_age_s;
     _Atomic(struct ip_message *) posted; // taken whole by the worker
     struct ip_message *kept;             // the control thread's: all that are not freed yet
-    struct namespace *space;             // the control thread's; NULL: there is none
+    struct control_plane *plane;         // the control thread's, as what is next; NULL: there is none
+    struct candidates *candidates;       // with a control plane: all routes; else they are in `fib` alone
     uint32_t n_waiting;                  // packets, for neighbours
     uint16_t next_id;                    // of IPv4 packets that the router makes
 };
@@ -69,6 +70,12 @@ struct ip {
 // Control thread. The message is the network's from now on.
 void ip_post(struct vn *vn, struct ip_message *message);
 extern const struct vn_command ip_commands[]; // command.c
+
+// Control thread: a route of the network's ports or its configuration, as fib_set() and fib_remove().
+int ip_set_route(struct ip *ip, enum origin origin, const struct ip_prefix *prefix, const struct route *route);
+int ip_remove_route(struct ip *ip, enum origin origin, const struct ip_prefix *prefix);
+// Control thread: the port on whose link an address is, by its own ones; or NULL.
+struct vn_port *ip_find_link(struct vn *vn, unsigned family, rib_key address);
 
 // Whether the address is one of the port's own.
 bool ip_is_own(const struct ip_port *own, unsigned family, rib_key address);

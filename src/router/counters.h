@@ -30,6 +30,9 @@ enum drop {
     DROP_NEIGHBOUR,  // who would take it does not answer
     DROP_WAITING,    // too many wait for that answer already
     DROP_LOCAL,      // for the router itself, where nothing wants it
+    // Links between hosts.
+    DROP_LINK,       // from a host to which there is no such link; or to one by an underlay that is gone
+    DROP_CONGESTION, // met by the outer packet, where the sender of the inner one cannot be told
     DROP_CAUSES
 };
 

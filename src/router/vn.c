@@ -11,7 +11,7 @@
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
     "no_buffers", "other_mac",  "ethertype", "checksum",  "martian", "multicast", "ttl",       "options",
-    "no_route",   "prohibited", "too_big",   "neighbour", "waiting", "local",
+    "no_route",   "prohibited", "too_big",   "neighbour", "waiting", "local",     "link",      "congestion",
 };
 
 static const struct vn_type *const types[] = {&vn_ethernet, &vn_ip};
@@ -109,6 +109,7 @@ static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from,
         tv_error_set(err, -ENOMEM, "out of memory");
         return NULL;
     }
+    port->vn = vn;
     port->index = (unsigned)index;
     port->serial = ++n_added;
     snprintf(port->name, sizeof(port->name), "%s", name);
@@ -208,11 +209,13 @@ void vn_refresh(struct vn *vn)
     if (version == vn->seen_version)
         return;
     vn->seen_version = version;
+    vn->is_busy = true;
     vn->n_active = vn->next_active = 0;
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
     if (vn->type->update)
         vn->type->update(vn);
+    vn->is_busy = false;
 }
 
 void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
@@ -250,8 +253,20 @@ static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, 
         bytes += packets[i]->pkt_len;
     counter_add(&in->counters.received_packets, n);
     counter_add(&in->counters.received_bytes, bytes);
+    vn->is_busy = true;
     vn->type->input(vn, in, packets, n);
     flush_all(vn);
+    vn->is_busy = false;
+}
+
+void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
+{
+    if (!vn->is_busy)
+        vn_refresh(vn);
+    if (!vn->is_busy && vn->by_index[in->index] == in)
+        input(vn, in, packets, n);
+    else
+        rte_pktmbuf_free_bulk(packets, n);
 }
 
 unsigned vn_poll(struct vn *vn)
@@ -272,6 +287,8 @@ unsigned vn_poll(struct vn *vn)
 void vn_tick(struct vn *vn, uint32_t now_s)
 {
     vn->now_s = now_s;
+    vn->is_busy = true;
     vn->type->tick(vn);
     flush_all(vn);
+    vn->is_busy = false;
 }

@@ -40,6 +40,7 @@ struct vn_command {
 
 struct vn_port {
     char name[PORT_NAME_MAX + 1];
+    struct vn *vn;   // whose it is
     unsigned index;  // in slots; a later port may have the same
     uint64_t serial; // no two ports have the same
     struct port *port;
@@ -92,6 +93,7 @@ struct vn {
     _Atomic uint32_t version;
     // The worker's.
     struct drr drr;
+    bool is_busy; // it has a turn, and may not be entered again
     uint32_t seen_version, now_s;
     unsigned n_active, next_active;
     struct vn_port *active[VN_PORTS_MAX]; // those in slots, as of seen_version, without gaps
@@ -130,6 +132,9 @@ void vn_notify(struct vn *vn);
 void vn_refresh(struct vn *vn);
 // One burst of the next port that has something. How many packets.
 unsigned vn_poll(struct vn *vn);
+// In another network's turn, by the same worker: packets of this network's buffers that the port receives. Taken; dropped where the
+// port is gone, or the network is just having a turn that led here.
+void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);
 void vn_tick(struct vn *vn, uint32_t now_s);
 
 // Sends what is waiting at the port.

@@ -29,7 +29,7 @@ struct ethernet {
 };
 
 struct ethernet_port {
-    bool is_guarded, is_metered;
+    bool is_guarded, is_metered, is_link;
     struct guard guard;
     uint32_t macs_most, n_macs;   // n_macs is the worker's, right again each second
     struct rte_meter_srtcm meter; // of what is flooded
@@ -143,6 +143,15 @@ static int ethernet_add_port(struct vn *vn, struct vn_port *port, const json_t *
     return r;
 }
 
+static int ethernet_publish_port(struct vn *vn, struct vn_port *port, struct tv_error *err)
+{
+    struct ethernet_port *own = port->state;
+    own->is_link = port->port->kind->is_link;
+    if (port->port->kind == &port_vtep)
+        return tv_error_set(err, -EINVAL, "a vtep must be a port of a network of the type ip; '%s' is of the type ethernet", vn->name);
+    return 0;
+}
+
 static void ethernet_free_port(struct vn_port *port)
 {
     free(port->state);
@@ -193,6 +202,13 @@ static void ethernet_tick(struct vn *vn)
     atomic_store_explicit(&ethernet->n_addresses, sum, memory_order_relaxed);
 }
 
+// Links are a full mesh: whoever sent it has sent it to all hosts himself (split horizon, RFC 4762, 4.4).
+static bool may_leave(const struct vn_port *in, const struct vn_port *out)
+{
+    const struct ethernet_port *from = in->state, *to = out->state;
+    return in != out && !(from->is_link && to->is_link);
+}
+
 static void flood(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     struct ethernet_port *own = in->state;
@@ -203,7 +219,7 @@ static void flood(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     }
     struct vn_port *last = NULL;
     for (unsigned i = 0; i < vn->n_active; i++) {
-        if (vn->active[i] == in)
+        if (!may_leave(in, vn->active[i]))
             continue;
         struct rte_mbuf *copy = last ? rte_pktmbuf_copy(packet, vn->pool, 0, UINT32_MAX) : NULL;
         if (copy)
@@ -266,7 +282,7 @@ static void forward(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     const uint16_t to = mac_table_find(ethernet->table, mac_number(head->dst_addr.addr_bytes), vn->now_s);
-    if (to == in->index)
+    if (to != MAC_NOWHERE && !may_leave(in, vn->by_index[to]))
         vn_drop(in, packet, DROP_SAME_PORT);
     else if (to != MAC_NOWHERE)
         vn_send(vn->by_index[to], packet);
@@ -289,6 +305,7 @@ const struct vn_type vn_ethernet = {
     .create = ethernet_create,
     .destroy = ethernet_destroy,
     .add_port = ethernet_add_port,
+    .publish_port = ethernet_publish_port,
     .free_port = ethernet_free_port,
     .describe = ethernet_describe,
     .describe_port = ethernet_describe_port,

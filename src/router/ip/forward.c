@@ -74,8 +74,14 @@ static inline void emit_whole(struct neighbour *n, struct rte_mbuf *packet)
 
 static void too_big(struct vn *vn, struct vn_port *in, struct neighbour *n, struct rte_mbuf *packet)
 {
+    const struct ip *ip = vn->state;
     const struct ip4_header *h = ip_packet(packet);
     const bool is_4 = ip_frame(packet)->type == htobe16(ETHERTYPE_IP4);
+    if (in == ip->vtep) { // the link is told, and no error of ICMP sent to ourselves
+        underlay_too_big(vn, is_4 ? IP4 : IP6, h, packet_bytes(packet), n->mtu);
+        vn_drop(in, packet, DROP_TOO_BIG);
+        return;
+    }
     if (is_4 && !(h->fragment & htobe16(IP4_DONT_FRAGMENT))) {
         if (!ip4_fragment(vn, n, packet))
             vn_drop(in, packet, DROP_NO_BUFFERS);

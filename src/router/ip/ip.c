@@ -2,6 +2,7 @@
 #include "router/ip/control_plane.h"
 #include "router/ip/fpm.h"
 
+#include "router/link/vtep.h"
 #include "router/params.h"
 
 #include <errno.h>
@@ -363,6 +364,8 @@ static void ip_withdraw_port(struct vn *vn, struct vn_port *port)
     struct ip *ip = vn->state;
     const struct ip_port *own = port->state;
     struct route route;
+    if (port->port->kind == &port_vtep)
+        vtep_withdraw(port->port);
     for (unsigned i = 0; i < own->n_addresses; i++) {
         const struct ip_prefix *a = &own->addresses[i];
         const struct ip_prefix host = {.family = a->family, .len = (uint8_t)ip_bits(a->family), .key = a->key};
@@ -378,17 +381,34 @@ static void ip_withdraw_port(struct vn *vn, struct vn_port *port)
     candidates_withdraw_port(ip->candidates, port->index);
 }
 
+// What fits into what the port is made of, if that is less than it was to have. IPv6 needs its least.
+static int limit_mtu(struct vn_port *port, struct tv_error *err)
+{
+    struct ip_port *own = port->state;
+    const uint16_t most = port->port->kind->mtu(port->port);
+    own->mtu = own->mtu_most = own->mtu < most ? own->mtu : most;
+    for (unsigned i = 0; i < own->n_addresses; i++)
+        if (own->addresses[i].family == IP6 && own->mtu < IP6_MTU_LEAST)
+            return tv_error_set(err, -EINVAL, "\"path_mtu\" leaves %u bytes for IP; with IPv6 it must be %u or more", own->mtu,
+                                IP6_MTU_LEAST);
+    return 0;
+}
+
 static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error *err)
 {
     struct ip *ip = vn->state;
     const struct ip_port *own = port->state;
     int r = 0;
+    if (port->port->kind->mtu && limit_mtu(port, err))
+        return -EINVAL;
     for (unsigned i = 0; !r && i < own->n_addresses; i++)
         r = add_address_routes(ip, port, &own->addresses[i], err);
     if (!r)
         r = add_machine_routes(ip, port, err);
     if (!r && ip->plane)
         r = control_plane_add_port(ip->plane, port, err);
+    if (!r && port->port->kind == &port_vtep)
+        r = underlay_publish(vn, port, err);
     if (r)
         ip_withdraw_port(vn, port);
     else
@@ -432,10 +452,15 @@ static json_t *ip_describe_port(const struct vn_port *port)
 
 static void ip_attach(struct vn *vn, struct vn_port *port)
 {
+    struct ip *ip = vn->state;
     const struct ip_port *own = port->state;
     uint32_t word;
     if (!own) // a punt
         return;
+    if (port->port->kind == &port_vtep) {
+        ip->vtep_index = port->index + 1;
+        ip->vtep = port;
+    }
     for (unsigned i = 0; own->is_guarded && i < own->guard.n_ip4; i++) {
         memcpy(&word, own->guard.ip4[i], sizeof(word));
         resolve_set_static(vn, port, IP4, ip4_key(be32toh(word)), own->guard.mac);
@@ -446,6 +471,11 @@ static void ip_attach(struct vn *vn, struct vn_port *port)
 
 static void ip_detach(struct vn *vn, unsigned index)
 {
+    struct ip *ip = vn->state;
+    if (ip->vtep_index == index + 1) { // the port itself may be gone
+        ip->vtep = NULL;
+        ip->vtep_index = 0;
+    }
     resolve_forget_port(vn, index);
 }
 
@@ -508,6 +538,22 @@ bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family,
     return a;
 }
 
+static void ip_tick(struct vn *vn)
+{
+    const struct ip *ip = vn->state;
+    resolve_tick(vn);
+    if (ip->vtep)
+        vtep_tick(ip->vtep->port, vn->now_s);
+    for (unsigned i = 0; i < vn->n_active; i++) {
+        struct ip_port *own = vn->active[i]->state;
+        struct port *port = vn->active[i]->port;
+        const uint16_t now = port->kind->mtu ? port->kind->mtu(port) : own->mtu;
+        const uint16_t mtu = now < own->mtu_most ? now : own->mtu_most;
+        if (port->kind->mtu && mtu != own->mtu)
+            resolve_set_mtu(vn, vn->active[i], mtu);
+    }
+}
+
 const struct vn_type vn_ip = {
     .name = "ip",
     .create = ip_create,
@@ -521,7 +567,7 @@ const struct vn_type vn_ip = {
     .attach = ip_attach,
     .detach = ip_detach,
     .input = ip_input,
-    .tick = resolve_tick,
+    .tick = ip_tick,
     .update = resolve_take_messages,
     .commands = ip_commands,
 };

@@ -30,7 +30,7 @@ struct ip_port {
     // Set when it is made.
     uint64_t mac_word; // the six bytes of `mac` as they lie at the beginning of a frame
     uint8_t mac[6];
-    uint16_t mtu;
+    uint16_t mtu, mtu_most; // links find out that there is less room than that; the worker's then
     bool is_guarded;    // a machine is behind it, which sends with its own addresses alone
     struct guard guard; // its addresses
     unsigned n_addresses;
@@ -61,6 +61,8 @@ struct ip {
     struct ip_message *kept;             // the control thread's: all that are not freed yet
     struct control_plane *plane;         // the control thread's, as what is next; NULL: there is none
     struct candidates *candidates;       // with a control plane: all routes; else they are in `fib` alone
+    struct vn_port *vtep;                // the worker's: where packets of tunnels go; NULL: none
+    unsigned vtep_index;                 // of it, and one more
     uint32_t n_waiting;                  // packets, for neighbours
     uint16_t next_id;                    // of IPv4 packets that the router makes
 };
@@ -124,6 +126,7 @@ struct neighbour *resolve_meet(struct vn *vn, unsigned family, struct vn_port *o
 void resolve_heard(struct vn *vn, struct neighbour *n, const uint8_t mac[static 6], bool is_answer);
 void resolve_set_static(struct vn *vn, struct vn_port *out, unsigned family, rib_key address, const uint8_t mac[static 6]);
 void resolve_tick(struct vn *vn);
+void resolve_set_mtu(struct vn *vn, struct vn_port *out, uint16_t mtu); // of the port and of who is behind it
 void resolve_forget_port(struct vn *vn, unsigned port);
 void resolve_take_messages(struct vn *vn);
 
@@ -148,6 +151,14 @@ void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
 bool punt_up(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
 // What comes from there, by the punt of a port. Taken.
 void punt_input(struct vn *vn, struct vn_port *punt, struct rte_mbuf **packets, unsigned n);
+// ---- underlay.c: links of other networks (router/link/vtep.h) ----
+
+// Control thread, for a port of that kind; -EEXIST.
+int underlay_publish(struct vn *vn, struct vn_port *port, struct tv_error *err);
+// Worker. A packet to one of the router's own addresses, no fragment: taken if it is a link's.
+bool underlay_input(struct vn *vn, struct rte_mbuf *packet, unsigned family);
+// What was sent for a link was too big: here, or so the error says whose payload this is, with len_bytes of the packet.
+void underlay_too_big(struct vn *vn, unsigned family, const void *packet, size_t len_bytes, unsigned mtu);
 
 // ---- icmp.c ----
 

@@ -40,6 +40,17 @@ static void echo4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
     ip_output(vn, in, packet);
 }
 
+// Of errors one is of use here: what a link sent was too big (RFC 1191, 4; the MTU is the lower half of the second word).
+static void icmp4_error_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, size_t len)
+{
+    const struct ip4_header *h = ip_packet(packet);
+    const struct icmp_header *icmp = (const void *)((const uint8_t *)h + ip4_header_bytes(h));
+    if (icmp->type == ICMP_UNREACHABLE && icmp->code == ICMP_FRAGMENTATION_NEEDED)
+        underlay_too_big(vn, IP4, icmp + 1, len - sizeof(*icmp), be32toh(icmp->word) & 0xffff);
+    if (!punt_up(vn, in, packet))
+        vn_drop(in, packet, DROP_LOCAL);
+}
+
 static void icmp4_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     const struct ip4_header *h = ip_packet(packet);
@@ -51,8 +62,8 @@ static void icmp4_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *pack
         vn_drop(in, packet, DROP_CHECKSUM);
     else if (icmp->type == ICMP_ECHO)
         echo4(vn, in, packet);
-    else if (!punt_up(vn, in, packet))
-        vn_drop(in, packet, DROP_LOCAL);
+    else
+        icmp4_error_input(vn, in, packet, len);
 }
 
 void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
@@ -69,7 +80,7 @@ void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         icmp4_input(vn, in, packet);
         return;
     }
-    if (punt_up(vn, in, packet))
+    if (underlay_input(vn, packet, IP4) || punt_up(vn, in, packet))
         return;
     const bool has_ports = h->protocol == IP_PROTOCOL_UDP || h->protocol == IP_PROTOCOL_TCP;
     icmp4_error(vn, in, packet, ICMP_UNREACHABLE, has_ports ? ICMP_PORT : ICMP_PROTOCOL, 0); // RFC 1122, 3.2.2.1
@@ -99,6 +110,17 @@ static void multicast6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packe
         vn_drop(in, packet, DROP_MULTICAST);
 }
 
+// RFC 4443, 3.2: of use is what it says about a packet of a link's.
+static void too_big6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, size_t len)
+{
+    const struct ip6_header *h = ip_packet(packet);
+    const struct icmp_header *icmp = (const void *)(h + 1);
+    const uint32_t mtu = be32toh(icmp->word);
+    underlay_too_big(vn, IP6, icmp + 1, len - sizeof(*icmp), mtu > UINT16_MAX ? UINT16_MAX : mtu);
+    if (!punt_up(vn, in, packet))
+        vn_drop(in, packet, DROP_LOCAL);
+}
+
 static void icmp6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     const struct ip6_header *h = ip_packet(packet);
@@ -114,6 +136,8 @@ static void icmp6_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *pack
         nd_input(vn, in, packet);
     else if (h->destination[0] == 0xff)
         multicast6(vn, in, packet);
+    else if (icmp->type == ICMP6_TOO_BIG)
+        too_big6_input(vn, in, packet, len);
     else if (icmp->type == ICMP6_ECHO && ip6_key(h->source))
         echo6(vn, in, packet);
     else if (!punt_up(vn, in, packet))
@@ -133,7 +157,7 @@ void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     counter_add(&own->for_router, 1);
-    if (punt_up(vn, in, packet))
+    if (underlay_input(vn, packet, IP6) || punt_up(vn, in, packet))
         return;
     if (h->next == IP_PROTOCOL_UDP || h->next == IP_PROTOCOL_TCP)
         icmp6_error(vn, in, packet, ICMP6_UNREACHABLE, ICMP6_PORT, 0);

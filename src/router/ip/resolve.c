@@ -167,6 +167,21 @@ void resolve_tick(struct vn *vn)
         tick_neighbour(vn, &ip->neighbours->entries[i]);
 }
 
+void resolve_set_mtu(struct vn *vn, struct vn_port *out, uint16_t mtu)
+{
+    struct ip *ip = vn->state;
+    struct ip_port *own = out->state;
+    own->mtu = mtu;
+    for (uint32_t i = 0; i < ip->neighbours->n_seen; i++) {
+        struct neighbour *n = &ip->neighbours->entries[i];
+        if (n->state == NEIGHBOUR_FREE || n->port != out->index)
+            continue;
+        neighbour_begin(n);
+        n->mtu = mtu;
+        neighbour_end(n);
+    }
+}
+
 // ---- what control has to say ----
 
 void resolve_forget_port(struct vn *vn, unsigned port)

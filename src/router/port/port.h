@@ -46,7 +46,9 @@ struct port_kind {
     int (*put)(struct port *port, const void *frame, size_t len_bytes); // -ENOBUFS: full
     int (*take)(struct port *port, void *frame, size_t max_bytes);      // how many bytes; -EAGAIN: nothing there
     json_t *(*describe)(struct port *port);                             // NULL: nothing to tell
-    bool naps; // nothing tells that packets have come: the worker has to look again after a while
+    uint16_t (*mtu)(const struct port *port); // bytes of IP that fit, as of now; NULL: all that a buffer holds
+    bool naps;    // nothing tells that packets have come: the worker has to look again after a while
+    bool is_link; // the same network on another host is behind it
 };
 
 struct port {
@@ -66,4 +68,4 @@ struct port *port_open_punt(const char *name, int fd, const struct port_env *env
 void port_close(struct port *port);
 
 extern const struct port_kind port_ring, port_tap, port_vhost, port_null, port_packet, port_xdp, port_memif, port_pci, port_source,
-    port_punt;
+    port_punt, port_vxlan, port_raw, port_vtep;

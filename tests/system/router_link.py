@@ -188,7 +188,7 @@ def kernel_vxlan(space, vni, address, six=False, device=None, **params):
     local, remote = (THERE6, HERE6) if six else (THERE, HERE)
     words = [word for key, value in params.items() for word in (key, *([str(value)] if value is not None else []))]
     run("ip", "-n", space, "link", "add", device, "type", "vxlan", "id", str(vni), "local", local, "remote", remote, "dstport", "4789", *words)
-    run("ip", "-n", space, "link", "set", device, "up")
+    run("ip", "-n", space, "link", "set", device, "up", "mtu", "1430")
     if address:
         run("ip", "-n", space, "addr", "add", address, "dev", device)
 
@@ -218,7 +218,7 @@ def test_kernel_vxlan(rig):
         inside = namespace(rig, f"f{vni}")
         run("ip", "-n", far, "link", "set", f"vx{vni}", "netns", inside)
         run("ip", "-n", inside, "addr", "add", "10.7.0.2/24", "dev", f"vx{vni}")
-        run("ip", "-n", inside, "link", "set", f"vx{vni}", "up", "mtu", "1430")
+        run("ip", "-n", inside, "link", "set", f"vx{vni}", "up")
         assert ping(near, "10.7.0.2") == ["echo", "10.7.0.2", "whole"]
         assert ping(inside, "10.7.0.1", 1400, mode="dont") == ["echo", "10.7.0.1", "whole"]
         assert transfer(rig, near, inside, "10.7.0.2", 4 << 20) == 4 << 20
@@ -284,15 +284,22 @@ def test_path_mtu_is_learned(rig):
     wait_for("a packet", lambda: router.stat("net")["ports"]["up"]["sent_packets"] == 1)
     (sent,) = router.take("net", "up")
     assert len(sent) == 1414
-    # Somebody on the way has no more than 1000; and somebody says so of what was never sent.
-    for quoted, want in ((sent[14:42] + sent[42:50], 950), (sent[14:30] + bytes([192, 0, 2, 9]) + sent[34:50], 950)):
-        icmp = struct.pack(">BBHI", 3, 4, 0, 1000 if want == 950 and mtu() != 950 else 600) + quoted
+
+    def complain(about, largest):
+        """An error of ICMP by a router on the way."""
+        icmp = struct.pack(">BBHI", 3, 4, 0, largest) + about
         icmp = icmp[:2] + struct.pack(">H", checksum(icmp)) + icmp[4:]
         head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0, 64, 1, 0) + bytes([192, 0, 2, 200]) + bytes([192, 0, 2, 1])
         before = router.stat("net")["ports"]["up"]["received_packets"]
         router.put("net", "up", frame(mac(0xA1), mac(3), head[:10] + struct.pack(">H", checksum(head)) + head[12:] + icmp, 0x0800))
         router.settle("net", "up", before + 1)
-        wait_for("the MTU", lambda: mtu() == want)
+
+    complain(sent[14:50], 1000)
+    wait_for("the MTU", lambda: mtu() == 950)
+    complain(sent[14:30] + bytes([192, 0, 2, 9]) + sent[34:50], 700)  # it never went there
+    complain(sent[14:46] + struct.pack(">I", 9 << 8), 700)  # nor from there
+    complain(sent[14:50], 100)  # there is no such link
+    assert router.stat("v")["ports"]["far"]["frame_most"] == 964
     assert router.end() == 0
 
 

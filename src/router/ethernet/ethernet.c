@@ -148,7 +148,8 @@ static int ethernet_publish_port(struct vn *vn, struct vn_port *port, struct tv_
     struct ethernet_port *own = port->state;
     own->is_link = port->port->kind->is_link;
     if (port->port->kind == &port_vtep)
-        return tv_error_set(err, -EINVAL, "a vtep must be a port of a network of the type ip; '%s' is of the type ethernet", vn->name);
+        return tv_error_set(err, -EINVAL, "a vtep must be a port of a network of the type ip; '%s' is of the type ethernet",
+                            vn->name);
     return 0;
 }
 

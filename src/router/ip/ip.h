@@ -31,8 +31,8 @@ struct ip_port {
     uint64_t mac_word; // the six bytes of `mac` as they lie at the beginning of a frame
     uint8_t mac[6];
     uint16_t mtu, mtu_most; // links find out that there is less room than that; the worker's then
-    bool is_guarded;    // a machine is behind it, which sends with its own addresses alone
-    struct guard guard; // its addresses
+    bool is_guarded;        // a machine is behind it, which sends with its own addresses alone
+    struct guard guard;     // its addresses
     unsigned n_addresses;
     struct ip_prefix addresses[IP_PORT_ADDRESSES_MAX]; // the router's own, with the length of the link's prefix
     rib_key link_local;                                // RFC 4291, 2.5.6, made from `mac`

@@ -57,7 +57,8 @@ static int read_numbers(struct link *link, const json_t *params, struct tv_error
     if (is_vxlan && !json_object_get(params, "vni"))
         return tv_error_set(err, -EINVAL, "\"vni\" is missing, a number, 0 to %d", TUNNEL_VNI_MOST);
     if (!is_vxlan && (!udp_port || c->vni))
-        return tv_error_set(err, -EINVAL, "a link of the kind raw has a \"udp_port\" and no \"vni\": the UDP port alone is its network's");
+        return tv_error_set(err, -EINVAL,
+                            "a link of the kind raw has a \"udp_port\" and no \"vni\": the UDP port alone is its network's");
     if (checksum && !json_is_boolean(checksum))
         return tv_error_set(err, -EINVAL, "\"checksum\" must be true or false");
     c->udp_port = (uint16_t)udp_port;
@@ -125,10 +126,10 @@ static json_t *link_describe(struct port *port)
     char local[IP_TEXT_MAX], remote[IP_TEXT_MAX];
     ip_format_address(c->family, c->local, local);
     ip_format_address(c->family, c->remote, remote);
-    json_t *json = json_pack("{s:s, s:b, s:s, s:s, s:i, s:i}", "underlay", link->underlay, "connected",
-                             atomic_load_explicit(&link->vtep, memory_order_relaxed) != NULL, "local", local, "remote", remote,
-                             "udp_port", (int)c->udp_port, "frame_most",
-                             (int)atomic_load_explicit(&link->frame_most, memory_order_relaxed));
+    json_t *json =
+        json_pack("{s:s, s:b, s:s, s:s, s:i, s:i}", "underlay", link->underlay, "connected",
+                  atomic_load_explicit(&link->vtep, memory_order_relaxed) != NULL, "local", local, "remote", remote, "udp_port",
+                  (int)c->udp_port, "frame_most", (int)atomic_load_explicit(&link->frame_most, memory_order_relaxed));
     if (c->framing == TUNNEL_VXLAN)
         json_object_set_new(json, "vni", json_integer(c->vni));
     return json;

@@ -7,9 +7,9 @@
 
 #include <stdatomic.h>
 
-#define LINK_QUEUE 512        // packets that have come, and wait for their network's turn; a power of two
-#define LINK_MTU_LEAST 576    // outer, bytes: less is not believed (RFC 1191, 3, says 68; nobody has it)
-#define LINK_PATH_MTU 1500    // outer, by default
+#define LINK_QUEUE 512     // packets that have come, and wait for their network's turn; a power of two
+#define LINK_MTU_LEAST 576 // outer, bytes: less is not believed (RFC 1191, 3, says 68; nobody has it)
+#define LINK_PATH_MTU 1500 // outer, by default
 #define LINK_PATH_MTU_MOST 2032
 
 struct link {

@@ -130,9 +130,8 @@ static void init_ip4(struct tunnel *tunnel, const struct tunnel_config *config)
 static void init_ip6(struct tunnel *tunnel, const struct tunnel_config *config)
 {
     struct ip6_header *h = (void *)(tunnel->head + sizeof(struct ethernet_header));
-    *h = (struct ip6_header){.version_class_flow = htobe32(6u << 28 | (uint32_t)config->dscp << 22),
-                             .next = IP_PROTOCOL_UDP,
-                             .hop_limit = config->ttl};
+    *h = (struct ip6_header){
+        .version_class_flow = htobe32(6u << 28 | (uint32_t)config->dscp << 22), .next = IP_PROTOCOL_UDP, .hop_limit = config->ttl};
     ip6_bytes(config->local, h->source);
     ip6_bytes(config->remote, h->destination);
 }
@@ -199,7 +198,8 @@ size_t tunnel_write(const struct tunnel *tunnel, void *outer, const void *frame,
 // ---- what has come ----
 
 // The headers up to UDP's, of what is there of a packet; total: how long IP says it is. NULL: no UDP, or less than its header.
-static const struct udp_header *read_ip(unsigned family, const void *packet, size_t len, struct tunnel_arrival *arrival, size_t *total)
+static const struct udp_header *read_ip(unsigned family, const void *packet, size_t len, struct tunnel_arrival *arrival,
+                                        size_t *total)
 {
     const struct ip4_header *h4 = packet;
     const struct ip6_header *h6 = packet;

@@ -1,5 +1,5 @@
-// Mac-in-UDP: an Ethernet frame behind the headers of IP, UDP and, when the framing says so, VXLAN (RFC 7348). Pure logic over foreign
-// bytes; threads: whoever calls.
+// Mac-in-UDP: an Ethernet frame behind the headers of IP, UDP and, when the framing says so, VXLAN (RFC 7348). Pure logic over
+// foreign bytes; threads: whoever calls.
 //
 // `vxlan` is what Linux and Open vSwitch speak; `raw` has nothing between UDP's header and the frame, so that all that is added to
 // it are 42 bytes, and the UDP port alone says which network it is.
@@ -46,9 +46,9 @@ unsigned tunnel_head_bytes(unsigned family, enum tunnel_framing framing);
 // mac: of whoever takes the outer packet on. flow_key: so that nobody can tell which flows share a source port.
 void tunnel_init(struct tunnel *tunnel, const struct tunnel_config *config, const uint8_t mac[static 6], uint64_t flow_key);
 
-// The whole outer frame, at an even address with room for TUNNEL_HEAD_MAX + len_bytes: the source port is the flow's (RFC 7348, 5), IPv4 is
-// not to be fragmented, the ECN field is the inner one's (RFC 6040, 4.1). How many bytes it is. len_bytes: at most 65535 with all
-// headers.
+// The whole outer frame, at an even address with room for TUNNEL_HEAD_MAX + len_bytes: the source port is the flow's (RFC 7348, 5),
+// IPv4 is not to be fragmented, the ECN field is the inner one's (RFC 6040, 4.1). How many bytes it is. len_bytes: at most 65535
+// with all headers.
 size_t tunnel_write(const struct tunnel *tunnel, void *outer, const void *frame, size_t len_bytes);
 
 // ---- what has come ----
@@ -62,8 +62,8 @@ struct tunnel_arrival {
     size_t len_bytes;               // of it
 };
 
-// An IP packet without its Ethernet header, checked by ip4_check() or ip6_check() for len_bytes, no fragment: the headers up to UDP's.
-// DROP_NONE; DROP_MALFORMED: not UDP, or lengths that do not fit; DROP_CHECKSUM: one was there, and is wrong.
+// An IP packet without its Ethernet header, checked by ip4_check() or ip6_check() for len_bytes, no fragment: the headers up to
+// UDP's. DROP_NONE; DROP_MALFORMED: not UDP, or lengths that do not fit; DROP_CHECKSUM: one was there, and is wrong.
 enum drop tunnel_read(unsigned family, const void *packet, size_t len_bytes, struct tunnel_arrival *arrival);
 
 // The beginning of a packet of ours, as an error of ICMP quotes it; `from` is then whereto it went, and nothing is said about
@@ -73,8 +73,8 @@ bool tunnel_read_quoted(unsigned family, const void *packet, size_t len_bytes, s
 // The header of VXLAN; the payload is what lies behind it. False: too short, or without a VNI (RFC 7348, 5).
 bool tunnel_read_vxlan(struct tunnel_arrival *arrival, uint32_t *vni);
 
-// Congestion that the outer packet met is the inner one's (RFC 6040, 4.2); frames without IP stay as they are. False: the packet is to
-// be dropped, as its sender would not understand.
+// Congestion that the outer packet met is the inner one's (RFC 6040, 4.2); frames without IP stay as they are. False: the packet is
+// to be dropped, as its sender would not understand.
 bool tunnel_pass_ecn(void *frame, size_t len_bytes, unsigned outer_ecn);
 
 // A number for all frames of one flow: of what IP has (ip4_flow(), ip6_flow()), else of the addresses and the type.

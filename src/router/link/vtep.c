@@ -13,8 +13,8 @@
 struct vtep {
     struct port *port;
     struct vtep_host host;
-    struct vtep *next;                  // of all that are published
-    _Atomic(struct link *) heads[BUCKETS]; // written by the control thread, acquired by the worker
+    struct vtep *next;                                    // of all that are published
+    _Atomic(struct link *) heads[BUCKETS];                // written by the control thread, acquired by the worker
     _Atomic uint64_t wanted[PORTS / 64], raw[PORTS / 64]; // UDP ports of links, and those of them without a header
     _Atomic unsigned n_links;
 };
@@ -116,7 +116,8 @@ static int check_place(const struct vtep *vtep, const struct link *link, struct 
     if (vtep->port->env.vn_id == link->port->env.vn_id)
         return tv_error_set(err, -EINVAL, "\"underlay\" is the link's own network '%s'; must be another one", link->underlay);
     if (vtep->port->env.rcu != link->port->env.rcu)
-        return tv_error_set(err, -EINVAL, "its network and the underlay '%s' are on different workers; make both with the same \"worker\"",
+        return tv_error_set(err, -EINVAL,
+                            "its network and the underlay '%s' are on different workers; make both with the same \"worker\"",
                             link->underlay);
     ip_format_address(c->family, c->local, text);
     if (!vtep->host.has_address(vtep->host.arg, c->family, c->local))
@@ -264,8 +265,8 @@ static void unwrap(struct vtep *vtep, const struct rte_mbuf *packet)
     _Atomic uint64_t *dropped = vtep->port->env.counters->dropped;
     const struct ethernet_header *frame = rte_pktmbuf_mtod(packet, const struct ethernet_header *);
     struct tunnel_arrival arrival;
-    const enum drop wrong = tunnel_read(frame->type == htobe16(ETHERTYPE_IP4) ? IP4 : IP6, frame + 1,
-                                        packet->data_len - sizeof(*frame), &arrival);
+    const enum drop wrong =
+        tunnel_read(frame->type == htobe16(ETHERTYPE_IP4) ? IP4 : IP6, frame + 1, packet->data_len - sizeof(*frame), &arrival);
     struct link *link = wrong ? NULL : find_owner(vtep, &arrival);
     if (wrong)
         counter_add(&dropped[wrong], 1);

@@ -16,11 +16,11 @@
 
 // What the underlay tells about itself. The callbacks have arg.
 struct vtep_host {
-    char name[16]; // the network's
+    char name[16];  // the network's
     uint8_t mac[6]; // the port's
     void *arg;
-    bool (*has_address)(void *arg, unsigned family, rib_key address);  // control thread: whether it is the underlay's own
-    void (*input)(void *arg, struct rte_mbuf **packets, unsigned n); // worker: received by the port; taken
+    bool (*has_address)(void *arg, unsigned family, rib_key address); // control thread: whether it is the underlay's own
+    void (*input)(void *arg, struct rte_mbuf **packets, unsigned n);  // worker: received by the port; taken
 };
 
 // Control thread. From now on links can have it; links that once had one of this network's have it again.
@@ -31,7 +31,7 @@ void vtep_withdraw(struct port *port); // links stay, and drop what they are to 
 
 // Whether a packet for this UDP port, in host order, is to be sent by the port.
 bool vtep_wants(const struct port *port, uint16_t udp_port);
-// A packet of a link's, of which there is so much, was too big for a part of its way, where the MTU is that: the link's is so for ten
-// minutes (RFC 1191, 6.3).
+// A packet of a link's, of which there is so much, was too big for a part of its way, where the MTU is that: the link's is so for
+// ten minutes (RFC 1191, 6.3).
 void vtep_too_big(struct port *port, unsigned family, const void *packet, size_t len_bytes, unsigned mtu, uint32_t now_s);
 void vtep_tick(struct port *port, uint32_t now_s); // once a second

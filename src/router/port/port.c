@@ -9,9 +9,8 @@
 #include <string.h>
 
 const char port_kinds[] = "vhost, tap, packet, xdp, pci, memif, vxlan, raw, vtep, ring, null, source";
-static const struct port_kind *const kinds[] = {&port_vhost, &port_tap,  &port_packet, &port_xdp,   &port_pci,
-                                                &port_memif, &port_ring, &port_null,   &port_source,
-                                                &port_vxlan, &port_raw,  &port_vtep};
+static const struct port_kind *const kinds[] = {&port_vhost, &port_tap,  &port_packet, &port_xdp,   &port_pci, &port_memif,
+                                                &port_ring,  &port_null, &port_source, &port_vxlan, &port_raw, &port_vtep};
 
 static const struct port_kind *find_kind(const char *name)
 {

@@ -46,9 +46,9 @@ struct port_kind {
     int (*put)(struct port *port, const void *frame, size_t len_bytes); // -ENOBUFS: full
     int (*take)(struct port *port, void *frame, size_t max_bytes);      // how many bytes; -EAGAIN: nothing there
     json_t *(*describe)(struct port *port);                             // NULL: nothing to tell
-    uint16_t (*mtu)(const struct port *port); // bytes of IP that fit, as of now; NULL: all that a buffer holds
-    bool naps;    // nothing tells that packets have come: the worker has to look again after a while
-    bool is_link; // the same network on another host is behind it
+    uint16_t (*mtu)(const struct port *port); // bytes of IP that fit, as of now; NULL: what a buffer holds
+    bool naps;                                // nothing tells that packets have come: the worker has to look again after a while
+    bool is_link;                             // the same network on another host is behind it
 };
 
 struct port {

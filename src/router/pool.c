@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CACHED_BUFFERS 64 // with each thread
+#define CACHED_BUFFERS 512 // with each thread
 #define SMALL_POOL 2048   // buffers; smaller ones have no caches of DPDK's
 #define STACK_MOST 64     // and this of their own
 

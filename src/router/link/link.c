@@ -172,7 +172,11 @@ void link_arrive(struct link *link, const struct tunnel_arrival *arrival)
         counter_add(&dropped[DROP_MALFORMED], 1);
         return;
     }
-    struct rte_mbuf *packet = link->tail - link->head < LINK_QUEUE ? rte_pktmbuf_alloc(link->port->env.pool) : NULL;
+    if (link->tail - link->head == LINK_QUEUE) {
+        counter_add(&dropped[DROP_WAITING], 1);
+        return;
+    }
+    struct rte_mbuf *packet = rte_pktmbuf_alloc(link->port->env.pool);
     if (!packet) {
         counter_add(&dropped[DROP_NO_BUFFERS], 1);
         return;

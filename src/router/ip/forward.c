@@ -386,8 +386,8 @@ static void look_up4(const struct poptrie_root *root, struct plain *plain)
         const uintptr_t entry = atomic_load_explicit(poptrie_entry(root, (uint64_t)to[i] << 32), memory_order_acquire);
         rte_prefetch0((const void *)entry); // a value is no address; asking for it does no harm
     }
-    for (unsigned i = 0; i < plain->n; i++)
-        plain->targets[i] = poptrie_find4(root, to[i]);
+    for (unsigned i = 0; i < plain->n; i++) // packets come in trains, and those of tunnels go to one host
+        plain->targets[i] = i && to[i] == to[i - 1] ? plain->targets[i - 1] : poptrie_find4(root, to[i]);
 }
 
 static void look_up6(const struct poptrie_root *root, struct plain *plain)
@@ -399,7 +399,7 @@ static void look_up6(const struct poptrie_root *root, struct plain *plain)
         rte_prefetch0((const void *)poptrie_entry(root, (uint64_t)(to[i] >> 64)));
     }
     for (unsigned i = 0; i < plain->n; i++)
-        plain->targets[i] = poptrie_find6(root, to[i]);
+        plain->targets[i] = i && to[i] == to[i - 1] ? plain->targets[i - 1] : poptrie_find6(root, to[i]);
 }
 
 static inline struct neighbour *ready_neighbour(struct vn *vn, struct target *targets, struct target *t, struct rte_mbuf *packet,

@@ -3,10 +3,12 @@
 # the same addresses over one underlay; what was made up so that it might come into another network; MTUs; underlays that come and go.
 import os
 import random
+import shutil
 import struct
+import subprocess
 
 from router_ip import ping
-from router_rig import BROADCAST, Router, frame, mac, main, move_tap, namespace, need_root, run, tap, transfer, wait_for
+from router_rig import (BROADCAST, Router, Skip, frame, mac, main, move_tap, namespace, need_root, run, tap, transfer, wait_for)
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 HERE6, THERE6 = "2001:db8::1", "2001:db8::2"
@@ -250,6 +252,46 @@ def test_kernel_vxlan_routed(rig):
     assert ping(near, "10.7.0.1", 8000) == ["echo", "10.7.0.1", "whole"], "inner packets are fragmented, outer ones are not"
     assert transfer(rig, near, far, "10.7.0.1", 4 << 20) == 4 << 20
     assert transfer(rig, far, near, "10.8.0.1", 4 << 20) == 4 << 20
+    assert router.end() == 0
+
+
+def test_open_vswitch(rig):
+    """Open vSwitch, with its datapath in user space, at the far side."""
+    need_root()
+    server = "/usr/sbin/ovs-vswitchd"
+    if not os.path.exists(server) or not shutil.which("ovsdb-server"):
+        raise Skip("needs Open vSwitch (Debian: openvswitch-switch)")
+    router = Router(rig)
+    far = host(rig, router)
+    router.vn("v7")
+    router.port("v7", "far", "vxlan", underlay="net", local=HERE, remote=THERE, vni=7)
+    near = machine(rig, router, "v7", "m", "10.7.0.1/24", 1450)
+    folder = rig.path("ovs")
+    os.mkdir(folder)
+    environment = {**os.environ, "OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder}
+    run("ovsdb-tool", "create", f"{folder}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
+    inside = ["ip", "netns", "exec", far]
+    with open(f"{folder}/log", "wb") as log:
+        rig.start([*inside, "ovsdb-server", f"{folder}/conf.db", f"--remote=punix:{folder}/db.sock"], stderr=log, env=environment)
+        wait_for("the database", lambda: os.path.exists(f"{folder}/db.sock"))
+        rig.start([*inside, server, f"unix:{folder}/db.sock"], stderr=log, env=environment)
+
+    def configure(*words):
+        run("ovs-vsctl", f"--db=unix:{folder}/db.sock", "--timeout=60", *words)
+
+    device = f"tvh{os.getpid()}"
+    run("ip", "-n", far, "addr", "flush", "dev", device)
+    configure("init")
+    configure("add-br", "wire", "--", "set", "bridge", "wire", "datapath_type=netdev", "--", "add-port", "wire", device)
+    configure("add-br", "inner", "--", "set", "bridge", "inner", "datapath_type=netdev", "--", "add-port", "inner", "tunnel", "--", "set",
+              "interface", "tunnel", "type=vxlan", f"options:remote_ip={HERE}", f"options:local_ip={THERE}", "options:key=7")
+    for bridge, address in (("wire", f"{THERE}/24"), ("inner", "10.7.0.2/24")):
+        run("ip", "-n", far, "addr", "add", address, "dev", bridge)
+        run("ip", "-n", far, "link", "set", bridge, "up", "mtu", "1500" if bridge == "wire" else "1450")
+    assert ping(near, "10.7.0.2") == ["echo", "10.7.0.2", "whole"]
+    assert ping(far, "10.7.0.1", 1400, mode="dont") == ["echo", "10.7.0.1", "whole"]
+    assert transfer(rig, near, far, "10.7.0.2", 1 << 20) == 1 << 20
+    assert transfer(rig, far, near, "10.7.0.1", 1 << 20) == 1 << 20
     assert router.end() == 0
 
 

@@ -37,6 +37,11 @@ static void load_machine(void *arg, const struct database_machine *row)
         m->state = MACHINE_FAILED;
 }
 
+static void load_network(void *arg, json_t *spec, bool is_settled)
+{
+    net_load(arg, spec, is_settled);
+}
+
 // One trivetd for a state directory, whatever its run directory is.
 static int lock_state(struct daemon *d, struct tv_error *err)
 {
@@ -84,20 +89,22 @@ static int open_socket(struct daemon *d, struct tv_error *err)
 static void end(void *arg)
 {
     struct daemon *d = arg;
-    if (!d->machines)
+    if (!d->machines && !d->nets)
         loop_stop(d->loop);
 }
 
 int daemon_init(struct daemon *d, struct tv_error *err)
 {
     char path[PATH_MAX];
-    d->store_pidfd = -1;
+    d->store_pidfd = d->router_pidfd = -1;
     d->lock_fd = -1;
     int rc = make_folders(d, err);
     if (!rc)
         rc = lock_state(d, err);
     if (!rc)
         rc = path_format(d->store.dir, err, "%s", d->run_dir);
+    if (!rc)
+        rc = path_format(d->router.dir, err, "%s", d->run_dir);
     if (!rc)
         rc = path_format(path, err, "%s/trivet.db", d->state_dir);
     if (rc)
@@ -110,12 +117,15 @@ int daemon_init(struct daemon *d, struct tv_error *err)
     rc = open_socket(d, err);
     if (!rc)
         rc = database_each_machine(d->db, load_machine, d, err);
+    if (!rc)
+        rc = database_each_network(d->db, load_network, d, err);
     if (rc)
         return rc;
     rc = daemon_opener_init(d, err);
     if (rc)
         return rc;
     daemon_store_adopt(d);
+    daemon_router_adopt(d);
     for (struct daemon_machine *m = d->machines; m; m = m->next)
         machine_adopt(m);
     return 0;
@@ -123,9 +133,12 @@ int daemon_init(struct daemon *d, struct tv_error *err)
 
 bool daemon_consider_end(struct daemon *d)
 {
-    if (d->machines)
+    if (!d->machines)
+        daemon_store_stop(d);
+    if (!d->nets)
+        daemon_router_stop(d);
+    if (d->machines || d->nets)
         return false;
-    daemon_store_stop(d);
     if (d->exit_when_empty)
         loop_set_timer(d->quit_timer, LINGER_NS, 0);
     return d->exit_when_empty;
@@ -133,9 +146,9 @@ bool daemon_consider_end(struct daemon *d)
 
 static void remove_run_files(const struct daemon *d)
 {
-    static const char *const names[] = {"trivetd.sock", "store.sock"};
+    static const char *const names[] = {"trivetd.sock", "store.sock", "router.sock"};
     char path[PATH_MAX];
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < 3; i++)
         if (path_format(path, NULL, "%s/%s", d->run_dir, names[i]) == 0)
             unlink(path);
     if (path_format(path, NULL, "%s/machines", d->run_dir) == 0)
@@ -145,12 +158,15 @@ static void remove_run_files(const struct daemon *d)
 
 void daemon_fini(struct daemon *d)
 {
-    bool empty = !d->machines;
+    bool empty = !d->machines && !d->nets;
+    daemon_router_disconnect(d); // first: what waits for answers knows of networks and machines
     while (d->machines)
         machine_free(d->machines);
     daemon_opener_fini(d);
     daemon_store_disconnect(d);
+    net_free_all(d);
     loop_remove(d->store_watch);
+    loop_remove(d->router_watch);
     database_close(d->db);
     if (d->server && empty)
         remove_run_files(d);

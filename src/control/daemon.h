@@ -1,4 +1,4 @@
-// trivetd's inside: the machines it knows, the store, and the control socket. Private to daemon*.c and trivetd.c.
+// trivetd's inside: the machines and networks it knows, the store, the router, and the control socket. Private to daemon*.c and trivetd.c.
 //
 // One thread, one loop, which waits for nobody: neither a machine nor the store can keep trivetd from answering. The workers are
 // sessions of their own and do not need us: whoever comes after us finds them by pid and start time in the database and by their
@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "base/rpc.h"
 #include "control/database.h"
+#include "control/router_process.h"
 #include "control/spec.h"
 #include "control/store_process.h"
 
@@ -42,8 +43,14 @@ struct disk_opening {
     struct tv_error err;
 };
 
+// A machine's place in a network on its way to the router; freed by its answer.
+struct nic_opening {
+    struct daemon_machine *machine; // NULL: nobody wants it any more
+    unsigned nic;
+};
+
 // Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set, but for the first part of STARTING:
-// launch is set while the store opens the disks of a machine that has no worker yet. control is set while it is connected.
+// launch is set while the store opens the disks, and the router the ports, of a machine that has no worker yet. control is set while it is connected.
 struct daemon_machine {
     struct daemon_machine *next;
     struct daemon *daemon;
@@ -59,6 +66,8 @@ struct daemon_machine {
     struct launch *launch;
     struct disk_opening *opening[SPEC_DISKS_MAX]; // NULL: none; each is freed by its answer
     bool disk_away[SPEC_DISKS_MAX];
+    struct nic_opening *nic_opening[SPEC_NICS_MAX]; // as opening
+    bool nic_away[SPEC_NICS_MAX];
     struct {
         struct disk_reading *reading; // under way
         json_t *disks;                // what the last one found; NULL: nothing
@@ -72,6 +81,15 @@ struct daemon_machine {
     char reason[256];
 };
 
+enum net_state { NET_MAKING, NET_UP, NET_FAILED };
+
+struct daemon_net {
+    struct daemon_net *next;
+    json_t *spec;         // net_spec.h
+    enum net_state state; // as far as the router has answered
+    char reason[256];     // of NET_FAILED
+};
+
 struct daemon {
     struct loop *loop;
     struct database *db;
@@ -81,6 +99,13 @@ struct daemon {
     struct rpc_conn *store_control; // set while the store runs
     bool store_late;                // it has left a question without an answer for longer than it should
     int store_pidfd;
+    struct daemon_net *nets; // in the order of names
+    struct router_process router;
+    struct rpc_conn *router_control; // set while the router runs
+    int router_pidfd;
+    unsigned router_deaths; // soon after it was started, in a row
+    uint64_t router_started_ns;
+    struct loop_source *router_watch, *router_timer;
     int lock_fd; // of the state folder
     struct loop_source *store_watch, *store_timer;
     struct loop_source *quit_timer;
@@ -92,7 +117,7 @@ struct daemon {
 // daemon.c
 int daemon_init(struct daemon *d, struct tv_error *err); // paths are set; opens the database, takes over what runs
 void daemon_fini(struct daemon *d);                      // leaves the machines running
-bool daemon_consider_end(struct daemon *d);              // after a machine was removed; true: we end
+bool daemon_consider_end(struct daemon *d);              // after a machine or network was removed; true: we end
 
 // daemon_machine.c
 struct daemon_machine *machine_find(const struct daemon *d, const char *name);
@@ -115,6 +140,8 @@ void machine_kill(struct daemon_machine *m);
 void machine_drop_launch(struct daemon_machine *m);
 // The store has opened a disk of a machine that starts (fd is taken), or has not.
 void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct tv_error *err);
+// The same of the router and a port.
+void machine_nic_opened(struct daemon_machine *m, unsigned nic, int fd, struct tv_error *err);
 
 // daemon_store.c
 int daemon_store_need(struct daemon *d, struct tv_error *err); // starts it if none runs
@@ -133,6 +160,28 @@ int daemon_opener_init(struct daemon *d, struct tv_error *err);
 void daemon_opener_fini(struct daemon *d);              // waits for what is under way
 void daemon_opener_start(struct disk_opening *opening); // what it needs is set
 void disk_opening_free(struct disk_opening *opening);
+
+// daemon_router.c
+int daemon_router_need(struct daemon *d, struct tv_error *err); // starts it if none runs
+void daemon_router_adopt(struct daemon *d);
+void daemon_router_stop(struct daemon *d);
+void daemon_router_disconnect(struct daemon *d); // leaves it running
+void daemon_router_gather(struct daemon *d);     // machines' ports that are away come back soon
+
+// daemon_net.c
+struct daemon_net *net_find(const struct daemon *d, const char *name);
+void net_load(struct daemon *d, json_t *spec, bool is_settled); // takes the specification
+void net_free_all(struct daemon *d);
+void net_restore(struct daemon *d); // what the router should have and has not, and the other way around
+void net_router_died(struct daemon *d);
+rpc_method_fn daemon_net_list, daemon_net_get, daemon_net_apply, daemon_net_remove, daemon_net_attach, daemon_net_detach,
+    daemon_net_route, daemon_net_call; // methods
+
+// daemon_nic.c
+int daemon_nic_open(struct daemon_machine *m, unsigned nic, struct tv_error *err); // the answer follows
+void daemon_nic_close_all(struct daemon_machine *m);
+void daemon_nic_abandon(struct daemon_machine *m);
+void daemon_nic_away(struct daemon_machine *m, const char *network);
 
 // daemon_look.c
 void daemon_look(struct daemon_machine *m, struct rpc_request *req); // answers it

@@ -89,6 +89,7 @@ static void let_go(struct daemon_machine *m)
     m->paused = false;
     loop_set_timer(m->timer, 0, 0);
     daemon_store_close_disks(m);
+    daemon_nic_close_all(m);
 }
 
 static bool is_to_restart(const struct daemon_machine *m)
@@ -198,6 +199,16 @@ static void method_disconnected(void *arg, struct rpc_request *req, const json_t
     rpc_reply(req, json_object());
 }
 
+static void method_net_disconnected(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct daemon_machine *m = arg;
+    const char *network = json_string_value(json_object_get(params, "name"));
+    for (unsigned i = 0; i < m->spec.n_nics && network; i++)
+        m->nic_away[i] |= strcmp(m->spec.nics[i].network, network) == 0;
+    daemon_router_gather(m->daemon);
+    rpc_reply(req, json_object());
+}
+
 static void control_closed(void *arg, struct rpc_conn *conn)
 {
     struct daemon_machine *m = arg;
@@ -208,7 +219,7 @@ static void control_closed(void *arg, struct rpc_conn *conn)
 static int connect_control(struct daemon_machine *m, struct tv_error *err)
 {
     static const struct rpc_method methods[] = {
-        {"machine.stopped", method_stopped}, {"disk.disconnected", method_disconnected}, {0}};
+        {"machine.stopped", method_stopped}, {"disk.disconnected", method_disconnected}, {"net.disconnected", method_net_disconnected}, {0}};
     const struct rpc_service service = {.methods = methods, .arg = m, .closed = control_closed};
     char path[PATH_MAX];
     int rc = machine_path(m, "control.sock", path, err);
@@ -303,13 +314,14 @@ static int open_disks(struct daemon_machine *m, struct tv_error *err)
     return rc ? tv_error_prefix(err, "machine '%s'", m->spec.name) : 0;
 }
 
-void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct tv_error *err)
+// The worker follows when everything it is to be given is open.
+static void opened(struct daemon_machine *m, struct tv_error *err)
 {
     bool all = true;
-    m->launch->disk_fds[disk] = fd;
-    m->disk_away[disk] = false;
     for (unsigned i = 0; i < m->spec.n_disks; i++)
         all &= !m->opening[i];
+    for (unsigned i = 0; i < m->spec.n_nics; i++)
+        all &= !m->nic_opening[i];
     if (err->code)
         tv_error_prefix(err, "machine '%s'", m->spec.name);
     else if (!all || start_process(m, err) == 0)
@@ -318,7 +330,29 @@ void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct
     start_failed(m, err);
 }
 
-// Opens what it is made of; the worker follows when the store has its disks.
+void machine_disk_opened(struct daemon_machine *m, unsigned disk, int fd, struct tv_error *err)
+{
+    m->launch->disk_fds[disk] = fd;
+    m->disk_away[disk] = false;
+    opened(m, err);
+}
+
+void machine_nic_opened(struct daemon_machine *m, unsigned nic, int fd, struct tv_error *err)
+{
+    m->launch->nic_fds[nic] = fd;
+    m->nic_away[nic] = false;
+    opened(m, err);
+}
+
+static int open_nics(struct daemon_machine *m, struct tv_error *err)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < m->spec.n_nics && !rc; i++)
+        rc = daemon_nic_open(m, i, err);
+    return rc;
+}
+
+// Opens what it is made of; the worker follows when the store has its disks and the router its ports.
 static int start(struct daemon_machine *m, struct tv_error *err)
 {
     loop_set_timer(m->timer, 0, 0);
@@ -333,7 +367,9 @@ static int start(struct daemon_machine *m, struct tv_error *err)
         rc = open_runtime(m, m->launch, err);
     if (!rc)
         rc = open_disks(m, err);
-    if (!rc && !m->spec.n_disks)
+    if (!rc)
+        rc = open_nics(m, err);
+    if (!rc && !m->spec.n_disks && !m->spec.n_nics)
         rc = start_process(m, err);
     if (rc) {
         let_go(m);

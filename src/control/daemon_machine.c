@@ -52,6 +52,7 @@ void machine_free(struct daemon_machine *m)
             break;
         }
     daemon_store_abandon(m);
+    daemon_nic_abandon(m);
     daemon_look_forget(m);
     machine_drop_launch(m);
     if (m->control)

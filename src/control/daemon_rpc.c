@@ -30,8 +30,8 @@ static void method_status(void *arg, struct rpc_request *req, const json_t *para
 {
     const struct daemon *d = arg;
     (void)params;
-    rpc_reply(req, json_pack("{s:i, s:s, s:s, s:i}", "pid", (int)getpid(), "run_dir", d->run_dir, "state_dir", d->state_dir,
-                             "store_pid", (int)d->store.worker.pid));
+    rpc_reply(req, json_pack("{s:i, s:s, s:s, s:i, s:i}", "pid", (int)getpid(), "run_dir", d->run_dir, "state_dir", d->state_dir,
+                             "store_pid", (int)d->store.worker.pid, "router_pid", (int)d->router.worker.pid));
 }
 
 static void method_list(void *arg, struct rpc_request *req, const json_t *params)
@@ -300,11 +300,11 @@ static void method_disks(void *arg, struct rpc_request *req, const json_t *param
         daemon_look(m, req);
 }
 
-// {"tenants": [...], "networks": [...]}: what an `up` file says beside its machines, kept for those who ask.
+// {"tenants": [...]}: what an `up` file says beside its machines and networks, kept for those who ask.
 static void method_facts(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
-    static const char *const keys[] = {"tenants", "networks", NULL};
+    static const char *const keys[] = {"tenants", NULL};
     struct tv_error err = {0};
     json_t *all = json_object();
     for (const char *const *key = keys; *key && !err.code; key++) {
@@ -322,7 +322,7 @@ static void method_facts(void *arg, struct rpc_request *req, const json_t *param
     rpc_reply_error(req, RPC_FAILED, &err);
 }
 
-// Answers {"ends": bool}: there are no machines, and trivetd is to end then.
+// Answers {"ends": bool}: there are no machines and no networks, and trivetd is to end then.
 static void method_end_if_empty(void *arg, struct rpc_request *req, const json_t *params)
 {
     (void)params;
@@ -352,6 +352,14 @@ const struct rpc_method daemon_methods[] = {
     {"machine.call", method_call},
     {"machine.disks", method_disks},
     {"machine.promise", daemon_change_promises},
+    {"net.list", daemon_net_list},
+    {"net.get", daemon_net_get},
+    {"net.apply", daemon_net_apply},
+    {"net.remove", daemon_net_remove},
+    {"net.attach", daemon_net_attach},
+    {"net.detach", daemon_net_detach},
+    {"net.route", daemon_net_route},
+    {"net.call", daemon_net_call},
     {"disk.find", daemon_disk_find},
     {"disk.call", daemon_disk_call},
     {"disk.promise", daemon_promise},

@@ -16,6 +16,7 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS machines(name TEXT PRIMARY KEY, spec TEXT NOT NULL, wanted INTEGER NOT NULL,"
     " pid INTEGER NOT NULL, start_ticks INTEGER NOT NULL, exit_status INTEGER NOT NULL, reason TEXT,"
     " restarts INTEGER NOT NULL) STRICT;"
+    "CREATE TABLE IF NOT EXISTS networks(name TEXT PRIMARY KEY, spec TEXT NOT NULL, settled INTEGER NOT NULL) STRICT;"
     "CREATE TABLE IF NOT EXISTS facts(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
 static int fail_at(struct database *db, const char *path, struct tv_error *err)
@@ -114,6 +115,44 @@ int database_each_machine(struct database *db, void (*fn)(void *arg, const struc
             .restarts = (unsigned)sqlite3_column_int(stmt, 7),
         };
         fn(arg, &machine);
+    }
+    sqlite3_finalize(stmt);
+    return rc == SQLITE_DONE ? 0 : fail(db, err);
+}
+
+int database_put_network(struct database *db, const json_t *spec, bool is_settled, struct tv_error *err)
+{
+    cleanup_free char *text = json_dumps(spec, JSON_COMPACT);
+    sqlite3_stmt *stmt;
+    if (!text)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    if (sqlite3_prepare_v2(db->sqlite, "INSERT OR REPLACE INTO networks VALUES(?,?,?)", -1, &stmt, NULL) != SQLITE_OK)
+        return fail(db, err);
+    sqlite3_bind_text(stmt, 1, json_string_value(json_object_get(spec, "name")), -1, SQLITE_STATIC);
+    sqlite3_bind_text(stmt, 2, text, -1, SQLITE_STATIC);
+    sqlite3_bind_int(stmt, 3, is_settled);
+    return finish(db, stmt, err);
+}
+
+int database_delete_network(struct database *db, const char *name, struct tv_error *err)
+{
+    sqlite3_stmt *stmt;
+    if (sqlite3_prepare_v2(db->sqlite, "DELETE FROM networks WHERE name=?", -1, &stmt, NULL) != SQLITE_OK)
+        return fail(db, err);
+    sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
+    return finish(db, stmt, err);
+}
+
+int database_each_network(struct database *db, void (*fn)(void *arg, json_t *spec, bool is_settled), void *arg, struct tv_error *err)
+{
+    sqlite3_stmt *stmt;
+    if (sqlite3_prepare_v2(db->sqlite, "SELECT spec, settled FROM networks ORDER BY name", -1, &stmt, NULL) != SQLITE_OK)
+        return fail(db, err);
+    int rc;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        json_t *spec = json_loads((const char *)sqlite3_column_text(stmt, 0), 0, NULL);
+        if (spec)
+            fn(arg, spec, sqlite3_column_int(stmt, 1) != 0);
     }
     sqlite3_finalize(stmt);
     return rc == SQLITE_DONE ? 0 : fail(db, err);

@@ -27,6 +27,8 @@ void launch_init(struct launch *launch)
                               .stderr_fd = -1};
     for (unsigned i = 0; i < SPEC_DISKS_MAX; i++)
         launch->disk_fds[i] = -1;
+    for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
+        launch->nic_fds[i] = -1;
 }
 
 void launch_fini(struct launch *launch)
@@ -39,6 +41,9 @@ void launch_fini(struct launch *launch)
     for (unsigned i = 0; i < SPEC_DISKS_MAX; i++)
         if (launch->disk_fds[i] >= 0)
             close(launch->disk_fds[i]);
+    for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
+        if (launch->nic_fds[i] >= 0)
+            close(launch->nic_fds[i]);
     free(launch->append);
     launch_init(launch);
 }
@@ -140,6 +145,12 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
         json_array_append_new(disks, json_pack("{s:s, s:i, s:i}", "name", spec->disks[i].name, "fd", launch->disk_fds[i], "queues",
                                                (int)spec->disks[i].queues));
     json_object_set_new(json, "disks", disks);
+    json_t *nets = spec->n_nics ? json_array() : NULL;
+    for (unsigned i = 0; i < spec->n_nics; i++)
+        json_array_append_new(
+            nets, json_pack("{s:s, s:i, s:s}", "name", spec->nics[i].network, "fd", launch->nic_fds[i], "mac", spec->nics[i].mac));
+    if (nets)
+        json_object_set_new(json, "nets", nets);
     return json;
 }
 
@@ -167,7 +178,7 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
     cleanup_close int config_fd = write_config(launch, spec, perf, err);
     if (config_fd < 0)
         return config_fd;
-    int fds[16 + SPEC_DISKS_MAX];
+    int fds[16 + SPEC_DISKS_MAX + SPEC_NICS_MAX];
     size_t n = 0;
     const int all[] = {
         config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
@@ -177,6 +188,8 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
             fds[n++] = all[i];
     for (unsigned i = 0; i < spec->n_disks; i++)
         fds[n++] = launch->disk_fds[i];
+    for (unsigned i = 0; i < spec->n_nics; i++)
+        fds[n++] = launch->nic_fds[i];
     char number[16];
     snprintf(number, sizeof(number), "%d", config_fd);
     const char *const argv[] = {"trivet-machine", "--config", number, NULL};

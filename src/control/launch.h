@@ -14,6 +14,7 @@ struct launch {
     int console_listen_fd, console_fd; // one of them
     int log_fd, status_fd, stderr_fd;  // stderr_fd -1: ours
     int disk_fds[SPEC_DISKS_MAX];      // connected vhost-user sockets
+    int nic_fds[SPEC_NICS_MAX];        // the same, of the router
     bool dies_with_parent;
     char *append; // the whole command line
 };

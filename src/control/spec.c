@@ -2,11 +2,12 @@
 #include "control/spec.h"
 
 #include "control/cleanup.h"
-
+#include "control/net_spec.h"
 #include "promise/promise.h"
 #include "store/open.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -181,6 +182,75 @@ static int decode_disks(const json_t *disks, struct machine_spec *spec, struct t
     return 0;
 }
 
+// One that nobody else has made: locally administered (IEEE 802, 8.4), the rest a hash of both names (FNV-1a, 64 bits).
+static void make_mac(const char *machine, const char *network, char mac[static SPEC_MAC_TEXT_MAX])
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char *p = machine; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    hash *= 0x100000001b3; // of the NUL between them
+    for (const char *p = network; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    snprintf(mac, SPEC_MAC_TEXT_MAX, "52:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 56) & 255, (unsigned)(hash >> 48) & 255,
+             (unsigned)(hash >> 40) & 255, (unsigned)(hash >> 32) & 255, (unsigned)(hash >> 24) & 255);
+}
+
+static int decode_nic_addresses(const json_t *addresses, struct nic_spec *nic, struct tv_error *err)
+{
+    size_t i;
+    json_t *entry;
+    unsigned char bytes[16];
+    if (addresses && (!json_is_array(addresses) || json_array_size(addresses) > SPEC_NIC_ADDRESSES_MAX))
+        return tv_error_set(err, -EINVAL, "'addresses' should be an array of at most %d", SPEC_NIC_ADDRESSES_MAX);
+    json_array_foreach(addresses, i, entry)
+    {
+        const char *text = json_is_string(entry) ? json_string_value(entry) : "";
+        if (!net_parse_address(text, bytes, NULL))
+            return tv_error_set(err, -EINVAL, "'%.60s' is no address, such as 10.0.0.2 or fd00::2", text);
+        nic->addresses[nic->n_addresses] = strdup(text);
+        if (!nic->addresses[nic->n_addresses++])
+            return tv_error_set(err, -ENOMEM, "no memory");
+    }
+    return 0;
+}
+
+static int decode_nic(const json_t *json, const char *machine, struct nic_spec *nic, struct tv_error *err)
+{
+    cleanup_free char *mac = NULL;
+    int rc = take_string(json, "network", &nic->network, err);
+    if (!rc && (!nic->network || !spec_name_is_good(nic->network)))
+        return tv_error_set(err, -EINVAL, "'network' should be the name of a network");
+    if (!rc)
+        rc = take_string(json, "mac", &mac, err);
+    if (!rc && mac && !net_mac_is_good(mac))
+        rc = tv_error_set(err, -EINVAL, "mac '%.40s' should be a station's, such as 52:54:00:12:34:56", mac);
+    if (!rc && mac)
+        snprintf(nic->mac, sizeof(nic->mac), "%s", mac);
+    else if (!rc)
+        make_mac(machine, nic->network, nic->mac);
+    if (!rc)
+        rc = decode_nic_addresses(json_object_get(json, "addresses"), nic, err);
+    return rc ? tv_error_prefix(err, "network '%s'", nic->network ? nic->network : "") : 0;
+}
+
+static int decode_nics(const json_t *nics, struct machine_spec *spec, struct tv_error *err)
+{
+    if (nics && (!json_is_array(nics) || json_array_size(nics) > SPEC_NICS_MAX))
+        return tv_error_set(err, -EINVAL, "'nets' should be an array of at most %d", SPEC_NICS_MAX);
+    if (json_array_size(nics) && strlen(spec->name) > NET_NAME_MAX)
+        return tv_error_set(err, -EINVAL, "its port in a network has its name, which is longer than %d characters", NET_NAME_MAX);
+    for (size_t i = 0; i < json_array_size(nics); i++) {
+        struct nic_spec *nic = &spec->nics[spec->n_nics++];
+        int rc = decode_nic(json_array_get(nics, i), spec->name, nic, err);
+        for (unsigned j = 0; j + 1 < spec->n_nics && !rc; j++)
+            if (strcmp(spec->nics[j].network, nic->network) == 0)
+                rc = tv_error_set(err, -EINVAL, "network '%s' is named twice", nic->network);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
 static int decode_strings(const json_t *json, struct machine_spec *spec, struct tv_error *err)
 {
     const struct {
@@ -263,6 +333,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     if (!rc)
         rc = decode_disks(json_object_get(json, "disks"), spec, err);
     if (!rc)
+        rc = decode_nics(json_object_get(json, "nets"), spec, err);
+    if (!rc)
         rc = check(spec, err);
     if (rc) {
         tv_error_prefix(err, "machine '%s'", spec->name);
@@ -298,6 +370,14 @@ static json_t *encode_disk(const struct disk_spec *disk)
     return json;
 }
 
+static json_t *encode_nic(const struct nic_spec *nic)
+{
+    json_t *addresses = json_array();
+    for (unsigned i = 0; i < nic->n_addresses; i++)
+        json_array_append_new(addresses, json_string(nic->addresses[i]));
+    return json_pack("{s:s, s:s, s:o}", "network", nic->network, "mac", nic->mac, "addresses", addresses);
+}
+
 json_t *spec_encode(const struct machine_spec *spec)
 {
     json_t *json = json_object(), *disks = json_array();
@@ -319,6 +399,11 @@ json_t *spec_encode(const struct machine_spec *spec)
     for (unsigned i = 0; i < spec->n_disks; i++)
         json_array_append_new(disks, encode_disk(&spec->disks[i]));
     json_object_set_new(json, "disks", disks);
+    json_t *nics = spec->n_nics ? json_array() : NULL;
+    for (unsigned i = 0; i < spec->n_nics; i++)
+        json_array_append_new(nics, encode_nic(&spec->nics[i]));
+    if (nics)
+        json_object_set_new(json, "nets", nics);
     return json;
 }
 
@@ -355,5 +440,10 @@ void spec_free(struct machine_spec *spec)
         free(strings[i]);
     for (unsigned i = 0; i < spec->n_disks; i++)
         spec_free_disk(&spec->disks[i]);
+    for (unsigned i = 0; i < spec->n_nics; i++) {
+        free(spec->nics[i].network);
+        for (unsigned j = 0; j < spec->nics[i].n_addresses; j++)
+            free(spec->nics[i].addresses[j]);
+    }
     *spec = (struct machine_spec){0};
 }

@@ -13,6 +13,9 @@
 #define SPEC_DISKS_MAX 16
 #define SPEC_CPUS_MAX 64
 #define SPEC_QUEUES_MAX 64 // of a disk
+#define SPEC_NICS_MAX 8
+#define SPEC_NIC_ADDRESSES_MAX 16
+#define SPEC_MAC_TEXT_MAX 18 // with the NUL
 #define SPEC_MEMORY_MIN (16ull << 20)
 #define SPEC_NAME_MAX 48
 
@@ -27,6 +30,14 @@ struct disk_spec {
     bool read_only;
 };
 
+// Its place in a network.
+struct nic_spec {
+    char *network;
+    char mac[SPEC_MAC_TEXT_MAX]; // made from both names where none is said, so that it is always the same
+    char *addresses[SPEC_NIC_ADDRESSES_MAX];
+    unsigned n_addresses;
+};
+
 struct machine_spec {
     char *name, *tenant, *engine;
     char *kernel, *initrd, *append; // initrd and append may be NULL; kernel is NULL when `image` or `restore` is given
@@ -39,6 +50,8 @@ struct machine_spec {
     enum spec_restart restart;
     struct disk_spec disks[SPEC_DISKS_MAX];
     unsigned n_disks;
+    struct nic_spec nics[SPEC_NICS_MAX];
+    unsigned n_nics;
 };
 
 // Errors say "machine 'web': disk 'db': ...".

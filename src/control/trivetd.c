@@ -1,4 +1,4 @@
-// trivetd: the supervisor. Starts machines and the store, looks after them, and survives being killed: see daemon.h.
+// trivetd: the supervisor. Starts machines, the store and the router, looks after them, and survives being killed: see daemon.h.
 #include "base/log.h"
 #include "control/daemon.h"
 #include "control/paths.h"
@@ -9,9 +9,9 @@
 
 static const char usage[] =
     "usage: trivetd [--exit-when-empty] [--log-json]\n"
-    "  --exit-when-empty  end when the last machine has been removed\n"
+    "  --exit-when-empty  end when the last machine and the last network have been removed\n"
     "  --log-json         one JSON object a line on standard error\n"
-    "It leaves the machines running when it ends. Its folders are set by TRIVET_RUN_DIR and TRIVET_STATE_DIR.\n";
+    "It leaves the machines and networks running when it ends. Its folders are set by TRIVET_RUN_DIR and TRIVET_STATE_DIR.\n";
 
 static void on_signal(void *arg, int signo)
 {
@@ -45,7 +45,7 @@ static int run(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-    static struct daemon d = {.store_pidfd = -1, .lock_fd = -1};
+    static struct daemon d = {.store_pidfd = -1, .router_pidfd = -1, .lock_fd = -1};
     bool json = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--exit-when-empty") == 0) {

@@ -69,4 +69,5 @@ int cmd_top(int argc, char **argv);
 int cmd_metrics(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
 int cmd_promises(int argc, char **argv);
+int cmd_net(int argc, char **argv);
 int cmd_machine(int argc, char **argv);

@@ -38,6 +38,12 @@ const struct command commands[] = {
      "promise DISK PROMISES | stat DISK [--quiet] [--json]",
      "Make disks, copy, grow and convert them, keep what they were, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
+    {"net", cmd_net,
+     "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete NETWORK | "
+     "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | attach NETWORK PORT KIND [KEY=VALUE]... | "
+     "detach NETWORK PORT | route NETWORK add PREFIX via=A[,A]|port=PORT|type=blackhole|unreachable | route NETWORK remove PREFIX "
+     "[--json]",
+     "Make virtual networks, and look into them."},
     {"machine", cmd_machine, "stats NAME [--json]", "Show what a machine's engine has counted, by vcpu."},
     {0},
 };

@@ -99,8 +99,8 @@ int cmd_config(int argc, char **argv)
         command_print_json(
             json_pack("{s:O, s:O, s:O}", "tenants", file.tenants, "networks", file.networks, "machines", file.machines));
     else
-        printf("%s: %zu machines of %zu tenants, nothing wrong\n", argv[2], json_array_size(file.machines),
-               json_array_size(file.tenants));
+        printf("%s: %zu machines and %zu networks of %zu tenants, nothing wrong\n", argv[2], json_array_size(file.machines),
+               json_array_size(file.networks), json_array_size(file.tenants));
     up_file_free(&file);
     return EXIT_OK;
 }
@@ -111,7 +111,9 @@ struct up {
     int fd;
     json_t *names;    // all machines of the file
     json_t *created;  // those that were not there before
+    json_t *networks; // of the file, that were not there before
     json_t *done;     // [{"name", "result"}]
+    json_t *made;     // the same of networks
     json_t *unproven; // what is taken on trust: [{"name", "promise"}]
 };
 
@@ -194,6 +196,45 @@ static void end_if_empty(int fd)
         await_end(fd);
 }
 
+// Those that are not there are no error.
+static int remove_networks(int fd, const json_t *names, struct tv_error *err)
+{
+    size_t i;
+    json_t *name;
+    int rc = 0;
+    json_array_foreach(names, i, name)
+    {
+        cleanup_json json_t *result = NULL;
+        struct tv_error why = {0};
+        const int r = client_call(fd, "net.remove", json_pack("{s:O}", "name", name), &result, &why);
+        if (r && r != -ENOENT && !rc) {
+            rc = r;
+            if (err)
+                *err = why;
+        }
+    }
+    return rc;
+}
+
+// Before the machines, which have their places in them.
+static int apply_networks(struct up *up, const struct up_file *file, struct tv_error *err)
+{
+    size_t i;
+    json_t *spec;
+    json_array_foreach(file->networks, i, spec)
+    {
+        cleanup_json json_t *result = NULL;
+        int rc = client_call(up->fd, "net.apply", json_pack("{s:O}", "spec", spec), &result, err);
+        if (rc)
+            return rc;
+        const char *what = json_string_value(json_object_get(result, "result"));
+        if (what && strcmp(what, "created") == 0)
+            json_array_append(up->networks, json_object_get(spec, "name"));
+        json_array_append_new(up->made, json_pack("{s:O, s:s}", "name", json_object_get(spec, "name"), "result", what ? what : "?"));
+    }
+    return 0;
+}
+
 static void roll_back(const struct up *up)
 {
     size_t i;
@@ -207,6 +248,7 @@ static void roll_back(const struct up *up)
         if (client_call(up->fd, "machine.remove", json_pack("{s:O}", "name", name), &result, NULL) == 0)
             json_decref(result);
     }
+    remove_networks(up->fd, up->networks, NULL);
     end_if_empty(up->fd);
 }
 
@@ -228,8 +270,9 @@ static int bring_up(struct up *up, const struct up_file *file, json_t **result, 
     cleanup_json json_t *facts = NULL, *plan = json_array();
     size_t i;
     json_t *spec;
-    int rc = client_call(up->fd, "trivetd.facts", json_pack("{s:O, s:O}", "tenants", file->tenants, "networks", file->networks),
-                         &facts, err);
+    int rc = client_call(up->fd, "trivetd.facts", json_pack("{s:O}", "tenants", file->tenants), &facts, err);
+    if (!rc)
+        rc = apply_networks(up, file, err);
     json_array_foreach(file->machines, i, spec)
     {
         if (!rc)
@@ -253,6 +296,11 @@ static void print_up(const struct up *up)
 {
     size_t i;
     json_t *done;
+    json_array_foreach(up->made, i, done)
+    {
+        printf("network %s: %s\n", json_string_value(json_object_get(done, "name")),
+               json_string_value(json_object_get(done, "result")));
+    }
     json_array_foreach(up->done, i, done)
     {
         printf("%s: %s, running\n", json_string_value(json_object_get(done, "name")),
@@ -272,7 +320,13 @@ int cmd_up(int argc, char **argv)
         return command_usage("up", words ? "one file at a time" : "the file is missing");
     struct up_file file = {0};
     struct tv_error err = {0};
-    struct up up = {.fd = -1, .names = json_array(), .created = json_array(), .done = json_array(), .unproven = json_array()};
+    struct up up = {.fd = -1,
+                    .names = json_array(),
+                    .created = json_array(),
+                    .networks = json_array(),
+                    .done = json_array(),
+                    .made = json_array(),
+                    .unproven = json_array()};
     cleanup_json json_t *result = NULL;
     int status = EXIT_OK, rc = up_file_load(argv[1], &file, &err);
     if (!rc)
@@ -288,14 +342,16 @@ int cmd_up(int argc, char **argv)
     if (rc)
         status = command_failed("up", json, command_status(&err), &err);
     else if (json)
-        command_print_json(json_pack("{s:O, s:O, s:O}", "changes", up.done, "machines", json_object_get(result, "machines"),
-                                     "unproven", up.unproven));
+        command_print_json(json_pack("{s:O, s:O, s:O, s:O}", "changes", up.done, "networks", up.made, "machines",
+                                     json_object_get(result, "machines"), "unproven", up.unproven));
     else
         print_up(&up);
     if (up.fd >= 0)
         close(up.fd);
     json_decref(up.names);
     json_decref(up.created);
+    json_decref(up.networks);
+    json_decref(up.made);
     json_decref(up.done);
     json_decref(up.unproven);
     up_file_free(&file);
@@ -304,32 +360,26 @@ int cmd_up(int argc, char **argv)
 
 // --- down
 
-// The machines of the file that trivetd knows, or all it knows.
-static json_t *names_to_remove(int fd, const char *path, struct tv_error *err)
+// The names of what trivetd knows, by one of its lists, and the file has; without a file all of them.
+static json_t *names_to_remove(int fd, const char *method, const char *key, const json_t *wanted, struct tv_error *err)
 {
     cleanup_json json_t *list = NULL;
-    struct up_file file = {0};
-    size_t i;
-    json_t *item;
-    if ((path && up_file_load(path, &file, err)) || client_call(fd, "machine.list", json_object(), &list, err)) {
-        up_file_free(&file);
+    size_t i, j;
+    json_t *item, *entry;
+    if (client_call(fd, method, json_object(), &list, err))
         return NULL;
-    }
     json_t *names = json_array();
-    json_array_foreach(json_object_get(list, "machines"), i, item)
+    json_array_foreach(json_object_get(list, key), i, item)
     {
-        json_t *name = json_object_get(item, "name"), *wanted;
-        size_t j;
-        bool take = !path;
-        json_array_foreach(file.machines, j, wanted) take |= json_equal(json_object_get(wanted, "name"), name);
+        bool take = !wanted;
+        json_array_foreach(wanted, j, entry) take |= json_equal(json_object_get(entry, "name"), json_object_get(item, "name"));
         if (take)
-            json_array_append(names, name);
+            json_array_append(names, json_object_get(item, "name"));
     }
-    up_file_free(&file);
     return names;
 }
 
-static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv_error *err)
+static int take_down(int fd, const json_t *names, const json_t *networks, unsigned timeout_ms, struct tv_error *err)
 {
     cleanup_json json_t *stopped = NULL;
     size_t i;
@@ -344,6 +394,8 @@ static int take_down(int fd, const json_t *names, unsigned timeout_ms, struct tv
         if (!rc)
             rc = client_call(fd, "machine.remove", json_pack("{s:O}", "name", name), &removed, err);
     }
+    if (!rc)
+        rc = remove_networks(fd, networks, err);
     end_if_empty(fd);
     return rc;
 }
@@ -370,15 +422,22 @@ int cmd_down(int argc, char **argv)
             puts("nothing runs here");
         return EXIT_OK;
     }
-    cleanup_json json_t *names = fd < 0 ? NULL : names_to_remove(fd, words ? argv[1] : NULL, &err);
-    if (!names || take_down(fd, names, timeout_ms, &err))
+    struct up_file file = {0};
+    cleanup_json json_t *names = NULL, *networks = NULL;
+    if (fd >= 0 && (!words || up_file_load(argv[1], &file, &err) == 0)) {
+        names = names_to_remove(fd, "machine.list", "machines", file.machines, &err);
+        networks = names ? names_to_remove(fd, "net.list", "networks", file.networks, &err) : NULL;
+    }
+    up_file_free(&file);
+    if (!networks || take_down(fd, names, networks, timeout_ms, &err))
         return command_failed("down", json, command_status(&err), &err);
     if (json) {
-        command_print_json(json_pack("{s:O}", "removed", names));
+        command_print_json(json_pack("{s:O, s:O}", "removed", names, "networks", networks));
         return EXIT_OK;
     }
     size_t i;
     json_t *name;
     json_array_foreach(names, i, name) printf("%s: removed\n", json_string_value(name));
+    json_array_foreach(networks, i, name) printf("network %s: removed\n", json_string_value(name));
     return EXIT_OK;
 }

@@ -127,6 +127,8 @@ static void note_error(struct work *w, const struct tv_error *said)
                      (int)w->daemon->router.worker.pid);
     else
         w->err = *said;
+    if (!strstr(w->err.text, "network '"))
+        tv_error_prefix(&w->err, "network '%s'", w->name);
 }
 
 static void answered(void *arg, const json_t *result, const struct tv_error *err)

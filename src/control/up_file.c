@@ -4,6 +4,7 @@
 
 #include "base/yaml_file.h"
 #include "control/image.h"
+#include "control/net_spec.h"
 #include "control/paths.h"
 #include "control/spec.h"
 #include "promise/promise.h"
@@ -20,8 +21,31 @@ struct tenant {
     char *name, *description;
 };
 
+// Of a network, as trivet-router(8) has it.
+struct port {
+    char *name, *kind, *device, *socket, *address, *role, *mac;
+    char **addresses;
+    uint32_t n_addresses;
+    uint32_t *mtu, *mac_limit, *flood_bytes_per_s;
+    bool unsealed;
+};
+
+struct route {
+    char *prefix, *via, *port, *type;
+};
+
 struct network {
-    char *name, *tenant, *description;
+    char *name, *tenant, *description, *type, *gateway, *unknown;
+    uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb;
+    char **prefixes;
+    struct port *ports;
+    struct route *routes;
+    uint32_t n_prefixes, n_ports, n_routes;
+};
+
+// A machine's place in a network.
+struct net {
+    char *name, *mac, *ip;
 };
 
 // As texts: promise/promise.h reads them.
@@ -42,8 +66,9 @@ struct machine {
     enum spec_restart restart;
     int exit_on_reboot;
     bool perf_map, jitdump;
-    char **disks, **networks;
-    uint32_t n_disks, n_networks;
+    char **disks, *net;
+    struct net *nets;
+    uint32_t n_disks, n_nets;
 };
 
 struct plan {
@@ -67,8 +92,52 @@ static const cyaml_strval_t reboots[] = {{"reset", 0}, {"exit", 1}};
 static const cyaml_schema_value_t word = {CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, CYAML_UNLIMITED)};
 
 static const cyaml_schema_field_t tenant_fields[] = {NAME(tenant), TEXT(tenant, description), CYAML_FIELD_END};
-static const cyaml_schema_field_t network_fields[] = {NAME(network), TEXT(network, tenant), TEXT(network, description),
-                                                      CYAML_FIELD_END};
+static const cyaml_schema_field_t port_fields[] = {
+    NAME(port),
+    TEXT(port, kind),
+    TEXT(port, device),
+    TEXT(port, socket),
+    TEXT(port, address),
+    TEXT(port, role),
+    TEXT(port, mac),
+    LIST(port, addresses, word, 16),
+    NUMBER(port, mtu),
+    NUMBER(port, mac_limit),
+    NUMBER(port, flood_bytes_per_s),
+    CYAML_FIELD_BOOL("unsealed", CYAML_FLAG_OPTIONAL, struct port, unsealed),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t route_fields[] = {
+    CYAML_FIELD_STRING_PTR("prefix", CYAML_FLAG_POINTER, struct route, prefix, 1, CYAML_UNLIMITED),
+    TEXT(route, via),
+    TEXT(route, port),
+    TEXT(route, type),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t port_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct port, port_fields)};
+static const cyaml_schema_value_t route_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct route, route_fields)};
+static const cyaml_schema_field_t network_fields[] = {
+    NAME(network),
+    TEXT(network, tenant),
+    TEXT(network, description),
+    TEXT(network, type),
+    LIST(network, prefixes, word, 16),
+    TEXT(network, gateway),
+    NUMBER(network, weight),
+    NUMBER(network, buffers),
+    NUMBER(network, macs),
+    NUMBER(network, age_s),
+    TEXT(network, unknown),
+    NUMBER(network, neighbours),
+    NUMBER(network, neighbour_age_s),
+    NUMBER(network, icmp_errors_per_s),
+    NUMBER(network, table_mb),
+    LIST(network, ports, port_value, 256),
+    LIST(network, routes, route_value, CYAML_UNLIMITED),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t net_fields[] = {NAME(net), TEXT(net, mac), TEXT(net, ip), CYAML_FIELD_END};
+static const cyaml_schema_value_t net_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct net, net_fields)};
 static const cyaml_schema_field_t promise_fields[] = {
     TEXT(promises, reserve), TEXT(promises, limit),       TEXT(promises, weight),
     TEXT(promises, latency), TEXT(promises, utilization), CYAML_FIELD_END,
@@ -100,7 +169,8 @@ static const cyaml_schema_field_t machine_fields[] = {
     CYAML_FIELD_BOOL("perf_map", CYAML_FLAG_OPTIONAL, struct machine, perf_map),
     CYAML_FIELD_BOOL("jitdump", CYAML_FLAG_OPTIONAL, struct machine, jitdump),
     LIST(machine, disks, word, SPEC_DISKS_MAX),
-    LIST(machine, networks, word, CYAML_UNLIMITED),
+    TEXT(machine, net),
+    LIST(machine, nets, net_value, SPEC_NICS_MAX),
     CYAML_FIELD_END,
 };
 
@@ -285,6 +355,103 @@ static int read_disk(struct reader *r, uint32_t index)
     return rc;
 }
 
+// --- networks
+
+// "A, B" as a list of texts.
+static json_t *split(const char *text)
+{
+    json_t *list = json_array();
+    while (text && *text) {
+        text += strspn(text, ", ");
+        const size_t len = strcspn(text, ", ");
+        if (len)
+            json_array_append_new(list, json_stringn(text, len));
+        text += len;
+    }
+    return list;
+}
+
+static json_t *words(char *const *list, uint32_t n)
+{
+    json_t *json = json_array();
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(json, json_string(list[i]));
+    return json;
+}
+
+static void put_if(json_t *json, const char *key, const uint32_t *number)
+{
+    if (number)
+        json_object_set_new(json, key, json_integer(*number));
+}
+
+static json_t *read_options(const struct network *network)
+{
+    json_t *options = json_object();
+    put_text(options, "unknown", network->unknown);
+    put_if(options, "weight", network->weight);
+    put_if(options, "buffers", network->buffers);
+    put_if(options, "macs", network->macs);
+    put_if(options, "age_s", network->age_s);
+    put_if(options, "neighbours", network->neighbours);
+    put_if(options, "neighbour_age_s", network->neighbour_age_s);
+    put_if(options, "icmp_errors_per_s", network->icmp_errors_per_s);
+    put_if(options, "table_mb", network->table_mb);
+    return options;
+}
+
+static json_t *read_port(const struct port *port)
+{
+    json_t *json = json_pack("{s:s}", "name", port->name);
+    put_text(json, "kind", port->kind);
+    put_text(json, "device", port->device);
+    put_text(json, "socket", port->socket);
+    put_text(json, "address", port->address);
+    put_text(json, "role", port->role);
+    put_text(json, "mac", port->mac);
+    put_if(json, "mtu", port->mtu);
+    put_if(json, "mac_limit", port->mac_limit);
+    put_if(json, "flood_bytes_per_s", port->flood_bytes_per_s);
+    if (port->n_addresses)
+        json_object_set_new(json, "addresses", words(port->addresses, port->n_addresses));
+    if (port->unsealed)
+        json_object_set_new(json, "unsealed", json_true());
+    return json;
+}
+
+static json_t *read_route(const struct route *route)
+{
+    json_t *json = json_pack("{s:s}", "prefix", route->prefix);
+    if (route->via)
+        json_object_set_new(json, "via", split(route->via));
+    put_text(json, "port", route->port);
+    put_text(json, "type", route->type);
+    return json;
+}
+
+static int read_network(struct reader *r, const struct network *network)
+{
+    json_t *ports = json_array(), *routes = json_array(), *checked;
+    struct tv_error why = {0};
+    for (uint32_t i = 0; i < network->n_ports; i++)
+        json_array_append_new(ports, read_port(&network->ports[i]));
+    for (uint32_t i = 0; i < network->n_routes; i++)
+        json_array_append_new(routes, read_route(&network->routes[i]));
+    json_t *json =
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", network->name, "prefixes", words(network->prefixes, network->n_prefixes),
+                  "gateways", split(network->gateway), "options", read_options(network), "ports", ports, "routes", routes);
+    put_text(json, "type", network->type);
+    put_text(json, "tenant", network->tenant);
+    put_text(json, "description", network->description);
+    int rc = check_tenant(r, "networks", network->name, network->tenant);
+    if (!rc && net_spec_check(json, &checked, &why))
+        rc = FAULT(r, "networks", network->name, "", "%s", why.text);
+    else if (!rc)
+        json_array_append_new(r->file->networks, checked);
+    json_decref(json);
+    return rc;
+}
+
 // --- machines
 
 // Its list of names of disks. A disk belongs to one machine, unless it is only read.
@@ -321,11 +488,45 @@ static int check_words(const struct reader *r, const struct machine *machine)
     if (machine->image && !image_is_known(machine->image))
         return FAULT(r, "machines", machine->name, "image", "machine '%s': image '%.60s' is not known; there are " IMAGE_NAMES,
                      machine->name, machine->image);
-    if (machine->n_networks)
-        return FAULT(r, "machines", machine->name, "networks",
-                     "machine '%s' asks for a network, and this version of trivet has no router yet; leave 'networks' out",
-                     machine->name);
     return check_tenant(r, "machines", machine->name, machine->tenant);
+}
+
+// net: NAME, or nets: {NAME: {mac, ip}, ...}
+static int put_nets(const struct reader *r, const struct machine *machine, json_t *json)
+{
+    json_t *list = json_array();
+    if (machine->net || machine->n_nets)
+        json_object_set(json, "nets", list);
+    json_decref(list);
+    if (machine->net && machine->n_nets)
+        return FAULT(r, "machines", machine->name, "net", "machine '%s': give either 'net' or 'nets'", machine->name);
+    if (machine->net)
+        json_array_append_new(list, json_pack("{s:s}", "network", machine->net));
+    for (uint32_t i = 0; i < machine->n_nets; i++) {
+        json_t *net = json_pack("{s:s, s:o}", "network", machine->nets[i].name, "addresses", split(machine->nets[i].ip));
+        put_text(net, "mac", machine->nets[i].mac);
+        json_array_append_new(list, net);
+    }
+    return 0;
+}
+
+// Networks that the file has know more of what fits in; others trivetd knows.
+static int check_nets(const struct reader *r, const struct machine *machine, const struct machine_spec *spec)
+{
+    size_t i;
+    json_t *network;
+    struct tv_error why = {0};
+    for (unsigned k = 0; k < spec->n_nics; k++) {
+        char key[32 + SPEC_NAME_MAX];
+        snprintf(key, sizeof(key), machine->net ? "net" : "nets/%s", spec->nics[k].network);
+        json_array_foreach(r->file->networks, i, network)
+        {
+            if (strcmp(net_spec_name(network), spec->nics[k].network) == 0 &&
+                net_spec_check_machine(network, spec, &spec->nics[k], &why))
+                return FAULT(r, "machines", machine->name, key, "%s", why.text);
+        }
+    }
+    return 0;
 }
 
 static int read_machine(struct reader *r, const struct machine *machine)
@@ -347,12 +548,16 @@ static int read_machine(struct reader *r, const struct machine *machine)
         rc = put_number(r, (const char *const[]){"machines", machine->name, "cpus"}, json, machine->cpus, SPEC_CPUS_MAX);
     if (!rc)
         rc = put_disks(r, machine, json);
+    if (!rc)
+        rc = put_nets(r, machine, json);
     struct machine_spec spec;
     struct tv_error why = {0};
     if (!rc && spec_decode(json, &spec, &why))
-        rc = FAULT(r, "machines", machine->name, "", "%s", why.text);
-    else if (!rc)
+        return FAULT(r, "machines", machine->name, "", "%s", why.text);
+    if (!rc) {
+        rc = check_nets(r, machine, &spec);
         spec_free(&spec);
+    }
     return rc;
 }
 
@@ -364,14 +569,8 @@ static int read_plan(struct reader *r)
     int rc = 0;
     for (uint32_t i = 0; i < plan->n_tenants; i++)
         json_array_append_new(r->file->tenants, json_string(plan->tenants[i].name));
-    for (uint32_t i = 0; i < plan->n_networks && !rc; i++) {
-        const struct network *network = &plan->networks[i];
-        json_t *json = json_pack("{s:s}", "name", network->name);
-        json_array_append_new(r->file->networks, json);
-        put_text(json, "tenant", network->tenant);
-        put_text(json, "description", network->description);
-        rc = check_tenant(r, "networks", network->name, network->tenant);
-    }
+    for (uint32_t i = 0; i < plan->n_networks && !rc; i++)
+        rc = read_network(r, &plan->networks[i]);
     for (uint32_t i = 0; i < plan->n_disks && !rc; i++)
         rc = read_disk(r, i);
     for (uint32_t i = 0; i < plan->n_machines && !rc; i++)

@@ -10,7 +10,7 @@
 
 struct up_file {
     json_t *tenants;  // ["a", ...]
-    json_t *networks; // [{"name", "tenant"}, ...]
+    json_t *networks; // specifications as net_spec_check() makes them, in the order of the file
     json_t *machines; // specs as spec_decode() takes them, in the order of the file
     json_t
         *overlays; // disks that share a template, to be made if they are not there: [{"name", "path", "over", "size_bytes"}, ...]

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 // --- addresses
@@ -54,6 +55,19 @@ static bool is_prefix(const char *text)
         if (bytes[i / 8] & (0x80 >> i % 8))
             return false;
     return true;
+}
+
+// FNV-1a, 64 bits, with the NUL between them.
+void net_make_mac(const char *a, const char *b, char mac[static SPEC_MAC_TEXT_MAX])
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char *p = a; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    hash *= 0x100000001b3;
+    for (const char *p = b; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    snprintf(mac, SPEC_MAC_TEXT_MAX, "52:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 56) & 255, (unsigned)(hash >> 48) & 255,
+             (unsigned)(hash >> 40) & 255, (unsigned)(hash >> 32) & 255, (unsigned)(hash >> 24) & 255);
 }
 
 bool net_mac_is_good(const char *text)
@@ -352,9 +366,21 @@ json_t *net_spec_vn(const json_t *spec)
     return params;
 }
 
+// The router's own on the link. No name has a space in it, so it is no machine's.
+static void put_router_mac(const json_t *spec, const char *port, json_t *params)
+{
+    char link[NET_NAME_MAX + 8], mac[SPEC_MAC_TEXT_MAX];
+    if (!net_spec_routes(spec) || json_object_get(params, "mac"))
+        return;
+    snprintf(link, sizeof(link), "router %s", net_spec_name(spec));
+    net_make_mac(link, port, mac);
+    json_object_set_new(params, "mac", json_string(mac));
+}
+
 json_t *net_spec_port(const json_t *spec, const json_t *port)
 {
     json_t *params = json_deep_copy(port);
+    put_router_mac(spec, text(port, "name"), params);
     json_object_set(params, "vn", json_object_get(spec, "name"));
     return params;
 }
@@ -381,6 +407,7 @@ json_t *net_spec_machine_port(const json_t *spec, const char *machine, const str
         json_array_append_new(own, json_sprintf("%s/%d", address, strchr(address, ':') ? 128 : 32));
     }
     json_object_set_new(params, "addresses", own);
+    put_router_mac(spec, machine, params);
     json_object_set_new(params, "machine", json_pack("{s:s, s:o}", "mac", nic->mac, "addresses", addresses));
     return params;
 }

@@ -25,7 +25,8 @@ bool net_spec_routes(const json_t *spec); // of the type ip
 
 // What the router's methods take (trivet-router(8)). The caller's.
 json_t *net_spec_vn(const json_t *spec);                       // vn.add
-json_t *net_spec_port(const json_t *spec, const json_t *port); // port.add
+// port.add; a router's own address on a link stays what it was when the router is started again, since neighbours keep it.
+json_t *net_spec_port(const json_t *spec, const json_t *port);
 // port.add of a machine's port, by its machine's name: with the machine's addresses alone. In a network that routes the router has the
 // network's gateways there.
 json_t *net_spec_machine_port(const json_t *spec, const char *machine, const struct nic_spec *nic, const char *socket);
@@ -35,4 +36,6 @@ int net_spec_check_machine(const json_t *spec, const struct machine_spec *machin
 // "10.0.0.1", "fd00::1": its family, AF_INET or AF_INET6; 0 if it is none. "/LENGTH" may follow where bits is not NULL (*bits is -1
 // without).
 int net_parse_address(const char *text, unsigned char bytes[static 16], int *bits);
+// An address made from two texts, always the same: locally administered (IEEE 802, 8.4), the rest a hash of them.
+void net_make_mac(const char *a, const char *b, char mac[static SPEC_MAC_TEXT_MAX]);
 bool net_mac_is_good(const char *text); // of one station: 52:54:00:12:34:56

@@ -182,19 +182,6 @@ static int decode_disks(const json_t *disks, struct machine_spec *spec, struct t
     return 0;
 }
 
-// One that nobody else has made: locally administered (IEEE 802, 8.4), the rest a hash of both names (FNV-1a, 64 bits).
-static void make_mac(const char *machine, const char *network, char mac[static SPEC_MAC_TEXT_MAX])
-{
-    uint64_t hash = 0xcbf29ce484222325;
-    for (const char *p = machine; *p; p++)
-        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
-    hash *= 0x100000001b3; // of the NUL between them
-    for (const char *p = network; *p; p++)
-        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
-    snprintf(mac, SPEC_MAC_TEXT_MAX, "52:%02x:%02x:%02x:%02x:%02x", (unsigned)(hash >> 56) & 255, (unsigned)(hash >> 48) & 255,
-             (unsigned)(hash >> 40) & 255, (unsigned)(hash >> 32) & 255, (unsigned)(hash >> 24) & 255);
-}
-
 static int decode_nic_addresses(const json_t *addresses, struct nic_spec *nic, struct tv_error *err)
 {
     size_t i;
@@ -227,7 +214,7 @@ static int decode_nic(const json_t *json, const char *machine, struct nic_spec *
     if (!rc && mac)
         snprintf(nic->mac, sizeof(nic->mac), "%s", mac);
     else if (!rc)
-        make_mac(machine, nic->network, nic->mac);
+        net_make_mac(machine, nic->network, nic->mac);
     if (!rc)
         rc = decode_nic_addresses(json_object_get(json, "addresses"), nic, err);
     return rc ? tv_error_prefix(err, "network '%s'", nic->network ? nic->network : "") : 0;

@@ -198,6 +198,6 @@ if "0.0.0.0/0" not in trivet("net", "routes", "front").stdout:
 said = trivet("up", write("nets.yaml", FILE % (100000, KERNEL)), status=2).stderr
 if "front" not in said or "weight" not in said or weight_of("front") != 300:
     fail(f"a change that is refused: {said!r}, {weight_of('front')}")
-trivet("down")
+trivet("down", "--timeout", "0")
 nothing_left()
 print("ok: networks of a file are made, changed and removed")

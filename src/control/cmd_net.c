@@ -80,6 +80,11 @@ static json_t *read_value(const char *text)
     return json_string(text);
 }
 
+void net_put_number(json_t *json, const char *key, const char *text)
+{
+    json_object_set_new(json, key, read_value(text));
+}
+
 int net_put_option(json_t *json, const char *word, struct tv_error *err)
 {
     const char *equals = strchr(word, '=');
@@ -215,6 +220,7 @@ static const struct verb {
     {"stats", 1, 1, net_stats, "which network is missing"},
     {"routes", 1, 1, net_routes, "which network is missing"},
     {"neighbours", 1, 1, net_neighbours, "which network is missing"},
+    {"capture", 1, 1, net_capture, "which network is missing"},
     {"attach", 3, 32, net_attach, "which network, the port's name or its kind is missing"},
     {"detach", 2, 2, net_detach, "which network, or which port, is missing"},
     {"route", 3, 4, net_route, "which network, 'add' or 'remove', or the prefix is missing"},
@@ -226,7 +232,9 @@ int cmd_net(int argc, char **argv)
     struct net_command c = {0};
     const struct option_spec options[] = {
         {"--json", &c.json, NULL},       {"--type", NULL, &c.type},     {"--prefix", NULL, &c.prefix}, {"--gateway", NULL, &c.gateway},
-        {"--tenant", NULL, &c.tenant},   {"--option", NULL, &c.option}, {0}};
+        {"--tenant", NULL, &c.tenant},   {"--option", NULL, &c.option},
+        {"--port", NULL, &c.port}, {"--output|-o", NULL, &c.output}, {"--count", NULL, &c.count}, {"--seconds", NULL, &c.seconds},
+        {"--snap", NULL, &c.snap}, {0}};
     int words = command_options(command_find("net"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -10,7 +10,8 @@ struct net_command {
     int n_words;
     bool json;
     const char *type, *prefix, *gateway, *tenant, *option; // of create; NULL: not said
-    const char *port, *output, *count, *seconds, *filter, *snap, *from; // of capture, trace and graph
+    const char *port, *output, *count, *seconds, *snap;            // of capture and graph
+    const char *from, *frame, *source, *to, *mac, *ttl, *size;     // of trace
 };
 
 int net_failed(const struct net_command *c, const struct tv_error *err); // says so; the exit status
@@ -26,6 +27,10 @@ json_t *net_split(const char *text);
 // "KEY=VALUE": numbers and true and false become such, "A,B" of a key that takes a list a list.
 int net_put_option(json_t *json, const char *word, struct tv_error *err);
 
+// A number where it is one, else the text, which the router refuses with what it should be.
+void net_put_number(json_t *json, const char *key, const char *text);
+
+int net_capture(const struct net_command *c); // cmd_net_capture.c
 int net_stats(const struct net_command *c); // cmd_net_look.c
 int net_routes(const struct net_command *c);
 int net_neighbours(const struct net_command *c);

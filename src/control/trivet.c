@@ -40,7 +40,8 @@ const struct command commands[] = {
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"net", cmd_net,
      "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete NETWORK | "
-     "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | attach NETWORK PORT KIND [KEY=VALUE]... | "
+     "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
+     "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | attach NETWORK PORT KIND [KEY=VALUE]... | "
      "detach NETWORK PORT | route NETWORK add PREFIX via=A[,A]|port=PORT|type=blackhole|unreachable | route NETWORK remove PREFIX "
      "[--json]",
      "Make virtual networks, and look into them."},

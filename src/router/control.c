@@ -2,6 +2,7 @@
 #include "router/router.h"
 
 #include "base/rpc.h"
+#include "router/control_capture.h"
 #include "router/frame_text.h"
 #include "router/params.h"
 #include "router/port/port.h"
@@ -203,11 +204,14 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
         {"neighbour.add", method_add_neighbours},
         {"neighbour.remove", method_remove_neighbours},
         {"neighbour.list", method_list_neighbours},
+        {"capture.start", control_start_capture},
+        {"capture.stop", control_stop_capture},
         {"router.stat", method_stat},
         {"router.quit", method_quit},
         {NULL, NULL},
     };
     const struct rpc_service service = {.methods = methods};
     control = (struct control){router, quit, arg};
+    control_init_captures(router, loop);
     return rpc_server_create(loop, listen_fd, &service, err);
 }

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/rpc.h"
+#include "router/control_capture.h"
 #include "router/eal.h"
 #include "router/options.h"
 #include "router/router.h"
@@ -87,6 +88,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
 
 static void finish(struct program *p)
 {
+    control_end_captures();
     rpc_server_destroy(p->control);
     router_destroy(p->router);
     if (p->has_eal)

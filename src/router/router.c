@@ -257,6 +257,19 @@ json_t *router_stat(const struct router *router)
     return json_pack("{s:i, s:o}", "networks", (int)router->n_vns, "workers", workers);
 }
 
+int router_set_capture(struct router *router, const char *vn, const char *port, struct capture *capture, struct tv_error *err)
+{
+    const struct entry *entry = find_or_tell(router, vn, err);
+    return entry ? vn_set_capture(entry->vn, port, capture, err) : err->code;
+}
+
+void router_clear_capture(struct router *router, const char *vn, const struct capture *capture)
+{
+    const struct entry *entry = find(router, vn);
+    if (entry)
+        vn_clear_capture(entry->vn, capture);
+}
+
 // ---- the far ends of rings ----
 
 static struct entry *find_far_end(struct router *router, const char *vn, const char *name, struct port **port, struct tv_error *err)

@@ -36,6 +36,11 @@ json_t *router_stat(const struct router *router);                               
 int router_put(struct router *router, const char *vn, const char *port, const void *frame, size_t len_bytes, struct tv_error *err);
 int router_take(struct router *router, const char *vn, const char *port, void *frame, size_t max_bytes, struct tv_error *err);
 
+struct capture;
+// What passes the port, or all if that is "", is copied there (capture.h, vn.h). Until it is cleared; the network may be gone then.
+int router_set_capture(struct router *router, const char *vn, const char *port, struct capture *capture, struct tv_error *err);
+void router_clear_capture(struct router *router, const char *vn, const struct capture *capture);
+
 // control.c: JSON-RPC on a listening socket (taken); quit(arg) when router.quit came.
 struct rpc_server *router_serve_control(struct router *router, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
                                         struct tv_error *err);

@@ -165,6 +165,8 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
         free(port);
         return NULL;
     }
+    if (vn->capture && (!*vn->captured_port || !strcmp(vn->captured_port, port->name)))
+        atomic_store_explicit(&port->capture, vn->capture, memory_order_relaxed);
     publish(vn, port->index, port);
     return port;
 }
@@ -185,7 +187,43 @@ void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rc
     free(port);
 }
 
+int vn_set_capture(struct vn *vn, const char *port, struct capture *capture, struct tv_error *err)
+{
+    if (vn->capture)
+        return tv_error_set(err, -EBUSY, "network '%s' is being captured already; one can look at a time", vn->name);
+    if (*port && !vn_find_port(vn, port))
+        return tv_error_set(err, -ENOENT, "network '%s' has no port '%.40s'", vn->name, port);
+    vn->capture = capture;
+    snprintf(vn->captured_port, sizeof(vn->captured_port), "%s", port);
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *p = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (p && (!*port || !strcmp(p->name, port)))
+            atomic_store_explicit(&p->capture, capture, memory_order_release); // acquired in look()
+    }
+    return 0;
+}
+
+void vn_clear_capture(struct vn *vn, const struct capture *capture)
+{
+    if (vn->capture != capture)
+        return;
+    vn->capture = NULL;
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *p = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (p)
+            atomic_store_explicit(&p->capture, NULL, memory_order_relaxed);
+    }
+    rte_rcu_qsbr_synchronize(vn->rcu, RTE_QSBR_THRID_INVALID);
+}
+
 // ---- worker ----
+
+static void look(struct vn_port *port, enum pcapng_direction direction, struct rte_mbuf *const *packets, unsigned n)
+{
+    struct capture *capture = atomic_load_explicit(&port->capture, memory_order_acquire);
+    if (__builtin_expect(capture != NULL, 0))
+        capture_packets(capture, port->name, direction, packets, n);
+}
 
 static void refresh_slot(struct vn *vn, unsigned index)
 {
@@ -229,6 +267,7 @@ void vn_flush(struct vn_port *port)
     uint64_t bytes = 0;
     for (uint16_t i = 0; i < port->n_out; i++)
         bytes += port->out[i]->pkt_len;
+    look(port, PCAPNG_OUTBOUND, port->out, port->n_out);
     const uint16_t sent = port->port->kind->send(port->port, port->out, port->n_out);
     for (uint16_t i = sent; i < port->n_out; i++) {
         bytes -= port->out[i]->pkt_len;
@@ -253,6 +292,7 @@ static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, 
         bytes += packets[i]->pkt_len;
     counter_add(&in->counters.received_packets, n);
     counter_add(&in->counters.received_bytes, bytes);
+    look(in, PCAPNG_INBOUND, packets, n);
     vn->is_busy = true;
     vn->type->input(vn, in, packets, n);
     flush_all(vn);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "base/loop.h"
+#include "router/capture.h"
 #include "router/counters.h"
 #include "router/drr.h"
 #include "router/port/port.h"
@@ -45,6 +46,7 @@ struct vn_port {
     uint64_t serial; // no two ports have the same
     struct port *port;
     struct counters counters;
+    _Atomic(struct capture *) capture; // who looks; NULL: nobody. Written by the control thread
     void *state; // the type's
     // What the control plane of the network receives and sends by this port goes by a port of its own, which has no name, no state,
     // and goes with it. NULL: it has none; it is none.
@@ -88,6 +90,8 @@ struct vn {
     struct vn_env env;
     uint32_t weight, n_buffers;
     _Atomic uint64_t cycles; // of the worker's time
+    struct capture *capture;                // who looks, at captured_port or, where that is empty, all; the control thread's
+    char captured_port[PORT_NAME_MAX + 1];
     // Written by the control thread, read by the worker.
     _Atomic(struct vn_port *) slots[VN_PORTS_MAX];
     _Atomic uint32_t version;
@@ -123,6 +127,10 @@ void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rc
 struct vn_port *vn_find_port(struct vn *vn, const char *name);
 // From publish_port(): the port gets its punt. fd: a TAP device's, taken with success.
 int vn_add_punt(struct vn *vn, struct vn_port *port, int fd, struct tv_error *err);
+// What passes the port, or all if that is "", is copied there from now on. -EBUSY: somebody looks already; -ENOENT: no such port.
+int vn_set_capture(struct vn *vn, const char *port, struct capture *capture, struct tv_error *err);
+// No more, if it is that one; waits until the worker has passed by.
+void vn_clear_capture(struct vn *vn, const struct capture *capture);
 // The worker calls the type's update() when it comes by next; it is to be woken.
 void vn_notify(struct vn *vn);
 

@@ -221,6 +221,7 @@ static const struct verb {
     {"routes", 1, 1, net_routes, "which network is missing"},
     {"neighbours", 1, 1, net_neighbours, "which network is missing"},
     {"capture", 1, 1, net_capture, "which network is missing"},
+    {"trace", 1, 1, net_trace, "which network is missing"},
     {"attach", 3, 32, net_attach, "which network, the port's name or its kind is missing"},
     {"detach", 2, 2, net_detach, "which network, or which port, is missing"},
     {"route", 3, 4, net_route, "which network, 'add' or 'remove', or the prefix is missing"},
@@ -234,7 +235,8 @@ int cmd_net(int argc, char **argv)
         {"--json", &c.json, NULL},       {"--type", NULL, &c.type},     {"--prefix", NULL, &c.prefix}, {"--gateway", NULL, &c.gateway},
         {"--tenant", NULL, &c.tenant},   {"--option", NULL, &c.option},
         {"--port", NULL, &c.port}, {"--output|-o", NULL, &c.output}, {"--count", NULL, &c.count}, {"--seconds", NULL, &c.seconds},
-        {"--snap", NULL, &c.snap}, {0}};
+        {"--snap", NULL, &c.snap}, {"--from", NULL, &c.from}, {"--to", NULL, &c.to}, {"--source", NULL, &c.source},
+        {"--frame", NULL, &c.frame}, {"--mac", NULL, &c.mac}, {"--ttl", NULL, &c.ttl}, {"--size", NULL, &c.size}, {0}};
     int words = command_options(command_find("net"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -31,6 +31,7 @@ int net_put_option(json_t *json, const char *word, struct tv_error *err);
 void net_put_number(json_t *json, const char *key, const char *text);
 
 int net_capture(const struct net_command *c); // cmd_net_capture.c
+int net_trace(const struct net_command *c);   // cmd_net_trace.c
 int net_stats(const struct net_command *c); // cmd_net_look.c
 int net_routes(const struct net_command *c);
 int net_neighbours(const struct net_command *c);

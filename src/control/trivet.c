@@ -41,7 +41,8 @@ const struct command commands[] = {
     {"net", cmd_net,
      "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete NETWORK | "
      "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
-     "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | attach NETWORK PORT KIND [KEY=VALUE]... | "
+     "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | "
+     "trace NETWORK --from PORT --to ADDRESS [--source A] [--mac M] [--ttl N] [--size N] | trace NETWORK --from PORT --frame HEX | attach NETWORK PORT KIND [KEY=VALUE]... | "
      "detach NETWORK PORT | route NETWORK add PREFIX via=A[,A]|port=PORT|type=blackhole|unreachable | route NETWORK remove PREFIX "
      "[--json]",
      "Make virtual networks, and look into them."},

@@ -144,6 +144,24 @@ static void method_take(void *arg, struct rpc_request *req, const json_t *params
     json_decref(frames);
 }
 
+// {"vn", "port", "frame"}: what would become of it
+static void method_trace(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    const char *vn, *port;
+    _Alignas(8) uint8_t frame[PORT_FRAME_MAX];
+    size_t len;
+    (void)arg;
+    int r = get_port(params, "port", &vn, &port, &err);
+    if (!r)
+        r = frame_read(json_object_get(params, "frame"), frame, &len, &err);
+    json_t *trace = r ? NULL : router_trace(control.router, vn, port, frame, len, &err);
+    if (trace)
+        rpc_reply(req, trace);
+    else
+        answer(req, err.code, &err);
+}
+
 // ---- what networks of one type have ----
 
 static void run_command(const char *command, struct rpc_request *req, const json_t *params)
@@ -204,6 +222,7 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
         {"neighbour.add", method_add_neighbours},
         {"neighbour.remove", method_remove_neighbours},
         {"neighbour.list", method_list_neighbours},
+        {"trace", method_trace},
         {"capture.start", control_start_capture},
         {"capture.stop", control_stop_capture},
         {"router.stat", method_stat},

@@ -2,6 +2,7 @@
 #include "router/router.h"
 
 #include "router/params.h"
+#include "router/trace.h"
 #include "router/vn.h"
 #include "router/worker.h"
 
@@ -255,6 +256,14 @@ json_t *router_stat(const struct router *router)
     for (unsigned i = 0; i < router->n_workers; i++)
         json_array_append_new(workers, worker_describe(router->workers[i]));
     return json_pack("{s:i, s:o}", "networks", (int)router->n_vns, "workers", workers);
+}
+
+json_t *router_trace(struct router *router, const char *vn, const char *port, const uint8_t *frame, size_t len_bytes,
+                     struct tv_error *err)
+{
+    struct entry *entry = find_or_tell(router, vn, err);
+    struct vn_port *in = entry ? find_port(entry, port, err) : NULL;
+    return in ? trace_run(entry->vn, in, frame, len_bytes) : NULL;
 }
 
 int router_set_capture(struct router *router, const char *vn, const char *port, struct capture *capture, struct tv_error *err)

@@ -36,6 +36,10 @@ json_t *router_stat(const struct router *router);                               
 int router_put(struct router *router, const char *vn, const char *port, const void *frame, size_t len_bytes, struct tv_error *err);
 int router_take(struct router *router, const char *vn, const char *port, void *frame, size_t max_bytes, struct tv_error *err);
 
+// What would become of the frame if it came by the port (trace.h); the caller's. NULL with err.
+json_t *router_trace(struct router *router, const char *vn, const char *port, const uint8_t *frame, size_t len_bytes,
+                     struct tv_error *err);
+
 struct capture;
 // What passes the port, or all if that is "", is copied there (capture.h, vn.h). Until it is cleared; the network may be gone then.
 int router_set_capture(struct router *router, const char *vn, const char *port, struct capture *capture, struct tv_error *err);

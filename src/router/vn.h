@@ -24,6 +24,7 @@
 #define VN_NAME_MAX 15
 
 struct vn;
+struct trace;
 
 // What a network's control plane needs of the control thread.
 struct vn_env {
@@ -70,6 +71,8 @@ struct vn_type {
     void (*free_port)(struct vn_port *port);                    // no worker knows it any more
     json_t *(*describe)(struct vn *vn);                         // for vn.stat; NULL: out of memory
     json_t *(*describe_port)(const struct vn_port *port);       // the same
+    // What would become of the frame (trace.h).
+    void (*trace)(struct vn *vn, struct vn_port *in, const uint8_t *frame, size_t len_bytes, struct trace *trace);
     // Worker. A port is there, or is gone (only its number is left); packets, which become the type's; once a second, time in
     // seconds.
     void (*attach)(struct vn *vn, struct vn_port *port);

@@ -5,6 +5,7 @@
 #include "router/ethernet/guard.h"
 #include "router/ethernet/mac_table.h"
 #include "router/params.h"
+#include "router/trace.h"
 #include "router/vn.h"
 
 #include <arpa/inet.h>
@@ -235,17 +236,16 @@ static void flood(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, DROP_UNKNOWN);
 }
 
-// What keeps a frame from being forwarded, whereto it may go.
-static enum drop check(const struct ethernet_port *own, const struct rte_mbuf *packet)
+// What keeps a frame from being forwarded, whereto it may go. data_bytes of it lie in one piece.
+static enum drop check(const struct ethernet_port *own, const struct rte_ether_hdr *head, size_t data_bytes, size_t len_bytes)
 {
     static const uint8_t reserved[5] = {0x01, 0x80, 0xc2, 0x00, 0x00}; // and a last byte below 16: IEEE 802.1Q, table 8-1
-    const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
-    if (packet->data_len < FRAME_LEAST || packet->pkt_len >= PORT_FRAME_MAX || !rte_is_valid_assigned_ether_addr(&head->src_addr))
+    if (data_bytes < FRAME_LEAST || len_bytes >= PORT_FRAME_MAX || !rte_is_valid_assigned_ether_addr(&head->src_addr))
         return DROP_MALFORMED;
     if (rte_is_multicast_ether_addr(&head->dst_addr) && !memcmp(head->dst_addr.addr_bytes, reserved, sizeof(reserved)) &&
         head->dst_addr.addr_bytes[5] < 16)
         return DROP_RESERVED;
-    return own->is_guarded ? guard_check(&own->guard, (const uint8_t *)head, packet->data_len) : DROP_NONE;
+    return own->is_guarded ? guard_check(&own->guard, (const uint8_t *)head, data_bytes) : DROP_NONE;
 }
 
 // False: the address belongs to another port.
@@ -268,12 +268,12 @@ static bool learn(struct vn *vn, struct vn_port *in, uint64_t source)
 static void forward(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     struct ethernet *ethernet = vn->state;
-    const enum drop wrong = check(in->state, packet);
+    const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
+    const enum drop wrong = check(in->state, head, packet->data_len, packet->pkt_len);
     if (wrong) {
         vn_drop(in, packet, wrong);
         return;
     }
-    const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
     if (!learn(vn, in, mac_number(head->src_addr.addr_bytes))) {
         vn_drop(in, packet, DROP_SPOOFED);
         return;
@@ -301,6 +301,73 @@ static void ethernet_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **
         forward(vn, in, packets[i]);
 }
 
+// ---- control thread: what would become of a frame ----
+
+static void trace_flood(struct vn *vn, const struct vn_port *in, const char *why, struct trace *t)
+{
+    const struct ethernet_port *own = in->state;
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (port && port != in)
+            json_array_append_new(t->ports, json_string(port->name));
+    }
+    if (own->is_metered)
+        trace_step(t, "what the port may have flooded is limited; above that it is dropped");
+    if (json_array_size(t->ports))
+        trace_end(t, "flooded", "%s: it leaves by all other ports", why);
+    else
+        trace_drop(t, DROP_UNKNOWN, "%s, and there is no other port: it is dropped", why);
+}
+
+static void trace_refusal(enum drop wrong, struct trace *t)
+{
+    trace_drop(t, wrong, "it is dropped: %s",
+               wrong == DROP_RESERVED  ? "it is for the link alone"
+               : wrong == DROP_SPOOFED ? "it has an address that is not that of the machine behind the port"
+                                       : "it is no frame that could be forwarded");
+}
+
+static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *frame, size_t len_bytes, struct trace *t)
+{
+    const struct ethernet *ethernet = vn->state;
+    const struct ethernet_port *own = in->state;
+    const struct rte_ether_hdr *head = (const void *)frame;
+    const enum drop wrong = check(own, head, len_bytes, len_bytes);
+    char text[RTE_ETHER_ADDR_FMT_SIZE];
+    if (wrong) {
+        trace_refusal(wrong, t);
+        return;
+    }
+    const uint16_t home = mac_table_peek(ethernet->table, mac_number(head->src_addr.addr_bytes));
+    const struct vn_port *owner = home < VN_PORTS_MAX ? atomic_load_explicit(&vn->slots[home], memory_order_relaxed) : NULL;
+    const struct ethernet_port *theirs = owner ? owner->state : NULL;
+    rte_ether_format_addr(text, sizeof(text), &head->src_addr);
+    if (owner && owner != in && theirs->is_guarded) {
+        trace_drop(t, DROP_SPOOFED, "it is dropped: %s belongs to the machine behind port '%s'", text, owner->name);
+        return;
+    }
+    trace_step(t, owner == in ? "%s is known to be at this port" : owner ? "%s was seen at another port, and is at this one now"
+                                                                         : "%s is not known yet, and is learned at this port",
+               text);
+    rte_ether_format_addr(text, sizeof(text), &head->dst_addr);
+    if (rte_is_multicast_ether_addr(&head->dst_addr)) {
+        trace_flood(vn, in, "it is for a group or for all", t);
+        return;
+    }
+    const uint16_t to = mac_table_peek(ethernet->table, mac_number(head->dst_addr.addr_bytes));
+    const struct vn_port *out = to < VN_PORTS_MAX ? atomic_load_explicit(&vn->slots[to], memory_order_relaxed) : NULL;
+    if (out == in) {
+        trace_drop(t, DROP_SAME_PORT, "it is dropped: %s is at the port it comes from", text);
+    } else if (out) {
+        json_array_append_new(t->ports, json_string(out->name));
+        trace_end(t, "sent", "%s is at port '%s', by which it leaves", text, out->name);
+    } else if (ethernet->drops_unknown) {
+        trace_drop(t, DROP_UNKNOWN, "it is dropped: nobody has been seen with %s", text);
+    } else {
+        trace_flood(vn, in, "nobody has been seen with its destination", t);
+    }
+}
+
 const struct vn_type vn_ethernet = {
     .name = "ethernet",
     .create = ethernet_create,
@@ -310,6 +377,7 @@ const struct vn_type vn_ethernet = {
     .free_port = ethernet_free_port,
     .describe = ethernet_describe,
     .describe_port = ethernet_describe_port,
+    .trace = ethernet_trace,
     .attach = ethernet_attach,
     .detach = ethernet_detach,
     .input = ethernet_input,

@@ -55,6 +55,18 @@ static unsigned bucket_of(const struct mac_table *table, uint64_t mac)
     return (unsigned)(hash >> table->shift);
 }
 
+// An entry is one word, so whole, whenever it is read.
+uint16_t mac_table_peek(const struct mac_table *table, uint64_t mac)
+{
+    const struct bucket *bucket = &table->buckets[bucket_of(table, mac)];
+    for (int way = 0; way < WAYS; way++) {
+        const uint64_t entry = __atomic_load_n(&bucket->entry[way], __ATOMIC_RELAXED);
+        if ((entry ^ mac << 16) <= UINT16_MAX)
+            return (uint16_t)entry;
+    }
+    return MAC_NOWHERE;
+}
+
 static bool is_aged(const struct mac_table *table, uint32_t seen_s, uint32_t now_s)
 {
     return seen_s != SEEN_PINNED && now_s - seen_s > table->age_s;

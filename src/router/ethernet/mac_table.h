@@ -1,5 +1,5 @@
 // The addresses of a switch: from a MAC address to the port it was last seen at. One thread, the network's worker, reads and
-// writes.
+// writes; others may peek.
 //
 // Buckets of eight, each a cache line, chosen by a hash with a random key: a look is one line, whatever addresses were sent. A
 // bucket that is full takes no more; nothing is moved, and nothing allocated after creation.
@@ -29,6 +29,9 @@ static inline uint64_t mac_number(const uint8_t bytes[static 6])
 }
 
 uint16_t mac_table_find(const struct mac_table *table, uint64_t mac, uint32_t now_s);
+
+// The same for another thread: what it finds was there, or is coming, and may be aged.
+uint16_t mac_table_peek(const struct mac_table *table, uint64_t mac);
 
 enum mac_learned {
     MAC_KNOWN,  // it is there now, at this port

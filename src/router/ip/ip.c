@@ -432,6 +432,24 @@ static json_t *ip_describe(struct vn *vn)
     return json;
 }
 
+static json_t *describe_machine(const struct guard *guard)
+{
+    char mac[RTE_ETHER_ADDR_FMT_SIZE], text[IP_TEXT_MAX];
+    uint32_t word;
+    json_t *addresses = json_array();
+    for (unsigned i = 0; i < guard->n_ip4; i++) {
+        memcpy(&word, guard->ip4[i], sizeof(word));
+        ip_format_address(IP4, ip4_key(be32toh(word)), text);
+        json_array_append_new(addresses, json_string(text));
+    }
+    for (unsigned i = 0; i < guard->n_ip6; i++) {
+        ip_format_address(IP6, ip6_key(guard->ip6[i]), text);
+        json_array_append_new(addresses, json_string(text));
+    }
+    rte_ether_format_addr(mac, sizeof(mac), (const struct rte_ether_addr *)guard->mac);
+    return json_pack("{s:s, s:o}", "mac", mac, "addresses", addresses);
+}
+
 static json_t *ip_describe_port(const struct vn_port *port)
 {
     const struct ip_port *own = port->state;
@@ -442,10 +460,13 @@ static json_t *ip_describe_port(const struct vn_port *port)
         ip_format_prefix(own->addresses[i].family, own->addresses[i].key, own->addresses[i].len, text);
         json_array_append_new(addresses, json_string(text));
     }
-    return json_pack("{s:s, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "mac", mac, "mtu", (int)own->mtu, "addresses", addresses,
+    json_t *json = json_pack("{s:s, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "mac", mac, "mtu", (int)own->mtu, "addresses", addresses,
                      "for_router", (json_int_t)counter_get(&own->for_router), "resolved", (json_int_t)counter_get(&own->resolved),
                      "icmp_errors", (json_int_t)counter_get(&own->errors_sent), "icmp_errors_limited",
                      (json_int_t)counter_get(&own->errors_limited), "fragments", (json_int_t)counter_get(&own->fragments_sent));
+    if (own->is_guarded)
+        json_object_set_new(json, "machine", describe_machine(&own->guard));
+    return json;
 }
 
 // ---- worker ----
@@ -564,6 +585,7 @@ const struct vn_type vn_ip = {
     .free_port = ip_free_port,
     .describe = ip_describe,
     .describe_port = ip_describe_port,
+    .trace = ip_trace,
     .attach = ip_attach,
     .detach = ip_detach,
     .input = ip_input,

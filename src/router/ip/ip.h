@@ -87,6 +87,10 @@ bool ip_is_on_link(const struct ip_port *own, unsigned family, rib_key address);
 // port's, else any of the network's. False: there is none.
 bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family, rib_key to, rib_key *source);
 
+// ---- trace.c ----
+
+void ip_trace(struct vn *vn, struct vn_port *in, const uint8_t *bytes, size_t len_bytes, struct trace *t);
+
 // ---- forward.c ----
 
 void ip_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);

@@ -356,7 +356,7 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
     }
     const uint16_t to = mac_table_peek(ethernet->table, mac_number(head->dst_addr.addr_bytes));
     const struct vn_port *out = to < VN_PORTS_MAX ? atomic_load_explicit(&vn->slots[to], memory_order_relaxed) : NULL;
-    if (out == in) {
+    if (out == in || rte_is_same_ether_addr(&head->src_addr, &head->dst_addr)) {
         trace_drop(t, DROP_SAME_PORT, "it is dropped: %s is at the port it comes from", text);
     } else if (out) {
         json_array_append_new(t->ports, json_string(out->name));

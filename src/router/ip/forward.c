@@ -16,12 +16,12 @@ struct plain {
 
 // ---- checks ----
 
-// The frame is the port's own, and of one piece.
+// The frame is the port's own, and from one station: no group's bit is set in the first byte of its source.
 static inline bool is_for_port(const struct ip_port *own, const struct rte_mbuf *packet)
 {
     uint64_t first;
     memcpy(&first, ip_frame(packet), sizeof(first));
-    return ((first ^ own->mac_word) & htobe64(0xffffffffffff0000)) == 0;
+    return ((first ^ own->mac_word) & htobe64(0xffffffffffff0100)) == 0;
 }
 
 static inline bool is_machines_own4(const struct ip_port *own, const struct ethernet_header *frame, uint32_t source)

@@ -48,15 +48,17 @@ def compare(router, vn, port, data):
     after = counters(router, vn)
     drops = {cause: n - before[port][0][cause] for cause, n in after[port][0].items() if n != before[port][0][cause]}
     sent = {name for name in after if after[name][1] > before[name][1]}
+    drops.pop("neighbour", None)  # of earlier ones that waited; and who is asked for is asked again each second
+    exact = router.stat(vn)["type"] == "ethernet"
     what = f"{data.hex()} by {vn}/{port}: {told}, dropped {drops}, sent by {sent}"
     if told["outcome"] == "dropped":
-        assert told["cause"] in drops and (len(drops) == 1 or not sent), what  # what the sender is told by may be dropped as well
+        assert told["cause"] in drops and (not exact or len(drops) == 1), what  # what the sender is told by may be dropped as well
     else:
         assert not drops, what
     if told["outcome"] in ("sent", "flooded"):
-        assert set(told["ports"]) == sent, what
+        assert set(told["ports"]) == sent if exact else set(told["ports"]) <= sent, what
     if told["outcome"] == "answered":
-        assert sent == {port}, what
+        assert port in sent, what
     for name in after:
         router.take(vn, name)
     return told["outcome"], told.get("cause")

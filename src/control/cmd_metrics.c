@@ -1,4 +1,4 @@
-// trivet metrics: what machines and disks do, for Prometheus: once on standard output, or over HTTP.
+// trivet metrics: what machines, disks and networks do, for Prometheus: once on standard output, or over HTTP.
 #include "base/clock.h"
 #include "control/cleanup.h"
 #include "control/command.h"
@@ -20,29 +20,33 @@ struct source {
 };
 
 // A connection for each, so that one made while trivetd or the store was down does not last.
-static int read_machines(const char *store, json_t **machines, struct tv_error *err)
+static int read_all(const char *store, json_t **machines, json_t **networks, struct tv_error *err)
 {
     struct look look;
     int rc = look_open(&look, store, err);
     if (!rc)
         rc = look_read(&look, machines, err);
+    if (!rc)
+        rc = look_read_networks(&look, networks, err);
     look_close(&look);
     return rc;
 }
 
 static int make_anew(struct source *source, struct tv_error *err)
 {
-    cleanup_json json_t *machines = NULL;
+    cleanup_json json_t *machines = NULL, *networks = NULL;
     const uint64_t now_ns = clock_now_ns();
     free(source->text);
     source->text = NULL;
-    int rc = read_machines(source->store, &machines, err);
+    int rc = read_all(source->store, &machines, &networks, err);
     if (rc)
         return rc;
     FILE *out = open_memstream(&source->text, &source->len);
     if (!out)
         return tv_error_set(err, -ENOMEM, "no memory");
     metrics_print(out, machines);
+    if (!source->store)
+        metrics_print_networks(out, networks);
     source->made_ns = now_ns;
     if (fclose(out) == 0)
         return 0;

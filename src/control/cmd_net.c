@@ -30,8 +30,8 @@ int net_ask(const char *method, const char *network, json_t *params, json_t **re
 
 int net_ask_router(const char *method, const char *network, json_t *params, json_t **result, struct tv_error *err)
 {
-    return net_ask("net.call", network, json_pack("{s:s, s:o}", "method", method, "params", params ? params : json_object()), result,
-                   err);
+    return net_ask("net.call", network, json_pack("{s:s, s:o}", "method", method, "params", params ? params : json_object()),
+                   result, err);
 }
 
 int net_print(const struct net_command *c, json_t *result, const char *format, ...)
@@ -222,6 +222,7 @@ static const struct verb {
     {"neighbours", 1, 1, net_neighbours, "which network is missing"},
     {"capture", 1, 1, net_capture, "which network is missing"},
     {"trace", 1, 1, net_trace, "which network is missing"},
+    {"graph", 0, 1, net_graph, ""},
     {"attach", 3, 32, net_attach, "which network, the port's name or its kind is missing"},
     {"detach", 2, 2, net_detach, "which network, or which port, is missing"},
     {"route", 3, 4, net_route, "which network, 'add' or 'remove', or the prefix is missing"},
@@ -231,12 +232,25 @@ static const struct verb {
 int cmd_net(int argc, char **argv)
 {
     struct net_command c = {0};
-    const struct option_spec options[] = {
-        {"--json", &c.json, NULL},       {"--type", NULL, &c.type},     {"--prefix", NULL, &c.prefix}, {"--gateway", NULL, &c.gateway},
-        {"--tenant", NULL, &c.tenant},   {"--option", NULL, &c.option},
-        {"--port", NULL, &c.port}, {"--output|-o", NULL, &c.output}, {"--count", NULL, &c.count}, {"--seconds", NULL, &c.seconds},
-        {"--snap", NULL, &c.snap}, {"--from", NULL, &c.from}, {"--to", NULL, &c.to}, {"--source", NULL, &c.source},
-        {"--frame", NULL, &c.frame}, {"--mac", NULL, &c.mac}, {"--ttl", NULL, &c.ttl}, {"--size", NULL, &c.size}, {0}};
+    const struct option_spec options[] = {{"--json", &c.json, NULL},
+                                          {"--type", NULL, &c.type},
+                                          {"--prefix", NULL, &c.prefix},
+                                          {"--gateway", NULL, &c.gateway},
+                                          {"--tenant", NULL, &c.tenant},
+                                          {"--option", NULL, &c.option},
+                                          {"--port", NULL, &c.port},
+                                          {"--output|-o", NULL, &c.output},
+                                          {"--count", NULL, &c.count},
+                                          {"--seconds", NULL, &c.seconds},
+                                          {"--snap", NULL, &c.snap},
+                                          {"--from", NULL, &c.from},
+                                          {"--to", NULL, &c.to},
+                                          {"--source", NULL, &c.source},
+                                          {"--frame", NULL, &c.frame},
+                                          {"--mac", NULL, &c.mac},
+                                          {"--ttl", NULL, &c.ttl},
+                                          {"--size", NULL, &c.size},
+                                          {0}};
     int words = command_options(command_find("net"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -9,9 +9,9 @@ struct net_command {
     char **words; // behind the verb
     int n_words;
     bool json;
-    const char *type, *prefix, *gateway, *tenant, *option; // of create; NULL: not said
-    const char *port, *output, *count, *seconds, *snap;            // of capture and graph
-    const char *from, *frame, *source, *to, *mac, *ttl, *size;     // of trace
+    const char *type, *prefix, *gateway, *tenant, *option;     // of create; NULL: not said
+    const char *port, *output, *count, *seconds, *snap;        // of capture and graph
+    const char *from, *frame, *source, *to, *mac, *ttl, *size; // of trace
 };
 
 int net_failed(const struct net_command *c, const struct tv_error *err); // says so; the exit status
@@ -31,8 +31,9 @@ int net_put_option(json_t *json, const char *word, struct tv_error *err);
 void net_put_number(json_t *json, const char *key, const char *text);
 
 int net_capture(const struct net_command *c); // cmd_net_capture.c
+int net_graph(const struct net_command *c);   // cmd_net_graph.c
 int net_trace(const struct net_command *c);   // cmd_net_trace.c
-int net_stats(const struct net_command *c); // cmd_net_look.c
+int net_stats(const struct net_command *c);   // cmd_net_look.c
 int net_routes(const struct net_command *c);
 int net_neighbours(const struct net_command *c);
 int net_list(const struct net_command *c);

@@ -108,8 +108,8 @@ static int start(const struct net_command *c, int *in, struct tv_error *err)
     json_t *inner = json_object();
     if (c->port)
         json_object_set_new(inner, "port", json_string(c->port));
-    cleanup_json json_t *result = NULL, *params = json_pack("{s:s, s:s, s:o}", "name", c->words[0], "method", "capture.start",
-                                                            "params", inner);
+    cleanup_json json_t *result = NULL,
+                        *params = json_pack("{s:s, s:s, s:o}", "name", c->words[0], "method", "capture.start", "params", inner);
     if (c->snap)
         net_put_number(inner, "snap", c->snap);
     cleanup_close int fd = client_connect(err);

@@ -107,10 +107,9 @@ static void print_network(const json_t *n)
         printf("  port      %s: %s", text(entry, "name"), text(entry, "kind"));
         print_members(entry, of_ports);
     }
-    json_array_foreach(json_object_get(n, "machines"), i, entry) printf("  machine   %s: %s, %s\n", text(entry, "name"),
-                                                                        json_is_true(json_object_get(entry, "running")) ? "running"
-                                                                                                                        : "not running",
-                                                                        text(entry, "mac"));
+    json_array_foreach(json_object_get(n, "machines"), i, entry)
+        printf("  machine   %s: %s, %s\n", text(entry, "name"),
+               json_is_true(json_object_get(entry, "running")) ? "running" : "not running", text(entry, "mac"));
     json_array_foreach(json_object_get(spec, "routes"), i, entry)
     {
         printf("  route     %s", text(entry, "prefix"));

@@ -1,5 +1,5 @@
-// trivet net trace: what would become of a packet, step by step. The packet is given whole, as hexadecimal digits, or made here: an echo
-// request (RFC 792, RFC 4443) to an address, from the machine or station behind the port, as far as that is known.
+// trivet net trace: what would become of a packet, step by step. The packet is given whole, as hexadecimal digits, or made here: an
+// echo request (RFC 792, RFC 4443) to an address, from the machine or station behind the port, as far as that is known.
 #include "control/cleanup.h"
 #include "control/cmd_net.h"
 #include "control/net_spec.h"
@@ -100,7 +100,8 @@ static size_t put_packet(const struct packet *p, unsigned char frame[static FRAM
 // An address of the machine's, else one on the link of an address of the router's.
 static bool choose_source(const json_t *port, int family, unsigned char source[static 16])
 {
-    const json_t *machine = json_object_get(json_object_get(port, "machine"), "addresses"), *own = json_object_get(port, "addresses");
+    const json_t *machine = json_object_get(json_object_get(port, "machine"), "addresses"),
+                 *own = json_object_get(port, "addresses");
     size_t i;
     json_t *entry;
     int bits;
@@ -177,7 +178,8 @@ static int describe_packet(const struct net_command *c, const json_t *stat, stru
         return rc;
     p->family = net_parse_address(c->to, p->to, NULL);
     if (!p->family && (is_router || !read_mac(c->to, p->to_mac)))
-        return tv_error_set(err, -EINVAL, "--to '%s' is no address, such as 10.0.0.1%s", c->to, is_router ? "" : " or 52:54:00:12:34:56");
+        return tv_error_set(err, -EINVAL, "--to '%s' is no address, such as 10.0.0.1%s", c->to,
+                            is_router ? "" : " or 52:54:00:12:34:56");
     if (p->family && c->source && net_parse_address(c->source, p->from, NULL) != p->family)
         return tv_error_set(err, -EINVAL, "--source '%s' is no address of the kind of '%s'", c->source, c->to);
     if (p->family && !c->source && !choose_source(port, p->family, p->from))
@@ -224,7 +226,8 @@ int net_trace(const struct net_command *c)
     json_t *frame = NULL;
     cleanup_json json_t *result = NULL;
     if (!c->from || !c->to == !c->frame)
-        return command_usage("net", !c->from ? "the port it comes by is missing: --from PORT" : "give one of --to ADDRESS and --frame HEX");
+        return command_usage("net", !c->from ? "the port it comes by is missing: --from PORT"
+                                             : "give one of --to ADDRESS and --frame HEX");
     if (c->frame)
         frame = json_string(c->frame);
     else if (make_frame(c, &frame, &err))

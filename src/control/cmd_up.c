@@ -230,7 +230,8 @@ static int apply_networks(struct up *up, const struct up_file *file, struct tv_e
         const char *what = json_string_value(json_object_get(result, "result"));
         if (what && strcmp(what, "created") == 0)
             json_array_append(up->networks, json_object_get(spec, "name"));
-        json_array_append_new(up->made, json_pack("{s:O, s:s}", "name", json_object_get(spec, "name"), "result", what ? what : "?"));
+        json_array_append_new(up->made,
+                              json_pack("{s:O, s:s}", "name", json_object_get(spec, "name"), "result", what ? what : "?"));
     }
     return 0;
 }

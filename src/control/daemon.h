@@ -1,4 +1,5 @@
-// trivetd's inside: the machines and networks it knows, the store, the router, and the control socket. Private to daemon*.c and trivetd.c.
+// trivetd's inside: the machines and networks it knows, the store, the router, and the control socket. Private to daemon*.c and
+// trivetd.c.
 //
 // One thread, one loop, which waits for nobody: neither a machine nor the store can keep trivetd from answering. The workers are
 // sessions of their own and do not need us: whoever comes after us finds them by pid and start time in the database and by their
@@ -50,7 +51,8 @@ struct nic_opening {
 };
 
 // Invariants: worker.pid != 0 exactly in STARTING, RUNNING and STOPPING, and then watch is set, but for the first part of STARTING:
-// launch is set while the store opens the disks, and the router the ports, of a machine that has no worker yet. control is set while it is connected.
+// launch is set while the store opens the disks, and the router the ports, of a machine that has no worker yet. control is set
+// while it is connected.
 struct daemon_machine {
     struct daemon_machine *next;
     struct daemon *daemon;

@@ -218,8 +218,10 @@ static void control_closed(void *arg, struct rpc_conn *conn)
 
 static int connect_control(struct daemon_machine *m, struct tv_error *err)
 {
-    static const struct rpc_method methods[] = {
-        {"machine.stopped", method_stopped}, {"disk.disconnected", method_disconnected}, {"net.disconnected", method_net_disconnected}, {0}};
+    static const struct rpc_method methods[] = {{"machine.stopped", method_stopped},
+                                                {"disk.disconnected", method_disconnected},
+                                                {"net.disconnected", method_net_disconnected},
+                                                {0}};
     const struct rpc_service service = {.methods = methods, .arg = m, .closed = control_closed};
     char path[PATH_MAX];
     int rc = machine_path(m, "control.sock", path, err);

@@ -1,8 +1,8 @@
 // Networks: what trivetd records of them, and what it asks of the router: see daemon.h.
 //
-// A change is recorded as unsettled before the router is asked, and as settled when it has agreed; what it refuses is taken back. So
-// whoever comes after a trivetd that was killed in between knows which network to give to the router anew. A router that was started
-// again, and one that was taken over, are both asked what they have, and get what is missing.
+// A change is recorded as unsettled before the router is asked, and as settled when it has agreed; what it refuses is taken back.
+// So whoever comes after a trivetd that was killed in between knows which network to give to the router anew. A router that was
+// started again, and one that was taken over, are both asked what they have, and get what is missing.
 #include "base/log.h"
 #include "control/cleanup.h"
 #include "control/daemon.h"
@@ -342,6 +342,14 @@ void net_router_died(struct daemon *d)
 
 // --- looking
 
+static json_t *addresses_of(const struct nic_spec *nic)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < nic->n_addresses; i++)
+        json_array_append_new(list, json_string(nic->addresses[i]));
+    return list;
+}
+
 static json_t *describe(const struct daemon *d, const struct daemon_net *n)
 {
     static const char *const states[] = {"starting", "up", "failed"};
@@ -350,12 +358,12 @@ static json_t *describe(const struct daemon *d, const struct daemon_net *n)
         for (unsigned i = 0; i < m->spec.n_nics; i++)
             if (strcmp(m->spec.nics[i].network, net_spec_name(n->spec)) == 0)
                 json_array_append_new(machines,
-                                      json_pack("{s:s, s:b, s:s}", "name", m->spec.name, "running", m->worker.pid != 0, "mac",
-                                                m->spec.nics[i].mac));
+                                      json_pack("{s:s, s:b, s:s, s:o}", "name", m->spec.name, "running", m->worker.pid != 0, "mac",
+                                                m->spec.nics[i].mac, "addresses", addresses_of(&m->spec.nics[i])));
     json_t *json = json_pack("{s:s, s:s, s:s, s:O, s:O, s:i, s:o}", "name", net_spec_name(n->spec), "type", text(n->spec, "type"),
                              "state", states[n->state], "prefixes", json_object_get(n->spec, "prefixes"), "gateways",
-                             json_object_get(n->spec, "gateways"), "ports",
-                             (int)json_array_size(json_object_get(n->spec, "ports")), "machines", machines);
+                             json_object_get(n->spec, "gateways"), "ports", (int)json_array_size(json_object_get(n->spec, "ports")),
+                             "machines", machines);
     if (text(n->spec, "tenant"))
         json_object_set(json, "tenant", json_object_get(n->spec, "tenant"));
     if (n->state == NET_FAILED && n->reason[0])
@@ -518,8 +526,8 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
     for (const struct daemon_machine *m = d->machines; m; m = m->next)
         for (unsigned i = 0; i < m->spec.n_nics; i++)
             if (strcmp(m->spec.nics[i].network, net_spec_name(n->spec)) == 0) {
-                tv_error_set(&err, -EBUSY, "network '%s': machine '%s' has its place in it; remove that first", net_spec_name(n->spec),
-                             m->spec.name);
+                tv_error_set(&err, -EBUSY, "network '%s': machine '%s' has its place in it; remove that first",
+                             net_spec_name(n->spec), m->spec.name);
                 rpc_reply_error(req, RPC_FAILED, &err);
                 return;
             }
@@ -689,8 +697,8 @@ static void passed(void *arg, const json_t *result, const struct tv_error *err)
 
 static bool may_pass(const char *method)
 {
-    static const char *const methods[] = {"vn.stat",     "route.list", "neighbour.list", "port.put", "port.take",
-                                          "router.stat", "capture.start", "capture.stop", "trace", NULL};
+    static const char *const methods[] = {"vn.stat",     "route.list",    "neighbour.list", "port.put", "port.take",
+                                          "router.stat", "capture.start", "capture.stop",   "trace",    NULL};
     for (const char *const *m = methods; method && *m; m++)
         if (strcmp(*m, method) == 0)
             return true;

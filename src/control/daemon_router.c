@@ -16,8 +16,8 @@
 
 #define GATHER_NS (20 * NS_PER_MS)
 #define BACKOFF_FIRST_NS (500 * NS_PER_MS)
-#define BACKOFF_MOST 6                 // doublings
-#define LIVED_LONG_NS (10 * NS_PER_S)  // its death is no consequence of its start
+#define BACKOFF_MOST 6                // doublings
+#define LIVED_LONG_NS (10 * NS_PER_S) // its death is no consequence of its start
 
 void daemon_router_disconnect(struct daemon *d)
 {
@@ -78,7 +78,8 @@ static int watch_router(struct daemon *d, bool is_child, struct tv_error *err)
         return -ENOMEM;
     const int fd = router_process_connect(&d->router, NULL);
     if (fd < 0)
-        return tv_error_set(err, fd, "trivet-router takes no connection: %s; its log is %s/router.log", strerror(-fd), d->state_dir);
+        return tv_error_set(err, fd, "trivet-router takes no connection: %s; its log is %s/router.log", strerror(-fd),
+                            d->state_dir);
     d->router_control = rpc_conn_create(d->loop, fd, NULL, err);
     return d->router_control ? 0 : -ENOMEM;
 }

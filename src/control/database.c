@@ -143,7 +143,8 @@ int database_delete_network(struct database *db, const char *name, struct tv_err
     return finish(db, stmt, err);
 }
 
-int database_each_network(struct database *db, void (*fn)(void *arg, json_t *spec, bool is_settled), void *arg, struct tv_error *err)
+int database_each_network(struct database *db, void (*fn)(void *arg, json_t *spec, bool is_settled), void *arg,
+                          struct tv_error *err)
 {
     sqlite3_stmt *stmt;
     if (sqlite3_prepare_v2(db->sqlite, "SELECT spec, settled FROM networks ORDER BY name", -1, &stmt, NULL) != SQLITE_OK)

@@ -34,7 +34,8 @@ int database_each_machine(struct database *db, void (*fn)(void *arg, const struc
 int database_put_network(struct database *db, const json_t *spec, bool is_settled, struct tv_error *err);
 int database_delete_network(struct database *db, const char *name, struct tv_error *err);
 // In the order of names; the specification is fn's.
-int database_each_network(struct database *db, void (*fn)(void *arg, json_t *spec, bool is_settled), void *arg, struct tv_error *err);
+int database_each_network(struct database *db, void (*fn)(void *arg, json_t *spec, bool is_settled), void *arg,
+                          struct tv_error *err);
 
 // Single values by key, as JSON: "store" and "router" (the processes), "tenants".
 int database_put(struct database *db, const char *key, const json_t *value, struct tv_error *err);

@@ -86,6 +86,27 @@ int look_read(const struct look *look, json_t **machines, struct tv_error *err)
     return look->is_store ? read_store(look->fd, machines, err) : read_machines(look->fd, machines, err);
 }
 
+int look_read_networks(const struct look *look, json_t **networks, struct tv_error *err)
+{
+    cleanup_json json_t *list = NULL;
+    size_t i;
+    json_t *n;
+    *networks = NULL;
+    int rc = look->is_store ? 0 : client_call(look->fd, "net.list", json_object(), &list, err);
+    if (rc)
+        return rc;
+    *networks = list ? json_incref(json_object_get(list, "networks")) : json_array();
+    json_array_foreach(*networks, i, n)
+    {
+        json_t *stat = NULL;
+        struct tv_error none = {0}; // the router is just being started again: the network is told without it
+        if (client_call(look->fd, "net.call", json_pack("{s:O, s:s}", "name", json_object_get(n, "name"), "method", "vn.stat"),
+                        &stat, &none) == 0)
+            json_object_set_new(n, "stat", stat);
+    }
+    return 0;
+}
+
 bool look_is_kept(const json_t *disk, const char **held_by)
 {
     size_t i;

@@ -21,6 +21,9 @@ void look_close(struct look *look);
 // nameless machine that has nothing but disks.
 int look_read(const struct look *look, json_t **machines, struct tv_error *err);
 
+// Networks, as metrics.h takes them; an empty list of a store alone.
+int look_read_networks(const struct look *look, json_t **networks, struct tv_error *err);
+
 // Puts the rates since `before`, an earlier list, into the machines and disks of `now`:
 //   machine  cpu_percent, mips, read_bps, write_bps
 //   disk     rates: {seconds, iops, read_iops, write_iops, read_bps, write_bps, queue, read: {count, p50_ns, p99_ns, p999_ns},

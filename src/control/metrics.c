@@ -3,6 +3,7 @@
 
 #include "base/histogram.h"
 #include "control/look.h"
+#include "control/metrics_text.h"
 
 #include <string.h>
 
@@ -19,7 +20,7 @@ static void print_value(FILE *out, const char *text)
     }
 }
 
-static void print_label(FILE *out, const char *name, const char *value)
+void metrics_label(FILE *out, const char *name, const char *value)
 {
     fprintf(out, "%s=\"", name);
     print_value(out, value ? value : "");
@@ -45,13 +46,13 @@ struct subject {
 static void begin_sample(const struct subject *s, const char *metric)
 {
     fprintf(s->out, "%s{", metric);
-    print_label(s->out, "tenant", text(s->machine, "tenant"));
+    metrics_label(s->out, "tenant", text(s->machine, "tenant"));
     fputc(',', s->out);
-    print_label(s->out, "machine", text(s->machine, "name"));
+    metrics_label(s->out, "machine", text(s->machine, "name"));
     if (!s->disk)
         return;
     fputc(',', s->out);
-    print_label(s->out, "disk", text(s->disk, "name"));
+    metrics_label(s->out, "disk", text(s->disk, "name"));
 }
 
 static void end_sample(const struct subject *s, double value)
@@ -62,10 +63,10 @@ static void end_sample(const struct subject *s, double value)
 static void add_label(const struct subject *s, const char *name, const char *value)
 {
     fputc(',', s->out);
-    print_label(s->out, name, value);
+    metrics_label(s->out, name, value);
 }
 
-static void head(FILE *out, const char *metric, const char *type, const char *help)
+void metrics_head(FILE *out, const char *metric, const char *type, const char *help)
 {
     fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", metric, help, metric, type);
 }
@@ -135,7 +136,7 @@ static void print_plains(FILE *out, const json_t *machines, bool disks, const st
         size_t j, k;
         json_t *m, *disk;
         if (i == 0 || strcmp(list[i].metric, list[i - 1].metric) != 0)
-            head(out, list[i].metric, list[i].type, list[i].help);
+            metrics_head(out, list[i].metric, list[i].type, list[i].help);
         json_array_foreach(machines, j, m)
         {
             struct subject s = {.out = out, .machine = m};
@@ -293,7 +294,7 @@ static void print_machines(FILE *out, const json_t *machines)
 {
     size_t i, j;
     json_t *m, *vcpu;
-    head(out, "trivet_machine_running", "gauge", "1 while the machine runs, 0 in any other state.");
+    metrics_head(out, "trivet_machine_running", "gauge", "1 while the machine runs, 0 in any other state.");
     json_array_foreach(machines, i, m)
     {
         const struct subject s = {.out = out, .machine = m};
@@ -301,7 +302,7 @@ static void print_machines(FILE *out, const json_t *machines)
         end_sample(&s, text(m, "state") && strcmp(text(m, "state"), "running") == 0);
     }
     print_plains(out, machines, false, of_machines, sizeof(of_machines) / sizeof(of_machines[0]));
-    head(out, "trivet_machine_cpu_seconds_total", "counter", "Processor time of the machine's vcpus.");
+    metrics_head(out, "trivet_machine_cpu_seconds_total", "counter", "Processor time of the machine's vcpus.");
     json_array_foreach(machines, i, m)
     {
         const struct subject s = {.out = out, .machine = m};
@@ -335,7 +336,7 @@ void metrics_print(FILE *out, const json_t *machines)
         print_machines(out, machines);
     print_plains(out, machines, true, of_disks, sizeof(of_disks) / sizeof(of_disks[0]));
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
-        head(out, families[i].metric, families[i].type, families[i].help);
+        metrics_head(out, families[i].metric, families[i].type, families[i].help);
         each_disk(out, machines, families[i].metric, families[i].sample);
     }
 }

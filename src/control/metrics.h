@@ -1,4 +1,4 @@
-// What machines and disks do, in Prometheus' text format 0.0.4
+// What machines, disks and networks do, in Prometheus' text format 0.0.4
 // (https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md).
 #pragma once
 
@@ -11,6 +11,9 @@
 
 // `machines` as of look.h; without rates.
 void metrics_print(FILE *out, const json_t *machines);
+
+// `networks` as `trivet net list --json` has them, each with "stat", what vn.stat answers, where the router could be asked.
+void metrics_print_networks(FILE *out, const json_t *networks);
 
 // Serves what `make` gives, anew for each request, at http://HOST:PORT/metrics until a signal comes (tool.h). `address` is
 // HOST:PORT, [IPv6]:PORT, or PORT alone for 127.0.0.1; port 0 takes a free one. Says on standard output where it serves. `make`

@@ -217,10 +217,10 @@ static int put_gateways(json_t *spec, const json_t *said, struct tv_error *err)
 
 int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err)
 {
-    static const char *const keys[] = {"name",    "kind",      "socket", "unsealed",          "device",  "address",
-                                       "role",    "receive",   "send",   "mac",               "machine", "addresses",
-                                       "mtu",     "mac_limit", "pad_to", "flood_bytes_per_s", "frames",  "promises",
-                                       "reserve", "limit",     "weight", "latency",           NULL};
+    static const char *const keys[] = {
+        "name",   "kind",     "socket",  "unsealed",  "device", "address",   "role",   "receive",
+        "send",   "mac",      "machine", "addresses", "mtu",    "mac_limit", "pad_to", "flood_bytes_per_s",
+        "frames", "promises", "reserve", "limit",     "weight", "latency",   NULL};
     const char *name = text(json, "name"), *kind = text(json, "kind");
     *port = NULL;
     int rc = check_name(name, "port", err);
@@ -281,14 +281,13 @@ static int put_list(json_t *spec, const json_t *list, const char *key, const cha
 static int check_options(const json_t *options, const char *type, struct tv_error *err)
 {
     static const char *const of_switches[] = {"weight", "worker", "buffers", "macs", "age_s", "unknown", "promises", NULL};
-    static const char *const of_routers[] = {"weight",          "worker",            "buffers",  "neighbours",
-                                             "neighbour_age_s", "icmp_errors_per_s", "table_mb", "promises",
-                                             NULL};
+    static const char *const of_routers[] = {
+        "weight", "worker", "buffers", "neighbours", "neighbour_age_s", "icmp_errors_per_s", "table_mb", "promises", NULL};
     if (!options)
         return 0;
-    return check_keys(options, strcmp(type, "ip") == 0 ? of_routers : of_switches,
-                      strcmp(type, "ip") == 0 ? "'options' of a network of the type ip" : "'options' of a network of the type ethernet",
-                      err);
+    return check_keys(
+        options, strcmp(type, "ip") == 0 ? of_routers : of_switches,
+        strcmp(type, "ip") == 0 ? "'options' of a network of the type ip" : "'options' of a network of the type ethernet", err);
 }
 
 static int check_whole(const json_t *json, json_t *spec, struct tv_error *err)

@@ -49,7 +49,8 @@ int router_process_port_path(const struct router_process *router, const char *ne
 {
     int rc = path_format(path, err, "%s/net-%s.%s.sock", router->dir, network, port);
     if (!rc && strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-        rc = tv_error_set(err, -ENAMETOOLONG, "%s: longer than a socket's path may be; set TRIVET_RUN_DIR to a shorter folder", path);
+        rc = tv_error_set(err, -ENAMETOOLONG, "%s: longer than a socket's path may be; set TRIVET_RUN_DIR to a shorter folder",
+                          path);
     return rc;
 }
 

@@ -1,8 +1,8 @@
-// The router as its supervisor sees it: a worker, its control socket and a socket for each port that a machine connects to, all in one
-// folder.
+// The router as its supervisor sees it: a worker, its control socket and a socket for each port that a machine connects to, all in
+// one folder.
 //
-// DIR/router.sock and DIR/net-NETWORK.PORT.sock. After a restart of the supervisor the same router is found again by its sockets. On the
-// caller's thread; only router_process_stop() waits, for at most ROUTER_STOP_MS.
+// DIR/router.sock and DIR/net-NETWORK.PORT.sock. After a restart of the supervisor the same router is found again by its sockets.
+// On the caller's thread; only router_process_stop() waits, for at most ROUTER_STOP_MS.
 #pragma once
 
 #include "base/error.h"

@@ -13,7 +13,7 @@
 #define SPEC_DISKS_MAX 16
 #define SPEC_CPUS_MAX 64
 #define SPEC_QUEUES_MAX 64 // of a disk
-#define SPEC_NICS_MAX 8
+#define SPEC_NICS_MAX 4
 #define SPEC_NIC_ADDRESSES_MAX 16
 #define SPEC_MAC_TEXT_MAX 18 // with the NUL
 #define SPEC_MEMORY_MIN (16ull << 20)

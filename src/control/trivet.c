@@ -29,7 +29,7 @@ const struct command commands[] = {
     {"top", cmd_top, "[--once] [--interval SECONDS] [--count N] [--store SOCKET] [--json]",
      "Show what each machine and each disk does, live."},
     {"metrics", cmd_metrics, "[--listen HOST:PORT] [--store SOCKET]",
-     "Print what machines and disks do for Prometheus, or serve it over HTTP."},
+     "Print what machines, disks and networks do for Prometheus, or serve it over HTTP."},
     {"disk", cmd_disk,
      "create DISK --size SIZE [--mirror FILE,... | --encrypt --key-file FILE] | create DISK --over TEMPLATE [--size SIZE] | clone "
      "DISK NEW | "
@@ -39,10 +39,12 @@ const struct command commands[] = {
      "Make disks, copy, grow and convert them, keep what they were, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"net", cmd_net,
-     "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete NETWORK | "
+     "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete "
+     "NETWORK | "
      "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
      "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | "
-     "trace NETWORK --from PORT --to ADDRESS [--source A] [--mac M] [--ttl N] [--size N] | trace NETWORK --from PORT --frame HEX | attach NETWORK PORT KIND [KEY=VALUE]... | "
+     "trace NETWORK --from PORT --to ADDRESS [--source A] [--mac M] [--ttl N] [--size N] | trace NETWORK --from PORT --frame HEX | "
+     "graph [NETWORK] [--output FILE] | attach NETWORK PORT KIND [KEY=VALUE]... | "
      "detach NETWORK PORT | route NETWORK add PREFIX via=A[,A]|port=PORT|type=blackhole|unreachable | route NETWORK remove PREFIX "
      "[--json]",
      "Make virtual networks, and look into them."},

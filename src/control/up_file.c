@@ -437,9 +437,9 @@ static int read_network(struct reader *r, const struct network *network)
         json_array_append_new(ports, read_port(&network->ports[i]));
     for (uint32_t i = 0; i < network->n_routes; i++)
         json_array_append_new(routes, read_route(&network->routes[i]));
-    json_t *json =
-        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", network->name, "prefixes", words(network->prefixes, network->n_prefixes),
-                  "gateways", split(network->gateway), "options", read_options(network), "ports", ports, "routes", routes);
+    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "name", network->name, "prefixes",
+                             words(network->prefixes, network->n_prefixes), "gateways", split(network->gateway), "options",
+                             read_options(network), "ports", ports, "routes", routes);
     put_text(json, "type", network->type);
     put_text(json, "tenant", network->tenant);
     put_text(json, "description", network->description);

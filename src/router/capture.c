@@ -5,8 +5,8 @@
 #include <string.h>
 #include <time.h>
 
-// A copy in the ring: this, then its bytes, filled up to the size of a word. None goes around the end: what is too little there for a
-// copy is skipped by one that has SKIP for its length.
+// A copy in the ring: this, then its bytes, filled up to the size of a word. None goes around the end: what is too little there for
+// a copy is skipped by one that has SKIP for its length.
 struct record {
     uint64_t at_ns;
     uint32_t kept_bytes, len_bytes, direction;
@@ -67,7 +67,8 @@ static void copy_bytes(uint8_t *to, const struct rte_mbuf *m, uint32_t bytes)
     }
 }
 
-void capture_packets(struct capture *c, const char *port, enum pcapng_direction direction, struct rte_mbuf *const *packets, unsigned n)
+void capture_packets(struct capture *c, const char *port, enum pcapng_direction direction, struct rte_mbuf *const *packets,
+                     unsigned n)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

@@ -1,8 +1,8 @@
 // What passes the ports of a network, copied to whoever looks.
 //
-// A worker writes copies into a ring of bytes, the control thread empties it (control_capture.c): one writer and one reader, which never
-// wait for each other. What there is no room for is counted and not copied, so looking costs the network time and no packets. Off, it
-// is one pointer that is read for each burst.
+// A worker writes copies into a ring of bytes, the control thread empties it (control_capture.c): one writer and one reader, which
+// never wait for each other. What there is no room for is counted and not copied, so looking costs the network time and no packets.
+// Off, it is one pointer that is read for each burst.
 #pragma once
 
 #include "router/pcapng.h"

@@ -1,5 +1,5 @@
-// capture.start and capture.stop of the control socket (trivet-router(8)): what a network's ports carry, as pcapng to a descriptor that
-// comes with the request. The loop's thread.
+// capture.start and capture.stop of the control socket (trivet-router(8)): what a network's ports carry, as pcapng to a descriptor
+// that comes with the request. The loop's thread.
 #pragma once
 
 #include "router/router.h"

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { SECTION_HEADER = 0x0a0d0d0a, INTERFACE = 1, ENHANCED_PACKET = 6, STATISTICS = 5 };      // 4.1, 4.2, 4.3, 4.6
+enum { SECTION_HEADER = 0x0a0d0d0a, INTERFACE = 1, ENHANCED_PACKET = 6, STATISTICS = 5 };            // 4.1, 4.2, 4.3, 4.6
 enum { OPTION_END = 0, IF_NAME = 2, IF_TSRESOL = 9, EPB_FLAGS = 2, ISB_IFRECV = 4, ISB_IFDROP = 5 }; // 3.5, 4.2, 4.3, 4.6
 #define BYTE_ORDER_MAGIC 0x1a2b3c4du
 #define LINKTYPE_ETHERNET 1

@@ -43,8 +43,8 @@ void trace_end(struct trace *t, const char *outcome, const char *format, ...)
 json_t *trace_run(struct vn *vn, struct vn_port *in, const uint8_t *frame, size_t len_bytes)
 {
     struct trace t = {.steps = json_array(), .ports = json_array(), .outcome = "taken"};
-    trace_step(&t, "a frame of %zu bytes comes by port '%s' of network '%s', which is of the type %s", len_bytes, in->name, vn->name,
-               vn->type->name);
+    trace_step(&t, "a frame of %zu bytes comes by port '%s' of network '%s', which is of the type %s", len_bytes, in->name,
+               vn->name, vn->type->name);
     vn->type->trace(vn, in, frame, len_bytes, &t);
     json_t *json = json_pack("{s:s, s:o, s:o}", "outcome", t.outcome, "ports", t.ports, "steps", t.steps);
     if (t.cause != DROP_NONE)

@@ -1,7 +1,7 @@
 // What a network would do with a frame, told step by step, without doing it: for `trivet net trace`. Control thread.
 //
-// A type tells it from the same tables that its worker reads, and by the same functions where they are pure. A test compares what is told
-// with what then happens.
+// A type tells it from the same tables that its worker reads, and by the same functions where they are pure. A test compares what
+// is told with what then happens.
 #pragma once
 
 #include "router/counters.h"

@@ -93,7 +93,7 @@ struct vn {
     struct vn_env env;
     uint32_t weight, n_buffers;
     _Atomic uint64_t cycles; // of the worker's time
-    struct capture *capture;                // who looks, at captured_port or, where that is empty, all; the control thread's
+    struct capture *capture; // who looks, at captured_port or, where that is empty, all; the control thread's
     char captured_port[PORT_NAME_MAX + 1];
     // Written by the control thread, read by the worker.
     _Atomic(struct vn_port *) slots[VN_PORTS_MAX];

@@ -4,13 +4,17 @@ file."""
 import atexit
 import json
 import os
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import BUILD, RUN, fail, nothing_left, ours, trivet, trivet_json, until, write  # noqa: E402
+import exposition  # noqa: E402
+from command import BUILD, ENV, RUN, TOP, TRIVET, fail, nothing_left, ours, trivet, trivet_json, until, write  # noqa: E402
 from router_ip import ping  # noqa: E402
 
 
@@ -86,6 +90,58 @@ if "ring" not in trivet("net", "stats", "lan").stdout or trivet_json("net", "sta
     fail("stats: " + trivet("net", "stats", "lan").stdout)
 trivet("net", "neighbours", "core")
 print("ok: networks by hand, and what is refused")
+
+# --- captured, traced, drawn, counted
+
+
+def blocks(path):
+    """The types of a pcapng file's blocks, which must fill it."""
+    with open(path, "rb") as f:
+        data = f.read()
+    at, found = 0, []
+    while at < len(data):
+        kind, length = struct.unpack_from("=II", data, at)
+        if length < 12 or struct.unpack_from("=I", data, at + length - 4)[0] != length:
+            fail(f"{path}: a block of {length} bytes at {at}")
+        found.append(kind)
+        at += length
+    return found
+
+
+captured = os.path.join(TOP, "lan.pcapng")
+capture = subprocess.Popen([TRIVET, "net", "capture", "lan", "--output", captured], env=ENV, stderr=subprocess.PIPE, text=True)
+until("the capture", lambda: "already" in trivet("net", "capture", "lan", "--output", captured + "2", status=1).stderr, 60)
+for _ in range(3):
+    reaches()
+until("packets in the file", lambda: blocks(captured).count(6) >= 6, 60)
+capture.send_signal(signal.SIGINT)
+if " packets, 0 of them" not in capture.communicate(timeout=60)[1] or capture.returncode not in (0, 130):
+    fail(f"capture: exit status {capture.returncode}")
+kinds = blocks(captured)
+if kinds[0] != 0x0A0D0D0A or kinds[-1] != 5 or kinds.count(6) < 6:
+    fail(f"blocks of the capture: {kinds}")
+if shutil.which("tshark"):
+    seen = subprocess.run(["tshark", "-r", captured, "-T", "fields", "-e", "frame.interface_name", "-e", "eth.type"], capture_output=True,
+                          text=True, check=True).stdout.split("\n")
+    if not {"a\t0x88b5", "b\t0x88b5"} <= set(seen):
+        fail(f"tshark has seen {seen}")
+refused("capture", "lan", "--port", "zz", "--output", captured, says=["'lan'", "'zz'"])
+refused("capture", "lan", "--count", "few", "--output", captured, says=["'few'"])
+waits = trivet("net", "trace", "core", "--from", "north", "--to", "10.1.0.9").stdout
+if "ARP" not in waits or "=> waits" not in waits:
+    fail(f"trace: {waits}")
+if trivet_json("net", "trace", "core", "--from", "north", "--to", "10.77.0.1")["cause"] != "no_route":
+    fail("trace of what no route leads to")
+refused("trace", "core", "--from", "south", "--to", "10.1.0.9", says=["'core'", "'south'"])
+picture = xml.etree.ElementTree.fromstring(trivet("net", "graph").stdout)
+words = {t.text for t in picture.iter("{http://www.w3.org/2000/svg}text")}
+if not {"core", "lan", "north", "guest", "acme"} <= words:
+    fail(f"words of the picture: {words}")
+packets = exposition.read(trivet("metrics").stdout)["trivet_network_port_packets_total"]
+at_a = [n for labels, n in packets if labels == {"tenant": "", "network": "lan", "port": "a", "direction": "received"}]
+if len(at_a) != 1 or at_a[0] < 4:
+    fail(f"metrics: {packets}")
+print("ok: captured, traced, drawn, counted")
 
 # --- between kernels, over what outlives the router
 

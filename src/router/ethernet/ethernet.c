@@ -346,8 +346,10 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
         trace_drop(t, DROP_SPOOFED, "it is dropped: %s belongs to the machine behind port '%s'", text, owner->name);
         return;
     }
-    trace_step(t, owner == in ? "%s is known to be at this port" : owner ? "%s was seen at another port, and is at this one now"
-                                                                         : "%s is not known yet, and is learned at this port",
+    trace_step(t,
+               owner == in ? "%s is known to be at this port"
+               : owner     ? "%s was seen at another port, and is at this one now"
+                           : "%s is not known yet, and is learned at this port",
                text);
     rte_ether_format_addr(text, sizeof(text), &head->dst_addr);
     if (rte_is_multicast_ether_addr(&head->dst_addr)) {

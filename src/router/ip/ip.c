@@ -460,10 +460,11 @@ static json_t *ip_describe_port(const struct vn_port *port)
         ip_format_prefix(own->addresses[i].family, own->addresses[i].key, own->addresses[i].len, text);
         json_array_append_new(addresses, json_string(text));
     }
-    json_t *json = json_pack("{s:s, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "mac", mac, "mtu", (int)own->mtu, "addresses", addresses,
-                     "for_router", (json_int_t)counter_get(&own->for_router), "resolved", (json_int_t)counter_get(&own->resolved),
-                     "icmp_errors", (json_int_t)counter_get(&own->errors_sent), "icmp_errors_limited",
-                     (json_int_t)counter_get(&own->errors_limited), "fragments", (json_int_t)counter_get(&own->fragments_sent));
+    json_t *json =
+        json_pack("{s:s, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "mac", mac, "mtu", (int)own->mtu, "addresses", addresses,
+                  "for_router", (json_int_t)counter_get(&own->for_router), "resolved", (json_int_t)counter_get(&own->resolved),
+                  "icmp_errors", (json_int_t)counter_get(&own->errors_sent), "icmp_errors_limited",
+                  (json_int_t)counter_get(&own->errors_limited), "fragments", (json_int_t)counter_get(&own->fragments_sent));
     if (own->is_guarded)
         json_object_set_new(json, "machine", describe_machine(&own->guard));
     return json;

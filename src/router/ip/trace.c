@@ -1,5 +1,5 @@
-// What a network that routes would do with a frame: see router/trace.h. It says in words, and in the order, what forward.c does, and what
-// changes there changes here; the neighbours are the worker's, and are read as neighbour.h allows.
+// What a network that routes would do with a frame: see router/trace.h. It says in words, and in the order, what forward.c does,
+// and what changes there changes here; the neighbours are the worker's, and are read as neighbour.h allows.
 #include "router/trace.h"
 
 #include "router/ip/ip.h"
@@ -28,8 +28,8 @@ struct subject {
 static void tell_route(const struct subject *s, struct trace *t)
 {
     static const char *const kinds[] = {
-        [TARGET_VIA] = "by a gateway",         [TARGET_LINK] = "on a link",     [TARGET_GROUP] = "by one of several gateways",
-        [TARGET_LOCAL] = "the router itself",  [TARGET_BROADCAST] = "a broadcast", [TARGET_BLACKHOLE] = "a blackhole",
+        [TARGET_VIA] = "by a gateway",        [TARGET_LINK] = "on a link",        [TARGET_GROUP] = "by one of several gateways",
+        [TARGET_LOCAL] = "the router itself", [TARGET_BROADCAST] = "a broadcast", [TARGET_BLACKHOLE] = "a blackhole",
         [TARGET_UNREACHABLE] = "unreachable"};
     const struct ip *ip = s->vn->state;
     char prefix[IP_TEXT_MAX];
@@ -59,8 +59,8 @@ static const struct target *choose_member(const struct subject *s, const struct 
     const struct ip4_header *h4 = s->header;
     const struct ip6_header *h6 = s->header;
     const unsigned header = s->family == IP4 ? ip4_header_bytes(h4) : (unsigned)sizeof(*h6), len = s->bytes - header;
-    const uint32_t flow = s->family == IP4 ? ip4_flow(h4, (const uint8_t *)h4 + header, len, ip->flow_key)
-                                           : ip6_flow(h6, h6 + 1, len, ip->flow_key);
+    const uint32_t flow =
+        s->family == IP4 ? ip4_flow(h4, (const uint8_t *)h4 + header, len, ip->flow_key) : ip6_flow(h6, h6 + 1, len, ip->flow_key);
     trace_step(t, "its flow belongs to bucket %u of %u", flow & group->group.mask, group->group.mask + 1);
     return &fib_targets(&ip->fib)[group->group.buckets[flow & group->group.mask]];
 }
@@ -69,8 +69,7 @@ static bool find_neighbour(const struct subject *s, unsigned family, unsigned po
 {
     struct ip *ip = s->vn->state;
     for (uint32_t i = 0; i < ip->neighbours->most; i++)
-        if (neighbours_read(ip->neighbours, i, n) &&
-            neighbour_is(n, family, port, (uint64_t)(address >> 64), (uint64_t)address))
+        if (neighbours_read(ip->neighbours, i, n) && neighbour_is(n, family, port, (uint64_t)(address >> 64), (uint64_t)address))
             return true;
     return false;
 }
@@ -83,8 +82,9 @@ static void leave(const struct subject *s, const struct vn_port *out, const stru
     mac_text(n->rewrite, mac);
     const bool fits = s->bytes <= own->mtu;
     if (!fits && (s->family == IP6 || h4->fragment & htobe16(IP4_DONT_FRAGMENT))) {
-        trace_drop(t, DROP_TOO_BIG, "its %u bytes are more than the MTU %u of port '%s': it is dropped, and the sender is told by ICMP",
-                   s->bytes, own->mtu, out->name);
+        trace_drop(t, DROP_TOO_BIG,
+                   "its %u bytes are more than the MTU %u of port '%s': it is dropped, and the sender is told by ICMP", s->bytes,
+                   own->mtu, out->name);
         return;
     }
     if (!fits)
@@ -108,8 +108,10 @@ static void hand_over(const struct subject *s, const struct target *target, stru
     }
     trace_step(t, "who takes it is %s, on the link of port '%s'", text, out->name);
     if (!find_neighbour(s, family, target->port, address, &n) || !n.is_ready) {
-        trace_end(t, "waits", "the address of %s on that link is not known: it waits while %s asks for it, and is dropped when nobody "
-                  "answers", text, family == IP4 ? "ARP" : "Neighbour Discovery");
+        trace_end(t, "waits",
+                  "the address of %s on that link is not known: it waits while %s asks for it, and is dropped when nobody "
+                  "answers",
+                  text, family == IP4 ? "ARP" : "Neighbour Discovery");
         return;
     }
     static const char *const states[] = {"free", "incomplete", "reachable", "stale", "probe", "static"};
@@ -166,8 +168,8 @@ static void local6(const struct subject *s, struct trace *t)
             refuse_local(t);
         return;
     }
-    const int type = icmp_type((const uint8_t *)(h + 1), len,
-                               len >= 8 && ip6_payload_checksum(h, IP_PROTOCOL_ICMP6, h + 1, len) == 0xffff, t);
+    const int type =
+        icmp_type((const uint8_t *)(h + 1), len, len >= 8 && ip6_payload_checksum(h, IP_PROTOCOL_ICMP6, h + 1, len) == 0xffff, t);
     if (type >= 133 && type <= 137) // RFC 4861, 4
         trace_end(t, "taken", "it is Neighbour Discovery, which the router takes");
     else if (type >= 0 && is_group)
@@ -195,7 +197,8 @@ static void follow(const struct subject *s, struct trace *t)
         return;
     }
     if (s->ttl <= 1) {
-        trace_drop(t, DROP_TTL, "it has come as far as it may (%u more hops): it is dropped, and the sender is told by ICMP", s->ttl);
+        trace_drop(t, DROP_TTL, "it has come as far as it may (%u more hops): it is dropped, and the sender is told by ICMP",
+                   s->ttl);
         return;
     }
     switch (target->kind) {

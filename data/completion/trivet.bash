@@ -8,9 +8,13 @@ _trivet_disks() {
     trivet promises --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p'
 }
 
+_trivet_networks() {
+    trivet net list --json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",*$/\1/p'
+}
+
 _trivet() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-    local commands="image run up down config ps console logs start stop kill pause resume save restore top metrics disk promises machine help"
+    local commands="image run up down config ps console logs start stop kill pause resume save restore top metrics disk promises net machine help"
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "$commands --help --version" -- "$word")
@@ -31,6 +35,13 @@ _trivet() {
     config) [ "$COMP_CWORD" = 2 ] && words=check || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; } ;;
     ps | promises) words="--json" ;;
     disk) [ "$COMP_CWORD" = 2 ] && words=promise || { [ "$COMP_CWORD" = 3 ] && words="$(_trivet_disks)" || words="--json"; } ;;
+    net)
+        case $COMP_CWORD in
+        2) words="create delete list show stats routes neighbours capture trace graph attach detach route" ;;
+        3) words="$(_trivet_networks)" ;;
+        *) words="--type --prefix --gateway --tenant --option --port --output --count --seconds --snap --from --to --source --frame --mac --ttl --size --json" ;;
+        esac
+        ;;
     machine) [ "$COMP_CWORD" = 2 ] && words=stats || words="$(_trivet_machines) --json" ;;
     top) words="--once --interval --count --store --json" ;;
     metrics) words="--listen --store" ;;

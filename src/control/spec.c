@@ -223,7 +223,7 @@ static int decode_nic(const json_t *json, const char *machine, struct nic_spec *
 static int decode_nics(const json_t *nics, struct machine_spec *spec, struct tv_error *err)
 {
     if (nics && (!json_is_array(nics) || json_array_size(nics) > SPEC_NICS_MAX))
-        return tv_error_set(err, -EINVAL, "'nets' should be an array of at most %d", SPEC_NICS_MAX);
+        return tv_error_set(err, -EINVAL, "'nics' should be an array of at most %d", SPEC_NICS_MAX);
     if (json_array_size(nics) && strlen(spec->name) > NET_NAME_MAX)
         return tv_error_set(err, -EINVAL, "its port in a network has its name, which is longer than %d characters", NET_NAME_MAX);
     for (size_t i = 0; i < json_array_size(nics); i++) {
@@ -320,7 +320,7 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     if (!rc)
         rc = decode_disks(json_object_get(json, "disks"), spec, err);
     if (!rc)
-        rc = decode_nics(json_object_get(json, "nets"), spec, err);
+        rc = decode_nics(json_object_get(json, "nics"), spec, err);
     if (!rc)
         rc = check(spec, err);
     if (rc) {
@@ -390,7 +390,7 @@ json_t *spec_encode(const struct machine_spec *spec)
     for (unsigned i = 0; i < spec->n_nics; i++)
         json_array_append_new(nics, encode_nic(&spec->nics[i]));
     if (nics)
-        json_object_set_new(json, "nets", nics);
+        json_object_set_new(json, "nics", nics);
     return json;
 }
 

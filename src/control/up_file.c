@@ -496,7 +496,7 @@ static int put_nets(const struct reader *r, const struct machine *machine, json_
 {
     json_t *list = json_array();
     if (machine->net || machine->n_nets)
-        json_object_set(json, "nets", list);
+        json_object_set(json, "nics", list);
     json_decref(list);
     if (machine->net && machine->n_nets)
         return FAULT(r, "machines", machine->name, "net", "machine '%s': give either 'net' or 'nets'", machine->name);

@@ -86,7 +86,7 @@ static int identity_compare(const json_t *saved, const json_t *present, struct t
     json_object_foreach((json_t *)present, key, value)
     {
         const json_t *was = json_object_get(saved, key);
-        if (json_equal(was, value))
+        if (json_equal(was, value) || (!was && json_array_size(value) == 0)) // "nets" came later
             continue;
         char *was_text = was ? json_dumps(was, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);

@@ -1,5 +1,6 @@
 // Decoding a machine's configuration: see config.h. One table names every member; what is not in it is refused.
 #include "machine/config.h"
+#include "machine/device/device.h"
 #include "machine/engine/engine.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,6 +45,7 @@ static const struct member machine_members[] = {
     {"jitdump_fd", KIND_FD, AT(jitdump_fd), 0, 0, false},
     {"console", KIND_SPECIAL, 0, 0, 0, false},
     {"disks", KIND_SPECIAL, 0, 0, 0, false},
+    {"nets", KIND_SPECIAL, 0, 0, 0, false},
     {"on_reboot", KIND_SPECIAL, 0, 0, 0, false},
     {.key = NULL},
 };
@@ -57,6 +60,16 @@ static const struct member disk_members[] = {
     {"name", KIND_NAME, AT(name), 0, 0, true},
     {"fd", KIND_FD, AT(fd), 0, 0, true},
     {"queues", KIND_U32, AT(queues), 1, 64, false},
+    {.key = NULL},
+};
+#undef AT
+#define AT(member) offsetof(struct config_net, member)
+static const struct member net_members[] = {
+    {"name", KIND_NAME, AT(name), 0, 0, true},
+    {"fd", KIND_FD, AT(fd), 0, 0, true},
+    {"mac", KIND_TEXT, AT(mac_text), 0, CONFIG_NAME_MAX, true},
+    {"mtu_bytes", KIND_U32, AT(mtu_bytes), VIRTIO_NET_MTU_MIN, UINT16_MAX, false},
+    {"queues", KIND_U32, AT(queues), 1, VIRTIO_NET_PAIRS_MAX, false},
     {.key = NULL},
 };
 #undef AT
@@ -170,13 +183,54 @@ static int decode_disks(const json_t *disks, struct config *config, struct tv_er
     return 0;
 }
 
+// Six bytes of a station: not of a group, and not all zero (IEEE 802, 8.2).
+static int decode_mac(struct config_net *net, struct tv_error *err)
+{
+    unsigned b[6], any = 0;
+    int end = 0;
+    bool good = sscanf(net->mac_text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) == 6 &&
+                end == 17 && net->mac_text[end] == 0;
+    for (unsigned i = 0; i < 6 && good; i++) {
+        net->mac[i] = (uint8_t)b[i];
+        any |= b[i];
+    }
+    return good && any && !(net->mac[0] & 1)
+               ? 0
+               : tv_error_set(err, -EINVAL, "net '%s': mac: '%s' should be a station's address, as 52:54:00:12:34:56", net->name,
+                              net->mac_text);
+}
+
+static int decode_nets(const json_t *nets, struct config *config, struct tv_error *err)
+{
+    if (!json_is_array(nets))
+        return config_wrong(err, "nets", "should be an array");
+    if (json_array_size(nets) > CONFIG_NETS_MAX)
+        return tv_error_set(err, -EINVAL, "nets: are %zu; a machine has room for %d", json_array_size(nets), CONFIG_NETS_MAX);
+    for (size_t i = 0; i < json_array_size(nets); i++) {
+        struct config_net *net = &config->nets[i];
+        *net = (struct config_net){.fd = -1, .queues = 1};
+        config->n_nets = (unsigned)i + 1;
+        int rc = decode_object(net_members, json_array_get(nets, i), "net", net, err);
+        if (rc == 0)
+            rc = decode_mac(net, err);
+        if (rc < 0)
+            return rc;
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(config->nets[j].name, net->name) == 0)
+                return tv_error_set(err, -EINVAL, "nets: two have the name '%s'", net->name);
+    }
+    return 0;
+}
+
 static int decode_specials(const json_t *root, struct config *config, struct tv_error *err)
 {
     const json_t *console = json_object_get(root, "console"), *disks = json_object_get(root, "disks");
-    const json_t *on_reboot = json_object_get(root, "on_reboot");
+    const json_t *nets = json_object_get(root, "nets"), *on_reboot = json_object_get(root, "on_reboot");
     int rc = console ? decode_object(console_members, console, "console", config, err) : 0;
     if (rc == 0 && disks)
         rc = decode_disks(disks, config, err);
+    if (rc == 0 && nets)
+        rc = decode_nets(nets, config, err);
     if (rc < 0 || !on_reboot)
         return rc;
     const char *value = json_is_string(on_reboot) ? json_string_value(on_reboot) : "";
@@ -187,9 +241,9 @@ static int decode_specials(const json_t *root, struct config *config, struct tv_
 
 static int check_whole(const struct config *config, struct tv_error *err)
 {
-    int fds[10 + CONFIG_DISKS_MAX] = {config->kernel_fd,         config->initrd_fd,  config->restore_fd, config->control_fd,
-                                      config->console_listen_fd, config->console_fd, config->log_fd,     config->status_fd,
-                                      config->perf_map_fd,       config->jitdump_fd};
+    int fds[10 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX] = {
+        config->kernel_fd,  config->initrd_fd, config->restore_fd, config->control_fd,  config->console_listen_fd,
+        config->console_fd, config->log_fd,    config->status_fd,  config->perf_map_fd, config->jitdump_fd};
     unsigned n = 10;
     if (config->memory_bytes % PAGE_BYTES != 0)
         return config_wrong(err, "memory_bytes", "should be a multiple of 4096");
@@ -201,6 +255,8 @@ static int check_whole(const struct config *config, struct tv_error *err)
         return config_wrong(err, "console", "has both listen_fd and fd; give one");
     for (unsigned i = 0; i < config->n_disks; i++)
         fds[n++] = config->disks[i].fd;
+    for (unsigned i = 0; i < config->n_nets; i++)
+        fds[n++] = config->nets[i].fd;
     for (unsigned i = 0; i < n; i++)
         for (unsigned j = 0; j < i; j++)
             if (fds[i] >= 0 && fds[i] == fds[j])
@@ -279,4 +335,6 @@ void config_fini(struct config *config)
     close_once(&config->jitdump_fd);
     for (unsigned i = 0; i < config->n_disks; i++)
         close_once(&config->disks[i].fd);
+    for (unsigned i = 0; i < config->n_nets; i++)
+        close_once(&config->nets[i].fd);
 }

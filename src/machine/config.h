@@ -10,6 +10,7 @@
 
 #define CONFIG_NAME_MAX 64
 #define CONFIG_DISKS_MAX 24
+#define CONFIG_NETS_MAX 4
 #define CONFIG_APPEND_MAX 4096
 #define CONFIG_MEMORY_MIN (2ull << 20)
 #define CONFIG_MEMORY_MAX (1ull << 40)
@@ -18,6 +19,15 @@ struct config_disk {
     char name[CONFIG_NAME_MAX];
     int fd; // a connected vhost-user socket; -1 once it was given away
     uint32_t queues;
+};
+
+struct config_net {
+    char name[CONFIG_NAME_MAX];
+    int fd; // a connected vhost-user socket; -1 once it was given away
+    uint8_t mac[6];
+    char mac_text[CONFIG_NAME_MAX];
+    uint32_t mtu_bytes; // 0: the guest's own choice
+    uint32_t queues;    // pairs
 };
 
 struct config {
@@ -38,6 +48,8 @@ struct config {
     uint64_t audit_instructions; // 0: no audit
     unsigned n_disks;
     struct config_disk disks[CONFIG_DISKS_MAX];
+    unsigned n_nets;
+    struct config_net nets[CONFIG_NETS_MAX];
 };
 
 // Reads fd (borrowed) until its end. -EINVAL with a message that names the member and what it should be.

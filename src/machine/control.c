@@ -1,4 +1,4 @@
-// The machine's control protocol: JSON-RPC methods and notifications (machine.*, disk.*). On the loop's thread.
+// The machine's control protocol: JSON-RPC methods and notifications (machine.*, disk.*, net.*). On the loop's thread.
 #include "base/clock.h"
 #include "base/rpc.h"
 #include "machine/machine.h"
@@ -170,39 +170,54 @@ static void method_save(void *arg, struct rpc_request *req, const json_t *params
     machine_when_parked(m, task_save, save);
 }
 
-// --- disks
+// --- disks and networks
 
-static void method_disk_attach(void *arg, struct rpc_request *req, const json_t *params)
+typedef int attach_fn(struct machine *m, const char *name, int fd, struct tv_error *err);
+
+static void attach(void *arg, struct rpc_request *req, const json_t *params, const char *method, attach_fn *attach_to)
 {
     struct machine *m = ((struct control *)arg)->m;
     struct tv_error err = {0};
     const char *name = json_string_value(json_object_get(params, "name"));
     int fd = rpc_request_take_fd(req, 0);
     if (!name || fd < 0) {
-        tv_error_set(&err, -EINVAL, "disk.attach: needs a name and a connected vhost-user socket");
+        tv_error_set(&err, -EINVAL, "%s: needs a name and a connected vhost-user socket", method);
         rpc_reply_error(req, RPC_BAD_PARAMS, &err);
         if (fd >= 0)
             close(fd);
-    } else if (machine_attach_disk(m, name, fd, &err) < 0) {
+    } else if (attach_to(m, name, fd, &err) < 0) {
         rpc_reply_error(req, RPC_FAILED, &err);
     } else {
         rpc_reply(req, json_object());
     }
 }
 
-void control_tell_disconnected(struct control *c, const char *disk)
+static void method_disk_attach(void *arg, struct rpc_request *req, const json_t *params)
 {
-    if (c)
-        rpc_server_broadcast(c->server, "disk.disconnected", json_pack("{s:s}", "name", disk));
+    attach(arg, req, params, "disk.attach", machine_attach_disk);
 }
 
-// A supervisor that was away learns which disks wait for it.
+static void method_net_attach(void *arg, struct rpc_request *req, const json_t *params)
+{
+    attach(arg, req, params, "net.attach", machine_attach_net);
+}
+
+void control_tell_disconnected(struct control *c, const char *what, const char *name)
+{
+    if (c)
+        rpc_server_broadcast(c->server, what, json_pack("{s:s}", "name", name));
+}
+
+// A supervisor that was away learns what waits for it.
 static void connection_opened(void *arg, struct rpc_conn *conn)
 {
     const struct machine *m = ((struct control *)arg)->m;
     for (unsigned i = 0; i < m->config.n_disks; i++)
         if (!machine_disk_is_attached(m, i))
             rpc_notify(conn, "disk.disconnected", json_pack("{s:s}", "name", m->config.disks[i].name));
+    for (unsigned i = 0; i < m->config.n_nets; i++)
+        if (!machine_net_is_attached(m, i))
+            rpc_notify(conn, "net.disconnected", json_pack("{s:s}", "name", m->config.nets[i].name));
 }
 
 // --- the server
@@ -223,11 +238,17 @@ void control_tell_stopped(struct control *c, int exit_status, const char *reason
 
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err)
 {
-    static const struct rpc_method methods[] = {{"machine.status", method_status},   {"machine.stats", method_stats},
-                                                {"machine.pause", method_pause},     {"machine.resume", method_resume},
-                                                {"machine.reset", method_reset},     {"machine.quit", method_quit},
-                                                {"machine.save", method_save},       {"machine.shutdown", method_shutdown},
-                                                {"disk.attach", method_disk_attach}, {NULL, NULL}};
+    static const struct rpc_method methods[] = {{"machine.status", method_status},
+                                                {"machine.stats", method_stats},
+                                                {"machine.pause", method_pause},
+                                                {"machine.resume", method_resume},
+                                                {"machine.reset", method_reset},
+                                                {"machine.quit", method_quit},
+                                                {"machine.save", method_save},
+                                                {"machine.shutdown", method_shutdown},
+                                                {"disk.attach", method_disk_attach},
+                                                {"net.attach", method_net_attach},
+                                                {NULL, NULL}};
     struct control *c = calloc(1, sizeof(*c));
     if (!c) {
         close(listen_fd);

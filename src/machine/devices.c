@@ -6,9 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_DISKS = 3, SLOT_PVPANIC = PCIE_SLOTS - 1 };
+enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_DISKS = 3, SLOT_NETS = SLOT_DISKS + CONFIG_DISKS_MAX, SLOT_PVPANIC = PCIE_SLOTS - 1 };
 
-_Static_assert(SLOT_DISKS + CONFIG_DISKS_MAX <= SLOT_PVPANIC, "a slot for each disk");
+_Static_assert(SLOT_NETS + CONFIG_NETS_MAX <= SLOT_PVPANIC, "a slot for each disk and network");
 
 #define POWERDOWN "powerdown\n" // what the guest's agent takes for a request to power off
 
@@ -59,7 +59,7 @@ size_t machine_type(struct machine *m, const uint8_t *buf, size_t len_bytes)
 static void disk_disconnected(void *arg)
 {
     struct machine_disk *disk = arg;
-    control_tell_disconnected(disk->m->control, disk->m->config.disks[disk->index].name);
+    control_tell_disconnected(disk->m->control, "disk.disconnected", disk->m->config.disks[disk->index].name);
 }
 
 static int add_disk(struct machine *m, unsigned i, const struct device_home *home, struct tv_error *err)
@@ -74,6 +74,31 @@ static int add_disk(struct machine *m, unsigned i, const struct device_home *hom
     if (m->disks[i].blk)
         return 0;
     tv_error_prefix(err, "disk '%s'", config->name);
+    return -EINVAL;
+}
+
+static void net_disconnected(void *arg)
+{
+    struct machine_net *net = arg;
+    control_tell_disconnected(net->m->control, "net.disconnected", net->m->config.nets[net->index].name);
+}
+
+static int add_net(struct machine *m, unsigned i, const struct device_home *home, struct tv_error *err)
+{
+    struct config_net *config = &m->config.nets[i];
+    m->nets[i] = (struct machine_net){.m = m, .index = i};
+    struct virtio_net_config net = {.home = *home,
+                                    .mtu_bytes = (uint16_t)config->mtu_bytes,
+                                    .n_pairs = config->queues,
+                                    .arg = &m->nets[i],
+                                    .disconnected = net_disconnected};
+    memcpy(net.mac, config->mac, sizeof(net.mac));
+    int fd = config->fd;
+    config->fd = -1;
+    m->nets[i].net = virtio_net_add(&net, fd, err);
+    if (m->nets[i].net)
+        return 0;
+    tv_error_prefix(err, "net '%s'", config->name);
     return -EINVAL;
 }
 
@@ -94,6 +119,11 @@ int machine_add_devices(struct machine *m, struct tv_error *err)
     for (unsigned i = 0; i < m->config.n_disks; i++) {
         home.slot = SLOT_DISKS + i;
         if (add_disk(m, i, &home, err) < 0)
+            return -EINVAL;
+    }
+    for (unsigned i = 0; i < m->config.n_nets; i++) {
+        home.slot = SLOT_NETS + i;
+        if (add_net(m, i, &home, err) < 0)
             return -EINVAL;
     }
     return 0;
@@ -122,4 +152,21 @@ int machine_attach_disk(struct machine *m, const char *name, int fd, struct tv_e
     }
     close(fd);
     return tv_error_set(err, -ENOENT, "machine '%s': has no disk '%s'", m->config.name, name);
+}
+
+bool machine_net_is_attached(const struct machine *m, unsigned net)
+{
+    return virtio_net_is_attached(m->nets[net].net);
+}
+
+int machine_attach_net(struct machine *m, const char *name, int fd, struct tv_error *err)
+{
+    for (unsigned i = 0; i < m->config.n_nets; i++) {
+        if (strcmp(m->config.nets[i].name, name) != 0)
+            continue;
+        int rc = virtio_net_attach(m->nets[i].net, fd, err);
+        return rc < 0 ? (tv_error_prefix(err, "machine '%s': net '%s'", m->config.name, name), rc) : rc;
+    }
+    close(fd);
+    return tv_error_set(err, -ENOENT, "machine '%s': has no net '%s'", m->config.name, name);
 }

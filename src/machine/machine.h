@@ -47,6 +47,12 @@ struct machine_disk {
     struct virtio_blk *blk;
 };
 
+struct machine_net {
+    struct machine *m;
+    unsigned index; // in config.nets
+    struct virtio_net *net;
+};
+
 struct machine {
     struct config config;
     char kernel_name[300], initrd_name[300]; // for messages
@@ -61,6 +67,7 @@ struct machine {
     bool powerdown_waits; // the guest was asked to power off and had no agent yet
     struct pvpanic *pvpanic;
     struct machine_disk disks[CONFIG_DISKS_MAX];
+    struct machine_net nets[CONFIG_NETS_MAX];
     struct vcpus *vcpus;
     struct control *control; // NULL without a control socket
 
@@ -102,6 +109,8 @@ size_t machine_type(struct machine *m, const uint8_t *buf, size_t len_bytes); //
 bool machine_ask_powerdown(struct machine *m);
 bool machine_disk_is_attached(const struct machine *m, unsigned disk);
 int machine_attach_disk(struct machine *m, const char *name, int fd, struct tv_error *err); // takes fd
+bool machine_net_is_attached(const struct machine *m, unsigned net);
+int machine_attach_net(struct machine *m, const char *name, int fd, struct tv_error *err); // takes fd
 
 // boot.c; the machine is parked.
 int machine_boot(struct machine *m, struct tv_error *err);    // RAM reads as zeroes
@@ -123,5 +132,6 @@ struct json_t *machine_stats(const struct machine *m); // the caller's
 struct control *control_create(struct machine *m, int listen_fd, struct tv_error *err); // takes listen_fd
 void control_destroy(struct control *c);
 void control_tell_progress(struct control *c, const char *what, uint64_t done_bytes, uint64_t total_bytes); // c may be NULL
-void control_tell_disconnected(struct control *c, const char *disk);                                        // c may be NULL
+// `what`: "disk.disconnected" or "net.disconnected". c may be NULL.
+void control_tell_disconnected(struct control *c, const char *what, const char *name);
 void control_tell_stopped(struct control *c, int exit_status, const char *reason);

@@ -21,12 +21,16 @@ struct save {
 
 char *machine_identity(const struct machine *m)
 {
-    json_t *disks = json_array();
+    json_t *disks = json_array(), *nets = json_array();
     for (unsigned i = 0; i < m->config.n_disks; i++)
         json_array_append_new(
             disks, json_pack("{s:s, s:I}", "name", m->config.disks[i].name, "queues", (json_int_t)m->config.disks[i].queues));
-    json_t *root = json_pack("{s:s, s:I, s:I, s:o}", "engine", m->engine->ops->name, "cpus", (json_int_t)m->config.cpus,
-                             "memory_bytes", (json_int_t)m->config.memory_bytes, "disks", disks);
+    for (unsigned i = 0; i < m->config.n_nets; i++)
+        json_array_append_new(nets, json_pack("{s:s, s:s, s:I, s:I}", "name", m->config.nets[i].name, "mac",
+                                              m->config.nets[i].mac_text, "mtu_bytes", (json_int_t)m->config.nets[i].mtu_bytes,
+                                              "queues", (json_int_t)m->config.nets[i].queues));
+    json_t *root = json_pack("{s:s, s:I, s:I, s:o, s:o}", "engine", m->engine->ops->name, "cpus", (json_int_t)m->config.cpus,
+                             "memory_bytes", (json_int_t)m->config.memory_bytes, "disks", disks, "nets", nets);
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     return text;

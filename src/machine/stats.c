@@ -64,7 +64,7 @@ static json_t *vcpu_stats(const struct machine *m, unsigned vcpu)
 
 struct json_t *machine_stats(const struct machine *m)
 {
-    json_t *vcpus = json_array(), *disks = json_array(), *code = json_object();
+    json_t *vcpus = json_array(), *disks = json_array(), *nets = json_array(), *code = json_object();
     struct engine_code c;
     m->engine->ops->code(m->engine, &c);
     put(code, "room_bytes", c.room_bytes);
@@ -74,5 +74,8 @@ struct json_t *machine_stats(const struct machine *m)
         json_array_append_new(vcpus, vcpu_stats(m, i));
     for (unsigned i = 0; i < m->config.n_disks; i++)
         json_array_append_new(disks, json_pack("{s:s}", "name", m->config.disks[i].name));
-    return json_pack("{s:o, s:o, s:o}", "vcpus", vcpus, "code", code, "disks", disks);
+    for (unsigned i = 0; i < m->config.n_nets; i++)
+        json_array_append_new(nets, json_pack("{s:s, s:s, s:b}", "name", m->config.nets[i].name, "mac", m->config.nets[i].mac_text,
+                                              "attached", machine_net_is_attached(m, i)));
+    return json_pack("{s:o, s:o, s:o, s:o}", "vcpus", vcpus, "code", code, "disks", disks, "nets", nets);
 }

@@ -405,6 +405,8 @@ int backend_apply(struct vhost_backend *be, struct vhost_message *message, struc
         return apply_ring(be, message, payload->state.index, err);
     case VHOST_SET_VRING_ADDR:
         return apply_ring(be, message, payload->addr.index, err);
+    case VHOST_SEND_RARP: // of networks, and never negotiated here
+    case VHOST_NET_SET_MTU:
     case VHOST_REQUESTS_END:
         break;
     }

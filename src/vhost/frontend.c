@@ -124,6 +124,13 @@ static uint64_t user_address(const struct vhost_frontend *fe, uint64_t guest_add
     return 0; // not for a queue that passed check_queue()
 }
 
+static int send_enable(struct vhost_frontend *fe, unsigned index, struct tv_error *err)
+{
+    if (!(fe->offered >> VHOST_F_PROTOCOL_FEATURES & 1))
+        return 0; // "rings initialize in the enabled state"
+    return wire_set_ring(fe, VHOST_SET_VRING_ENABLE, index, !fe->queues[index].q.disabled, err);
+}
+
 static int send_queue(struct vhost_frontend *fe, unsigned index, struct tv_error *err)
 {
     const struct frontend_queue *queue = &fe->queues[index];
@@ -143,8 +150,8 @@ static int send_queue(struct vhost_frontend *fe, unsigned index, struct tv_error
         ret = wire_set_ring_fd(fe, VHOST_SET_VRING_ERR, index, fe->err_fd, err);
     if (ret == 0)
         ret = wire_set_ring_fd(fe, VHOST_SET_VRING_KICK, index, q->kick_fd, err);
-    if (ret == 0 && (fe->offered >> VHOST_F_PROTOCOL_FEATURES & 1))
-        ret = wire_set_ring(fe, VHOST_SET_VRING_ENABLE, index, 1, err);
+    if (ret == 0)
+        ret = send_enable(fe, index, err);
     if (ret < 0)
         return ret;
     // What the driver offered meanwhile was kicked into nowhere, and rings start at a kick.
@@ -154,9 +161,18 @@ static int send_queue(struct vhost_frontend *fe, unsigned index, struct tv_error
     return 0;
 }
 
+// A network's back end counts pairs, as all that are about do, and one without MQ has one.
+static int get_queue_num(struct vhost_frontend *fe, uint64_t *queues, struct tv_error *err)
+{
+    int ret = wire_get_u64(fe, VHOST_GET_QUEUE_NUM, queues, err);
+    if (ret == 0 && fe->config.is_net)
+        *queues = *queues < VHOST_QUEUES_MAX ? *queues * 2 : VHOST_QUEUES_MAX;
+    return ret;
+}
+
 static int negotiate_protocol(struct vhost_frontend *fe, uint64_t *max_slots, struct tv_error *err)
 {
-    uint64_t protocol = 0, queues = fe->config.n_queues;
+    uint64_t protocol = 0, queues = fe->config.is_net ? 2 : fe->config.n_queues;
     *max_slots = VHOST_TABLE_REGIONS_MAX;
     fe->max_queues = fe->config.n_queues;
     if (!(fe->offered >> VHOST_F_PROTOCOL_FEATURES & 1))
@@ -164,13 +180,15 @@ static int negotiate_protocol(struct vhost_frontend *fe, uint64_t *max_slots, st
     int ret = wire_get_u64(fe, VHOST_GET_PROTOCOL_FEATURES, &protocol, err);
     if (ret < 0)
         return ret;
-    protocol &= VHOST_PROTOCOL_FEATURES;
+    protocol &= fe->config.is_net ? VHOST_NET_PROTOCOL_FEATURES : VHOST_PROTOCOL_FEATURES;
     ret = wire_set_u64(fe, VHOST_SET_PROTOCOL_FEATURES, protocol, err);
     if (ret < 0)
         return ret;
     fe->protocol = protocol;
     if (wire_has(fe, VHOST_PROTOCOL_MQ))
-        ret = wire_get_u64(fe, VHOST_GET_QUEUE_NUM, &queues, err);
+        ret = get_queue_num(fe, &queues, err);
+    if (ret == 0 && fe->config.mtu_bytes && wire_has(fe, VHOST_PROTOCOL_NET_MTU))
+        ret = wire_set_u64(fe, VHOST_NET_SET_MTU, fe->config.mtu_bytes, err);
     if (ret == 0 && wire_has(fe, VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS))
         ret = wire_get_u64(fe, VHOST_GET_MAX_MEM_SLOTS, max_slots, err);
     if (ret == 0 && queues == 0)
@@ -402,6 +420,17 @@ int vhost_frontend_start_queue(struct vhost_frontend *fe, unsigned index, const 
     return ret;
 }
 
+int vhost_frontend_enable_queue(struct vhost_frontend *fe, unsigned index, bool enable)
+{
+    if (index >= fe->config.n_queues)
+        return -EINVAL;
+    struct frontend_queue *queue = &fe->queues[index];
+    if (queue->q.disabled == !enable)
+        return 0;
+    queue->q.disabled = !enable;
+    return queue->started && fe->fd >= 0 ? settle(fe, send_enable(fe, index, NULL)) : 0;
+}
+
 int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index)
 {
     if (index >= fe->config.n_queues)
@@ -460,6 +489,16 @@ int vhost_frontend_resume(struct vhost_frontend *fe, struct tv_error *err)
     return 0;
 }
 
+// The MAC address lies in the payload's first bytes.
+int vhost_frontend_send_rarp(struct vhost_frontend *fe, const uint8_t mac[static 6])
+{
+    uint64_t payload = 0;
+    if (fe->fd < 0 || !wire_has(fe, VHOST_PROTOCOL_RARP))
+        return -ENOTSUP;
+    memcpy(&payload, mac, 6);
+    return settle(fe, wire_set_u64(fe, VHOST_SEND_RARP, payload, NULL));
+}
+
 // Stops what is started, and remembers that it was.
 static int pause_queues(struct vhost_frontend *fe, struct state *s)
 {
@@ -467,13 +506,13 @@ static int pause_queues(struct vhost_frontend *fe, struct state *s)
         struct frontend_queue *queue = &fe->queues[i];
         if (!queue->started)
             continue;
-        if (fe->fd < 0) {
+        if (fe->fd < 0 && !fe->config.is_net) {
             state_fail(s, "vhost: the back end is away, requests may be in flight; attach one and save again");
             return -ENOTCONN;
         }
         vhost_frontend_stop_queue(fe, i);
         queue->paused = true;
-        if (fe->fd < 0) {
+        if (fe->fd < 0 && !fe->config.is_net) {
             state_fail(s, "vhost: the back end went away while it was asked to finish queue %u", i);
             return -ENOTCONN;
         }
@@ -515,7 +554,7 @@ int vhost_frontend_state(struct vhost_frontend *fe, struct state *s)
     int ret = state_is_loading(s) ? 0 : pause_queues(fe, s);
     if (ret < 0)
         return ret;
-    const uint32_t version = state_section_begin(s, "vhost-frontend", 2); // 2: packed queues
+    const uint32_t version = state_section_begin(s, "vhost-frontend", 3); // 2: packed queues, 3: queues can be disabled
     state_bool(s, "has_features", &fe->has_acked);
     state_u64(s, "features", &fe->acked);
     state_u8(s, "status", &fe->status);
@@ -536,6 +575,8 @@ int vhost_frontend_state(struct vhost_frontend *fe, struct state *s)
             state_u32(s, "base", &queue->base);
         if (version >= 2)
             state_bool(s, "has_base", &queue->has_base);
+        if (version >= 3)
+            state_bool(s, "disabled", &queue->q.disabled);
         state_u16(s, "size", &queue->q.size);
         state_u64(s, "desc_addr", &queue->q.desc_addr);
         state_u64(s, "avail_addr", &queue->q.avail_addr);

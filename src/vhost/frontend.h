@@ -4,6 +4,9 @@
 // new descriptor at any time: everything is replayed, and with INFLIGHT_SHMFD the requests in flight are taken up by the new back
 // end, none lost, none done twice. It opens no socket itself: the supervisor connects and hands the descriptor in.
 //
+// A network's device (`is_net`) keeps no record of what is in flight, since a frame may be lost or come twice: queues go on behind
+// what was given back, and are split.
+//
 // All calls on the loop's thread. Requests that need an answer wait for it at most VHOST_TIMEOUT_MS; a back end that does not
 // answer in time counts as disconnected.
 #pragma once
@@ -23,10 +26,12 @@ struct vhost_frontend;
 
 struct vhost_frontend_config {
     struct loop *loop;
-    const struct guest_memory *mem;    // borrowed; shared with the back end
-    unsigned n_queues;                 // at most what the device offers to its driver
-    uint32_t config_len_bytes;         // of the device's configuration space, for GET_CONFIG
-    void (*disconnected)(void *arg);   // the back end has gone; attach again when there is a new one
+    const struct guest_memory *mem;  // borrowed; shared with the back end
+    unsigned n_queues;               // at most what the device offers to its driver; of a network two a pair, and no control queue
+    bool is_net;                     // GET_QUEUE_NUM counts pairs then
+    uint16_t mtu_bytes;              // of a network, told to the back end; 0: nothing is told
+    uint32_t config_len_bytes;       // of the device's configuration space, for GET_CONFIG
+    void (*disconnected)(void *arg); // the back end has gone; attach again when there is a new one
     void (*config_changed)(void *arg); // VHOST_USER_BACKEND_CONFIG_CHANGE_MSG
     void (*queue_broken)(void *arg);   // the driver broke the rules on some queue: the device needs a reset; may be NULL
     void *arg;
@@ -36,6 +41,7 @@ struct vhost_frontend_queue {
     uint16_t size;
     uint64_t desc_addr, avail_addr, used_addr; // guest-physical
     int kick_fd, call_fd;                      // eventfds, borrowed for as long as the queue is started
+    bool disabled;                             // as vhost_frontend_enable_queue() has it
 };
 
 struct vhost_frontend *vhost_frontend_create(const struct vhost_frontend_config *config, struct tv_error *err);
@@ -57,12 +63,19 @@ int vhost_frontend_config_write(struct vhost_frontend *fe, uint32_t offset, cons
 int vhost_frontend_set_features(struct vhost_frontend *fe, uint64_t acked, struct tv_error *err);
 int vhost_frontend_start_queue(struct vhost_frontend *fe, unsigned index, const struct vhost_frontend_queue *queue,
                                struct tv_error *err);
+// Whether the back end serves a queue that is started (SET_VRING_ENABLE).
+int vhost_frontend_enable_queue(struct vhost_frontend *fe, unsigned index, bool enable);
 int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index); // GET_VRING_BASE: waits until the back end let go of it
 int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status);
 int vhost_frontend_reset(struct vhost_frontend *fe); // stops all queues, RESET_DEVICE
 
-// Drains (queues stopped, in-flight requests done) when saving, so it needs an attached back end if a queue is started; a save is
-// followed by vhost_frontend_resume(), which starts the queues again where they stood. After loading the device starts its queues
-// by vhost_frontend_start_queue(), since their eventfds are new; they go on where they stood. Attaching may come before or after.
+// A network's device is where it was not before, or its back end knows nothing of it yet: a RARP is sent in its name. -ENOTSUP: the
+// back end does not do that.
+int vhost_frontend_send_rarp(struct vhost_frontend *fe, const uint8_t mac[static 6]);
+
+// Drains (queues stopped, in-flight requests done) when saving, so it needs an attached back end if a queue is started, but for a
+// network; a save is followed by vhost_frontend_resume(), which starts the queues again where they stood. After loading the device
+// starts its queues by vhost_frontend_start_queue(), since their eventfds are new; they go on where they stood. Attaching may come
+// before or after.
 int vhost_frontend_state(struct vhost_frontend *fe, struct state *s);
 int vhost_frontend_resume(struct vhost_frontend *fe, struct tv_error *err);

@@ -31,7 +31,9 @@
 enum vhost_protocol_feature {
     VHOST_PROTOCOL_MQ = 0,
     VHOST_PROTOCOL_LOG_SHMFD = 1,
+    VHOST_PROTOCOL_RARP = 2,
     VHOST_PROTOCOL_REPLY_ACK = 3,
+    VHOST_PROTOCOL_NET_MTU = 4,
     VHOST_PROTOCOL_BACKEND_REQ = 5,
     VHOST_PROTOCOL_CONFIG = 9,
     VHOST_PROTOCOL_INFLIGHT_SHMFD = 12,
@@ -45,6 +47,11 @@ enum vhost_protocol_feature {
     (1ull << VHOST_PROTOCOL_MQ | 1ull << VHOST_PROTOCOL_REPLY_ACK | 1ull << VHOST_PROTOCOL_BACKEND_REQ |                           \
      1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD | 1ull << VHOST_PROTOCOL_RESET_DEVICE |                 \
      1ull << VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS | 1ull << VHOST_PROTOCOL_STATUS)
+
+// What the front end of a network's device speaks. INFLIGHT_SHMFD is for requests: a frame may be lost, or come twice.
+#define VHOST_NET_PROTOCOL_FEATURES                                                                                                \
+    ((VHOST_PROTOCOL_FEATURES & ~(1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD)) |                        \
+     1ull << VHOST_PROTOCOL_RARP | 1ull << VHOST_PROTOCOL_NET_MTU)
 
 // What the back end speaks beside them: our own front end has no log yet.
 #define VHOST_BACKEND_PROTOCOL_FEATURES (VHOST_PROTOCOL_FEATURES | 1ull << VHOST_PROTOCOL_LOG_SHMFD)
@@ -68,6 +75,8 @@ enum vhost_request {
     VHOST_SET_PROTOCOL_FEATURES = 16,
     VHOST_GET_QUEUE_NUM = 17,
     VHOST_SET_VRING_ENABLE = 18,
+    VHOST_SEND_RARP = 19,
+    VHOST_NET_SET_MTU = 20,
     VHOST_SET_BACKEND_REQ_FD = 21,
     VHOST_GET_CONFIG = 24,
     VHOST_SET_CONFIG = 25,

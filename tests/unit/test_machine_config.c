@@ -24,12 +24,13 @@ static void test_whole(void **state)
     struct config c;
     struct tv_error err = {0};
     char text[512];
-    int kernel = memfd_create("k", 0), disk = memfd_create("d", 0), viewer = memfd_create("v", 0);
+    int kernel = memfd_create("k", 0), disk = memfd_create("d", 0), viewer = memfd_create("v", 0), net = memfd_create("n", 0);
     snprintf(text, sizeof(text),
              "{\"name\":\"web\",\"tenant\":\"a\",\"engine\":\"rv64\",\"memory_bytes\":268435456,\"cpus\":2,\"kernel_fd\":%d,"
              "\"append\":\"quiet\",\"console\":{\"fd\":%d},\"disks\":[{\"name\":\"root\",\"fd\":%d,\"queues\":4}],"
+             "\"nets\":[{\"name\":\"net0\",\"fd\":%d,\"mac\":\"52:54:00:ab:cd:0f\",\"mtu_bytes\":1400,\"queues\":2}],"
              "\"on_reboot\":\"exit\"}",
-             kernel, viewer, disk);
+             kernel, viewer, disk, net);
     assert_int_equal(decode(text, &c, &err), 0);
     assert_string_equal(c.name, "web");
     assert_string_equal(c.tenant, "a");
@@ -43,8 +44,15 @@ static void test_whole(void **state)
     assert_int_equal(c.n_disks, 1);
     assert_int_equal(c.disks[0].fd, disk);
     assert_int_equal(c.disks[0].queues, 4);
+    static const uint8_t mac[6] = {0x52, 0x54, 0x00, 0xab, 0xcd, 0x0f};
+    assert_int_equal(c.n_nets, 1);
+    assert_int_equal(c.nets[0].fd, net);
+    assert_memory_equal(c.nets[0].mac, mac, 6);
+    assert_int_equal(c.nets[0].mtu_bytes, 1400);
+    assert_int_equal(c.nets[0].queues, 2);
     config_fini(&c);
     assert_int_equal(close(kernel), -1); // they were the configuration's
+    assert_int_equal(close(net), -1);
     assert_int_equal(close(disk), -1);
 }
 
@@ -77,6 +85,15 @@ static void test_wrong(void **state)
         {"{\"name\":\"a\",\"cpus\":1,\"memory_bytes\":4194304,\"kernel_fd\":0,\"disks\":[{\"name\":\"r\",\"fd\":1},"
          "{\"name\":\"r\",\"fd\":2}]}",
          "two have the name 'r'"},
+#define NET(members) "{\"name\":\"a\",\"cpus\":1,\"memory_bytes\":4194304,\"kernel_fd\":0,\"nets\":[{\"name\":\"n\"," members "}]}"
+        {NET("\"fd\":1"), "net: lacks 'mac'"},
+        {NET("\"fd\":1,\"mac\":\"52:54:00:00:00\""), "net 'n': mac: '52:54:00:00:00' should be a station's address"},
+        {NET("\"fd\":1,\"mac\":\"52:54:00:00:00:001\""), "should be a station's address"},
+        {NET("\"fd\":1,\"mac\":\"53:54:00:00:00:01\""), "should be a station's address"},
+        {NET("\"fd\":1,\"mac\":\"00:00:00:00:00:00\""), "should be a station's address"},
+        {NET("\"fd\":1,\"mac\":\"52:54:00:00:00:01\",\"mtu_bytes\":67"), "mtu_bytes: 67 should be 68 to 65535"},
+        {NET("\"fd\":1,\"mac\":\"52:54:00:00:00:01\",\"queues\":17"), "queues: 17 should be 1 to 16"},
+        {NET("\"fd\":0,\"mac\":\"52:54:00:00:00:01\""), "descriptor 0 is named twice"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct config c;

@@ -5,6 +5,7 @@
 // virtio_console.c  terminal and control line
 // virtio_rng.c      random numbers from the host
 // virtio_blk.c      a disk of a store, by vhost-user
+// virtio_net.c      a port of a router, by vhost-user
 // pvpanic.c         the guest's kernel says that it has panicked
 //
 // All functions on the machine's thread (the loop's); so are all callbacks. A device serves its queues there, too, never on a
@@ -68,6 +69,27 @@ struct virtio_blk *virtio_blk_add(const struct virtio_blk_config *config, int fd
 // Takes fd (also on failure). -EBUSY: the last one is still attached.
 int virtio_blk_attach(struct virtio_blk *blk, int fd, struct tv_error *err);
 bool virtio_blk_is_attached(const struct virtio_blk *blk);
+
+// --- virtio-net, by vhost-user
+#define VIRTIO_NET_PAIRS_MAX 16u
+#define VIRTIO_NET_MTU_MIN 68u // virtio 1.2, 5.1.4.1
+
+struct virtio_net;
+
+struct virtio_net_config {
+    struct device_home home;
+    uint8_t mac[6];
+    uint16_t mtu_bytes; // that the driver is told; 0: nothing
+    unsigned n_pairs;   // of queues: at most this many, and no more than the back end has; 1..VIRTIO_NET_PAIRS_MAX
+    void *arg;
+    void (*disconnected)(void *arg); // the back end has gone; frames wait for virtio_net_attach(); may be NULL
+};
+
+// fd: a connected vhost-user socket (taken, also on failure). The back end must be there at first: it says what it can do.
+struct virtio_net *virtio_net_add(const struct virtio_net_config *config, int fd, struct tv_error *err);
+// Takes fd (also on failure). -EBUSY: the last one is still attached.
+int virtio_net_attach(struct virtio_net *net, int fd, struct tv_error *err);
+bool virtio_net_is_attached(const struct virtio_net *net);
 
 // --- pvpanic
 #define PVPANIC_PANICKED 1u     // it will do nothing more than what its kernel does after a panic

@@ -94,6 +94,11 @@ bool virtio_pci_queue_is_live(const struct virtio_pci *vp, unsigned index)
     return !vp->frozen && vp->started >> index & 1;
 }
 
+bool virtio_pci_queue_is_started(const struct virtio_pci *vp, unsigned index)
+{
+    return vp->started >> index & 1;
+}
+
 uint64_t virtio_pci_features(const struct virtio_pci *vp)
 {
     return vp->features;
@@ -101,7 +106,7 @@ uint64_t virtio_pci_features(const struct virtio_pci *vp)
 
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd)
 {
-    vp->notify_fds[index] = fd;
+    atomic_store_explicit(&vp->notify_fds[index], fd, memory_order_relaxed);
 }
 
 void virtio_pci_notify_again(struct virtio_pci *vp, unsigned index)
@@ -221,13 +226,13 @@ static void serve_config(struct virtio_pci *vp)
 
 static void serve_notifications(struct virtio_pci *vp)
 {
-    if (!vp->vqs)
+    if (!vp->config.ops->notified)
         return;
     uint64_t kicked = atomic_exchange_explicit(&vp->kicked, 0, memory_order_acquire) & vp->started;
     for (; kicked; kicked &= kicked - 1) {
         unsigned i = (unsigned)__builtin_ctzll(kicked);
         vp->config.ops->notified(vp->config.dev, i);
-        if (vp->vqs[i].broken)
+        if (vp->vqs && vp->vqs[i].broken)
             virtio_pci_needs_reset(vp, vp->vqs[i].why);
     }
 }
@@ -435,7 +440,7 @@ struct virtio_pci *virtio_pci_create(const struct virtio_pci_config *config, str
     vp->n_vectors = config->n_queues + 1; // one a queue and one for configuration changes
     pthread_mutex_init(&vp->lock, NULL);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
-        vp->notify_fds[i] = -1;
+        atomic_store_explicit(&vp->notify_fds[i], -1, memory_order_relaxed);
     virtio_pci_reset_registers(vp);
     if (create_parts(vp, err) != 0 || plug_in(vp, err) != 0) {
         release(vp);

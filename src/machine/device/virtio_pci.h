@@ -31,7 +31,8 @@ struct virtio_ops {
     // Queues of the device's own making (vhost-user). NULL: the transport has struct virtqueues for virtio_pci_queue().
     int (*queue_start)(void *dev, unsigned index, const struct virtio_queue_setup *setup);
     void (*queue_stop)(void *dev, unsigned index);
-    // The driver made buffers available in a queue of the transport's, or the machine was thawed.
+    // The driver made buffers available in a queue whose notifications go to no eventfd, or the machine was thawed. May be NULL if
+    // all go to eventfds.
     void (*notified)(void *dev, unsigned index);
     void (*config_written)(void *dev, uint32_t offset, uint32_t len_bytes); // may be NULL
     void (*reset)(void *dev);                                               // all queues have been stopped
@@ -56,9 +57,11 @@ struct virtio_pci *virtio_pci_create(const struct virtio_pci_config *config, str
 struct virtqueue *virtio_pci_queue(struct virtio_pci *vp, unsigned index);
 // The queue is started and the machine not frozen: its memory may be touched.
 bool virtio_pci_queue_is_live(const struct virtio_pci *vp, unsigned index);
+bool virtio_pci_queue_is_started(const struct virtio_pci *vp, unsigned index);           // the machine may be frozen
 struct virtio_queue_setup virtio_pci_queue_setup(struct virtio_pci *vp, unsigned index); // of a started queue
 uint64_t virtio_pci_features(const struct virtio_pci *vp); // what the driver took, while it is started
-// Notifications of this queue go to an eventfd (borrowed for good), written on the vcpu's thread, and not to notified().
+// Notifications of this queue go to an eventfd (borrowed for good), written on the vcpu's thread, and not to notified(); -1: to
+// that again. What the driver said a moment before may still go the way before.
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd);
 // notified() again, soon: the device had enough for one round.
 void virtio_pci_notify_again(struct virtio_pci *vp, unsigned index);

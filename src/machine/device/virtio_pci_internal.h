@@ -20,9 +20,9 @@ struct virtio_pci {
     struct pcie_function *fn;
     unsigned cfg_access_cap; // offset of the VIRTIO_PCI_CAP_PCI_CFG capability
     unsigned n_vectors;
-    struct doorbell *bell;             // rung for all that has to be done on the loop's thread
-    _Atomic uint64_t kicked;           // queues that were notified; release on the vcpu's thread, acquire on the loop's
-    int notify_fds[VIRTIO_QUEUES_MAX]; // or -1; fixed before a vcpu runs
+    struct doorbell *bell;                     // rung for all that has to be done on the loop's thread
+    _Atomic uint64_t kicked;                   // queues that were notified; release on the vcpu's thread, acquire on the loop's
+    _Atomic int notify_fds[VIRTIO_QUEUES_MAX]; // or -1; written on the loop's thread, open as long as the device lives
 
     pthread_mutex_t lock; // guards the registers:
     uint32_t device_feature_select, driver_feature_select;

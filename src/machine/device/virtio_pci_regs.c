@@ -236,18 +236,19 @@ static void write_device(struct virtio_pci *vp, uint64_t offset, unsigned size, 
     doorbell_ring(vp->bell);
 }
 
-// No lock: the descriptors are fixed, and the set of kicked queues is atomic.
+// No lock: the descriptors stay open, and the set of kicked queues is atomic.
 static void notify(struct virtio_pci *vp, uint64_t queue)
 {
     if (queue >= vp->config.n_queues)
         return;
-    if (vp->notify_fds[queue] < 0) {
+    const int fd = atomic_load_explicit(&vp->notify_fds[queue], memory_order_relaxed);
+    if (fd < 0) {
         atomic_fetch_or_explicit(&vp->kicked, 1ull << queue, memory_order_release);
         doorbell_ring(vp->bell);
         return;
     }
     uint64_t one = 1;
-    ssize_t n = write(vp->notify_fds[queue], &one, sizeof(one)); // fails only when the counter is full: then it is kicked
+    ssize_t n = write(fd, &one, sizeof(one)); // fails only when the counter is full: then it is kicked
     (void)n;
 }
 

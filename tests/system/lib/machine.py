@@ -165,7 +165,7 @@ class Viewer:
 
 class Machine:
     def __init__(self, kernel=None, initrd=None, append="", cpus=1, memory=256 << 20, restore=None, name="test", disks=(),
-                 on_reboot="reset", audit=0):
+                 on_reboot="reset", audit=0, nets=()):
         self.name = name
         self.dir = tempfile.TemporaryDirectory(prefix="trivet-test-")
         self.stderr = open(os.path.join(self.dir.name, "stderr"), "w+")
@@ -186,6 +186,8 @@ class Machine:
                 config[key] = keep(os.open(path, os.O_RDONLY))
         if disks:
             config["disks"] = [{"name": n, "fd": keep(os.dup(s.fileno())), "queues": q} for n, s, q in disks]
+        if nets:  # (name, connected socket, mac, what else)
+            config["nets"] = [{"name": n, "fd": keep(os.dup(s.fileno())), "mac": mac, **more} for n, s, mac, more in nets]
         config_fd = keep(os.memfd_create("config"))
         os.write(config_fd, json.dumps(config).encode())
         os.lseek(config_fd, 0, os.SEEK_SET)

@@ -1,6 +1,7 @@
 // Virtual networks: see vn.h.
 #include "router/vn.h"
 
+#include "router/offload.h"
 #include "router/pool.h"
 
 #include <errno.h>
@@ -160,6 +161,7 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
     struct port_env own_env = *env;
     own_env.vn_id = vn->id;
     own_env.pool = vn->pool;
+    own_env.offloads = vn->type->offloads;
     own_env.counters = &port->counters;
     if (open_port(vn, port, params, fd, &own_env, err)) {
         free(port);
@@ -262,19 +264,79 @@ void vn_drop(struct vn_port *in, struct rte_mbuf *packet, enum drop cause)
     rte_pktmbuf_free(packet);
 }
 
-void vn_flush(struct vn_port *port)
+static void send_burst(struct vn_port *port, struct rte_mbuf **packets, uint16_t n)
 {
     uint64_t bytes = 0;
-    for (uint16_t i = 0; i < port->n_out; i++)
-        bytes += port->out[i]->pkt_len;
-    look(port, PCAPNG_OUTBOUND, port->out, port->n_out);
-    const uint16_t sent = port->port->kind->send(port->port, port->out, port->n_out);
-    for (uint16_t i = sent; i < port->n_out; i++) {
-        bytes -= port->out[i]->pkt_len;
-        vn_drop(port, port->out[i], DROP_SEND_FULL);
+    for (uint16_t i = 0; i < n; i++)
+        bytes += packets[i]->pkt_len;
+    look(port, PCAPNG_OUTBOUND, packets, n);
+    const uint16_t sent = port->port->kind->send(port->port, packets, n);
+    for (uint16_t i = sent; i < n; i++) {
+        bytes -= packets[i]->pkt_len;
+        vn_drop(port, packets[i], DROP_SEND_FULL);
     }
     counter_add(&port->counters.sent_packets, sent);
     counter_add(&port->counters.sent_bytes, bytes);
+}
+
+struct burst {
+    struct vn_port *port;
+    uint16_t n;
+    struct rte_mbuf *packets[PORT_BURST];
+};
+
+static void burst_add(struct burst *burst, struct rte_mbuf *packet)
+{
+    if (burst->n == PORT_BURST) {
+        send_burst(burst->port, burst->packets, burst->n);
+        burst->n = 0;
+    }
+    burst->packets[burst->n++] = packet;
+}
+
+static void cut(struct burst *burst, struct rte_mbuf *packet)
+{
+    struct offload_cut cut = offload_cut_begin(packet);
+    while (!offload_cut_is_done(&cut)) {
+        struct rte_mbuf *frame = offload_cut_next(&cut, burst->port->port->env.pool);
+        if (!frame) { // the rest is lost, as any frame may be
+            counter_add(&burst->port->counters.dropped[DROP_NO_BUFFERS], 1);
+            break;
+        }
+        burst_add(burst, frame);
+    }
+    rte_pktmbuf_free(packet);
+}
+
+// What the far end does not do itself is done here.
+static void finish_and_send(struct vn_port *port)
+{
+    struct burst burst = {.port = port};
+    const unsigned takes = port->port->kind->offloads ? port->port->kind->offloads(port->port) : 0;
+    for (uint16_t i = 0; i < port->n_out; i++) {
+        struct rte_mbuf *packet = port->out[i];
+        const unsigned rest = offload_needs(packet) & ~takes;
+        if (rest & (OFFLOAD_TSO4 | OFFLOAD_TSO6)) {
+            cut(&burst, packet);
+            continue;
+        }
+        if (rest)
+            offload_checksum(packet);
+        burst_add(&burst, packet);
+    }
+    if (burst.n)
+        send_burst(port, burst.packets, burst.n);
+}
+
+void vn_flush(struct vn_port *port)
+{
+    bool is_pending = false;
+    for (uint16_t i = 0; i < port->n_out; i++)
+        is_pending |= offload_is_pending(port->out[i]);
+    if (is_pending)
+        finish_and_send(port);
+    else
+        send_burst(port, port->out, port->n_out);
     port->n_out = 0;
 }
 

@@ -4,6 +4,7 @@
 // flooded is copied for each port but the last, from the network's own buffers, so that no two ports share a packet.
 #include "router/ethernet/guard.h"
 #include "router/ethernet/mac_table.h"
+#include "router/offload.h"
 #include "router/params.h"
 #include "router/trace.h"
 #include "router/vn.h"
@@ -269,7 +270,7 @@ static void forward(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     struct ethernet *ethernet = vn->state;
     const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
-    const enum drop wrong = check(in->state, head, packet->data_len, packet->pkt_len);
+    const enum drop wrong = check(in->state, head, packet->data_len, offload_frame_bytes(packet));
     if (wrong) {
         vn_drop(in, packet, wrong);
         return;
@@ -372,6 +373,7 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
 
 const struct vn_type vn_ethernet = {
     .name = "ethernet",
+    .offloads = true,
     .create = ethernet_create,
     .destroy = ethernet_destroy,
     .add_port = ethernet_add_port,

@@ -27,6 +27,7 @@ struct port_env {
     int epoll_fd;              // the worker sleeps on it; a port adds what it is woken by
     struct rte_rcu_qsbr *rcu;  // the worker; for kinds whose far end can go at any time
     struct counters *counters; // of the port
+    bool offloads;             // packets that come may have something left to be done (offload.h)
 };
 
 struct port_kind {
@@ -38,6 +39,8 @@ struct port_kind {
     uint16_t (*receive)(struct port *port, struct rte_mbuf **packets, uint16_t n);
     // How many of the first ones it took; the others stay the caller's. A packet that cannot be sent at all is taken and counted.
     uint16_t (*send)(struct port *port, struct rte_mbuf **packets, uint16_t n);
+    // What the far end would do itself of what is left to be done, OFFLOAD_*; NULL: nothing. Worker.
+    unsigned (*offloads)(struct port *port);
     // The worker is about to sleep: from now on what comes makes a descriptor of epoll_fd readable. False: something is there
     // already.
     bool (*arm)(struct port *port);

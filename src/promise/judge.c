@@ -60,11 +60,16 @@ static uint64_t waited(const struct holder *h, uint64_t duration_ns)
     return smaller(h->got.waited_ns, duration_ns);
 }
 
-// Of a holder's mean request, the amount in a metric. Of CPU time there are no requests.
+// Of a disk requests, of a network packets. Of CPU time there are none.
+static uint64_t requests(const struct holder *h)
+{
+    return saturated((u128)h->got.amount[PROMISE_OPERATIONS] + h->got.amount[PROMISE_PACKETS]);
+}
+
+// Of a holder's mean request, the amount in a metric.
 static uint64_t mean_request(const struct holder *h, enum promise_metric metric)
 {
-    const u128 requests = (u128)h->got.amount[PROMISE_OPERATIONS] + h->got.amount[PROMISE_PACKETS];
-    return requests ? (uint64_t)(h->got.amount[metric] / requests) : 0;
+    return requests(h) ? h->got.amount[metric] / requests(h) : 0;
 }
 
 // An amount as the resource's time, at what the holder's requests cost in this window.
@@ -199,7 +204,7 @@ static void judge_limit(const struct promise_watch *w, const struct holder *h, c
 
 static void judge_latency(const struct holder *h, const struct promise *p, uint64_t duration_ns, struct finding *f)
 {
-    const uint64_t done = h->got.amount[PROMISE_OPERATIONS], late = smaller(h->got.amount[PROMISE_LATENCY], done);
+    const uint64_t done = requests(h), late = smaller(h->got.amount[PROMISE_LATENCY], done);
     const bool stuck = !done && waited(h, duration_ns) >= p->value;
     f->owed = done || stuck;
     f->kept = !stuck && (u128)late * 1000 <= (u128)done * (1000 - p->per_mille); // as histogram_percentile() counts

@@ -8,7 +8,7 @@
 //
 // admit.h   can a resource keep a set of promises together?
 // share.h   what is there, divided by weights between reserves and limits
-// watch.h   are they kept? since when, by how much not, and who held what was lacking
+// watch.h   are they kept? since when, by how much not, and who held what was lacking; describe.h: as JSON
 // archive.h what became of them in the last day, as a file has it
 #pragma once
 

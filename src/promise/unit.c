@@ -43,7 +43,7 @@ const char *const promise_resource_examples[PROMISE_RESOURCES] = {"40MB/s", "1.5
 static const unsigned metrics[PROMISE_RESOURCES] = {
     [PROMISE_DISK] = 1u << PROMISE_BANDWIDTH | 1u << PROMISE_OPERATIONS | 1u << PROMISE_LATENCY | 1u << PROMISE_UTILIZATION,
     [PROMISE_CPU] = 1u << PROMISE_CORES | 1u << PROMISE_UTILIZATION,
-    [PROMISE_LINK] = 1u << PROMISE_BIT_RATE | 1u << PROMISE_PACKETS | 1u << PROMISE_UTILIZATION,
+    [PROMISE_LINK] = 1u << PROMISE_BIT_RATE | 1u << PROMISE_PACKETS | 1u << PROMISE_LATENCY | 1u << PROMISE_UTILIZATION,
 };
 
 bool promise_resource_has(enum promise_resource resource, enum promise_metric metric)

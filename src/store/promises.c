@@ -4,10 +4,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/rpc.h"
-#include "promise/watch.h"
+#include "promise/describe.h"
 #include "store/admission.h"
 #include "store/terms.h"
-#include "store/verdict.h"
 #include "store/verdict_file.h"
 
 #include <assert.h>
@@ -115,7 +114,7 @@ static void on_event(void *arg, const struct promise_event *event)
                   LOG_STR("held_by", v->held_by[0] ? v->held_by : "nobody"));
     if (!p->store->control)
         return;
-    json_t *params = verdict_describe(v, clock_now_ns());
+    json_t *params = promise_describe_verdict(v, clock_now_ns());
     json_object_set_new(params, "name", json_string(event->name));
     rpc_server_broadcast(p->store->control, "promise.changed", params);
 }
@@ -304,7 +303,7 @@ void promises_describe(struct promises *p, const struct disk *disk, json_t *obje
     const uint64_t now_ns = clock_now_ns();
     const unsigned n = promise_watch_verdicts(p->watch, disk->promised.slot, verdicts);
     for (unsigned i = 0; i < n; i++) {
-        json_t *verdict = verdict_describe(&verdicts[i], now_ns);
+        json_t *verdict = promise_describe_verdict(&verdicts[i], now_ns);
         json_object_set_new(verdict, "proven", json_boolean(admission_is_proven(disk, &verdicts[i].promise)));
         json_array_append_new(list, verdict);
     }

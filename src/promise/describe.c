@@ -1,5 +1,5 @@
-// A verdict as JSON: see verdict.h.
-#include "store/verdict.h"
+// A verdict as JSON: see describe.h.
+#include "promise/describe.h"
 
 #include "base/clock.h"
 
@@ -10,11 +10,12 @@ static void set(json_t *object, const char *key, uint64_t value)
 
 static const char *unit_of(const struct promise *p)
 {
-    if (p->metric == PROMISE_BANDWIDTH)
-        return "bytes/s";
-    if (p->metric == PROMISE_OPERATIONS)
-        return "requests/s";
-    return p->metric == PROMISE_LATENCY ? "ppm of requests" : "ppm of time";
+    static const char *const units[PROMISE_METRICS] = {
+        [PROMISE_BANDWIDTH] = "bytes/s",       [PROMISE_OPERATIONS] = "requests/s", [PROMISE_LATENCY] = "ppm of requests",
+        [PROMISE_UTILIZATION] = "ppm of time", [PROMISE_CORES] = "ppm of a CPU",    [PROMISE_BIT_RATE] = "bits/s",
+        [PROMISE_PACKETS] = "packets/s",
+    };
+    return units[p->metric];
 }
 
 static json_t *record(const struct promise_record *r)
@@ -46,7 +47,7 @@ static json_t *breach(const struct promise_breach *b, uint64_t now_ns)
     return object;
 }
 
-json_t *verdict_describe(const struct promise_verdict *v, uint64_t now_ns)
+json_t *promise_describe_verdict(const struct promise_verdict *v, uint64_t now_ns)
 {
     char text[PROMISE_TEXT_MAX];
     json_t *object = json_object();

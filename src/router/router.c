@@ -95,9 +95,10 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
 {
     struct vn_config config;
     struct entry entry;
+    uint32_t weight;
     if (params_get_name(params, "name", VN_NAME_MAX, &config.name, err) ||
         params_get_string(params, "type", "ethernet", &config.type, err) ||
-        params_get_u32(params, "weight", DRR_WEIGHT_DEFAULT, 1, DRR_WEIGHT_MAX, &config.weight, err) ||
+        params_get_u32(params, "weight", DRR_WEIGHT_DEFAULT, 1, DRR_WEIGHT_MAX, &weight, err) ||
         params_get_u32(params, "buffers", BUFFERS_DEFAULT, BUFFERS_LEAST, BUFFERS_MOST, &config.n_buffers, err) ||
         choose_worker(router, params, &entry.worker, err))
         return -EINVAL;
@@ -110,6 +111,8 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
     entry.vn = vn_create(&config, params, err);
     if (!entry.vn)
         return err->code;
+    atomic_store_explicit(&entry.vn->terms.weight, weight, memory_order_relaxed);
+    vn_notify(entry.vn);
     int r = worker_add_vn(entry.worker, entry.vn, err);
     if (r)
         vn_destroy(entry.vn);
@@ -243,9 +246,9 @@ json_t *router_stat_vn(const struct router *router, const char *name, struct tv_
             json_array_append_new(ports, describe_port(vn, port));
     }
     json_t *json =
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "name", vn->name, "type", vn->type->name, "weight", (json_int_t)vn->weight,
-                  "cycles", (json_int_t)counter_get(&vn->cycles), "buffers", (json_int_t)vn->n_buffers, "buffers_used",
-                  (json_int_t)rte_mempool_in_use_count(vn->pool), "ports", ports);
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "name", vn->name, "type", vn->type->name, "weight",
+                  (json_int_t)atomic_load(&vn->terms.weight), "cycles", (json_int_t)counter_get(&vn->pace.usage.cycles), "buffers",
+                  (json_int_t)vn->n_buffers, "buffers_used", (json_int_t)rte_mempool_in_use_count(vn->pool), "ports", ports);
     json_object_update_new(json, vn->type->describe(vn));
     return json;
 }

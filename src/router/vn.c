@@ -5,9 +5,12 @@
 #include "router/pool.h"
 
 #include <errno.h>
+#include <rte_cycles.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PORT_QUANTUM_US 5 // of a port of weight 100, a turn
 
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
@@ -42,10 +45,11 @@ struct vn *vn_create(const struct vn_config *config, const json_t *params, struc
     }
     vn->type = type;
     vn->id = n_created++;
-    vn->weight = vn->drr.weight = config->weight;
     vn->n_buffers = config->n_buffers;
     vn->rcu = config->rcu;
     vn->env = config->env;
+    pace_init(&vn->pace, &vn->terms, rte_get_tsc_hz(), rte_rdtsc());
+    vn->port_quantum = rte_get_tsc_hz() / 1000000 * PORT_QUANTUM_US;
     snprintf(vn->name, sizeof(vn->name), "%s", config->name);
     int r = pool_create(vn->id, vn->n_buffers, PORT_FRAME_MAX, &vn->pool);
     if (r)
@@ -114,6 +118,8 @@ static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from,
     port->index = (unsigned)index;
     port->serial = ++n_added;
     snprintf(port->name, sizeof(port->name), "%s", name);
+    port->asked = rte_rdtsc();
+    pace_init(&port->pace, &port->terms, rte_get_tsc_hz(), port->asked);
     return port;
 }
 
@@ -239,8 +245,11 @@ static void refresh_slot(struct vn *vn, unsigned index)
         if (port)
             vn->type->attach(vn, port);
     }
-    if (port)
-        vn->active[vn->n_active++] = port;
+    if (!port)
+        return;
+    vn->active[vn->n_active++] = port;
+    vn->n_backlogged += port->pace.is_backlogged;
+    pace_apply(&port->pace);
 }
 
 void vn_refresh(struct vn *vn)
@@ -250,7 +259,9 @@ void vn_refresh(struct vn *vn)
         return;
     vn->seen_version = version;
     vn->is_busy = true;
-    vn->n_active = vn->next_active = 0;
+    vn->n_active = vn->next_active = vn->n_backlogged = 0;
+    vn->is_visiting = false;
+    pace_apply(&vn->pace);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
     if (vn->type->update)
@@ -347,7 +358,7 @@ static void flush_all(struct vn *vn)
             vn_flush(vn->active[i]);
 }
 
-static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
+static uint64_t input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
 {
     uint64_t bytes = 0;
     for (unsigned i = 0; i < n; i++)
@@ -359,6 +370,7 @@ static void input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, 
     vn->type->input(vn, in, packets, n);
     flush_all(vn);
     vn->is_busy = false;
+    return bytes;
 }
 
 void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n)
@@ -371,19 +383,117 @@ void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsi
         rte_pktmbuf_free_bulk(packets, n);
 }
 
-unsigned vn_poll(struct vn *vn)
+// ---- turns of ports ----
+
+static void set_backlogged(struct vn *vn, struct vn_port *port, bool is_backlogged)
+{
+    vn->n_backlogged += is_backlogged;
+    vn->n_backlogged -= port->pace.is_backlogged;
+    port->pace.is_backlogged = is_backlogged;
+    vn->pace.is_backlogged = vn->n_backlogged > 0;
+}
+
+static void end_visit(struct vn *vn)
+{
+    vn->is_visiting = false;
+    vn->next_active = vn->next_active + 1 < vn->n_active ? vn->next_active + 1 : 0;
+}
+
+static unsigned poll_port(struct vn *vn, struct vn_port *in, unsigned most)
 {
     struct rte_mbuf *packets[PORT_BURST];
-    for (unsigned i = 0; i < vn->n_active; i++) {
-        struct vn_port *in = vn->active[vn->next_active];
-        vn->next_active = vn->next_active + 1 < vn->n_active ? vn->next_active + 1 : 0;
-        const unsigned n = in->port->kind->receive(in->port, packets, PORT_BURST);
-        if (n) {
-            input(vn, in, packets, n);
-            return n;
-        }
+    const unsigned asked = pace_budget(&in->pace, most);
+    const unsigned n = asked ? in->port->kind->receive(in->port, packets, (uint16_t)asked) : 0;
+    const uint64_t since = in->asked;
+    in->asked = vn->pace.looked;
+    set_backlogged(vn, in, asked && n == asked);
+    if (n) {
+        vn->last_in = in;
+        vn->last_asked = asked;
+        vn->last_since = since;
+        vn->last = (struct burst){.packets = n, .bits = 8 * input(vn, in, packets, n)};
+    } else {
+        pace_found_empty(&in->pace);
+        end_visit(vn);
     }
-    return 0;
+    return n;
+}
+
+// How many turns it takes for the port to be out of debt; 0: it may have its turn.
+static uint64_t debt_of(const struct vn *vn, const struct vn_port *port)
+{
+    const uint64_t quantum = vn->port_quantum * port->pace.drr.weight / DRR_WEIGHT_DEFAULT;
+    const int64_t deficit = port->pace.drr.deficit_cycles;
+    return deficit > 0 || pace_is_owed(&port->pace) ? 0 : (uint64_t)-deficit / quantum + 1;
+}
+
+// Each port is visited once. *least: the turns to wait for the first of those that are in debt.
+static unsigned visit_ports(struct vn *vn, unsigned most, uint64_t *least)
+{
+    unsigned n = 0;
+    const unsigned visits = vn->n_active + vn->is_visiting;
+    for (unsigned i = 0; i < visits && !n; i++) { // the first may be at the end of its turn
+        struct vn_port *in = vn->active[vn->next_active];
+        pace_look(&in->pace, vn->pace.looked);
+        const bool begins = !vn->is_visiting;
+        if (begins)
+            drr_begin(&in->pace.drr, vn->port_quantum);
+        vn->is_visiting = true;
+        const uint64_t debt = debt_of(vn, in);
+        if (!debt)
+            n = poll_port(vn, in, most);
+        else
+            end_visit(vn);
+        if (debt && begins)
+            *least = debt < *least ? debt : *least;
+    }
+    return n;
+}
+
+// Turns in which nobody could do anything are left out.
+static void skip_turns(struct vn *vn, uint64_t turns)
+{
+    for (unsigned i = 0; i < vn->n_active; i++)
+        if (vn->active[i]->pace.drr.deficit_cycles <= 0)
+            drr_begin(&vn->active[i]->pace.drr, vn->port_quantum * turns);
+}
+
+unsigned vn_poll(struct vn *vn)
+{
+    const unsigned most = pace_budget(&vn->pace, PORT_BURST);
+    unsigned n = 0;
+    for (uint64_t least = 0; most && !n && least != UINT64_MAX;) { // each time one at least is found to have nothing
+        if (least)
+            skip_turns(vn, least);
+        least = UINT64_MAX;
+        n = visit_ports(vn, most, &least);
+    }
+    return n;
+}
+
+static void count_late(struct pace *pace, const struct vn *vn, uint64_t waited_cycles)
+{
+    if (pace->late_cycles && waited_cycles >= pace->late_cycles)
+        counter_add(&pace->usage.late_packets, vn->last.packets);
+}
+
+void vn_charge(struct vn *vn, uint64_t cycles, uint64_t charged, uint64_t now)
+{
+    struct vn_port *in = vn->last_in;
+    const uint64_t waited_cycles = now - vn->last_since;
+    vn->last.cycles = cycles;
+    vn->last.charged = charged;
+    pace_charge(&vn->pace, &vn->last);
+    pace_charge(&in->pace, &vn->last);
+    count_late(&vn->pace, vn, waited_cycles);
+    count_late(&in->pace, vn, waited_cycles);
+    const bool goes_on = in->pace.drr.deficit_cycles > 0 && drr_charge(&in->pace.drr, charged, charged); // else it was owed
+    if (vn->last.packets < vn->last_asked) {
+        pace_found_empty(&in->pace);
+        end_visit(vn);
+    } else if (!goes_on && !pace_is_owed(&in->pace)) {
+        end_visit(vn);
+    }
 }
 
 void vn_tick(struct vn *vn, uint32_t now_s)

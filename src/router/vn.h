@@ -12,7 +12,7 @@
 #include "base/loop.h"
 #include "router/capture.h"
 #include "router/counters.h"
-#include "router/drr.h"
+#include "router/pace.h"
 #include "router/port/port.h"
 
 #include <rte_mbuf.h>
@@ -48,11 +48,14 @@ struct vn_port {
     struct port *port;
     struct counters counters;
     _Atomic(struct capture *) capture; // who looks; NULL: nobody. Written by the control thread
-    void *state; // the type's
+    struct pace_terms terms;           // the control thread's
+    void *state;                       // the type's
     // What the control plane of the network receives and sends by this port goes by a port of its own, which has no name, no state,
     // and goes with it. NULL: it has none; it is none.
     struct vn_port *punt, *punts_for;
-    // The worker's: what leaves by this port at the end of the burst.
+    // The worker's; and what leaves by this port at the end of the burst.
+    struct pace pace;
+    uint64_t asked; // for packets, the last time; or woken by them
     uint16_t n_out;
     struct rte_mbuf *out[PORT_BURST];
 };
@@ -92,18 +95,25 @@ struct vn {
     struct rte_mempool *pool;
     struct rte_rcu_qsbr *rcu; // its worker's: readers of what the control thread changes
     struct vn_env env;
-    uint32_t weight, n_buffers;
-    _Atomic uint64_t cycles; // of the worker's time
+    uint32_t n_buffers;
+    struct pace_terms terms; // the control thread's
     struct capture *capture; // who looks, at captured_port or, where that is empty, all; the control thread's
     char captured_port[PORT_NAME_MAX + 1];
     // Written by the control thread, read by the worker.
     _Atomic(struct vn_port *) slots[VN_PORTS_MAX];
     _Atomic uint32_t version;
     // The worker's.
-    struct drr drr;
-    bool is_busy; // it has a turn, and may not be entered again
+    struct pace pace;
+    uint64_t port_quantum; // cycles
+    bool is_busy;          // it has a turn, and may not be entered again
     uint32_t seen_version, now_s;
     unsigned n_active, next_active;
+    unsigned n_backlogged;   // of the active ones
+    bool is_visiting;        // active[next_active] has its turn
+    struct vn_port *last_in; // what the last burst came by, and what it was
+    unsigned last_asked;     // for so many packets
+    uint64_t last_since;     // none of them came before
+    struct burst last;
     struct vn_port *active[VN_PORTS_MAX]; // those in slots, as of seen_version, without gaps
     struct vn_port *by_index[VN_PORTS_MAX];
     uint64_t serials[VN_PORTS_MAX]; // of by_index, which may be freed; 0: none
@@ -115,7 +125,7 @@ extern const struct vn_type vn_ethernet, vn_ip;
 
 struct vn_config {
     const char *name, *type;
-    uint32_t weight, n_buffers;
+    uint32_t n_buffers;
     struct rte_rcu_qsbr *rcu; // of the worker that will have it
     struct vn_env env;
 };
@@ -135,15 +145,18 @@ int vn_add_punt(struct vn *vn, struct vn_port *port, int fd, struct tv_error *er
 int vn_set_capture(struct vn *vn, const char *port, struct capture *capture, struct tv_error *err);
 // No more, if it is that one; waits until the worker has passed by.
 void vn_clear_capture(struct vn *vn, const struct capture *capture);
-// The worker calls the type's update() when it comes by next; it is to be woken.
+// The worker applies terms and calls the type's update() when it comes by next; it is to be woken.
 void vn_notify(struct vn *vn);
 
 // ---- worker ----
 
 // Takes over what the control thread has changed.
 void vn_refresh(struct vn *vn);
-// One burst of the next port that has something. How many packets.
+// One burst of the port whose turn it is; ports have turns as networks have, by deficit round robin in cycles. How many packets; 0:
+// none has any, or limits are used up. The network has been looked at (pace_look()) at this time.
 unsigned vn_poll(struct vn *vn);
+// What the burst has cost; `charged` of it was the network's doing. Now it is `now`.
+void vn_charge(struct vn *vn, uint64_t cycles, uint64_t charged, uint64_t now);
 // In another network's turn, by the same worker: packets of this network's buffers that the port receives. Taken; dropped where the
 // port is gone, or the network is just having a turn that led here.
 void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);

@@ -30,7 +30,7 @@ struct worker {
     unsigned n_vns;
     // The worker's own.
     uint64_t quantum, charge_most, spin, hz, last_packet, last_cycles;
-    unsigned nap_us;
+    uint64_t nap, nap_least, nap_most, wait; // cycles
     uint32_t ticked_s;
     _Atomic uint64_t busy_cycles, idle_cycles, sleeps;
 };
@@ -42,25 +42,37 @@ static struct vn *get_vn(struct worker *worker, unsigned i)
     return atomic_load_explicit(&worker->vns[i], memory_order_acquire);
 }
 
-// One turn. How many packets it was.
+// One burst at most. How many packets; *has_turn: whether there may be another one by the network's weight.
+static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn)
+{
+    const unsigned n = vn_poll(vn);
+    const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
+    const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
+    worker->last_cycles = now;
+    *has_turn = *has_turn && drr_charge(&vn->pace.drr, charged, charged); // what it is owed costs no turns
+    if (n) {
+        counter_add(&worker->busy_cycles, cycles);
+        vn_charge(vn, cycles, charged, now);
+    } else {
+        counter_add(&worker->idle_cycles, cycles);
+        pace_found_empty(&vn->pace);
+    }
+    return n;
+}
+
+// One turn, and what the network is owed beyond it. How many packets it was.
 static unsigned serve(struct worker *worker, struct vn *vn)
 {
-    unsigned packets = 0;
+    unsigned packets = 0, n = 1;
     vn_refresh(vn);
-    if (!drr_begin(&vn->drr, worker->quantum))
+    pace_look(&vn->pace, worker->last_cycles);
+    bool has_turn = drr_begin(&vn->pace.drr, worker->quantum);
+    if (!has_turn && !pace_is_owed(&vn->pace))
         return 1; // in debt: it may well have something to do
-    bool may_go_on = true;
-    while (may_go_on) {
-        const unsigned n = vn_poll(vn);
-        const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
-        worker->last_cycles = now;
-        counter_add(n ? &vn->cycles : &worker->idle_cycles, cycles);
-        may_go_on = drr_charge(&vn->drr, cycles, worker->charge_most) && n;
+    while (n && (has_turn || pace_is_owed(&vn->pace))) {
+        n = serve_burst(worker, vn, &has_turn);
         packets += n;
-        if (n)
-            counter_add(&worker->busy_cycles, cycles);
-        else
-            drr_end(&vn->drr);
+        pace_look(&vn->pace, worker->last_cycles);
     }
     return packets;
 }
@@ -86,30 +98,50 @@ static void tick(struct worker *worker)
     const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
     for (unsigned i = 0; i < n; i++) {
         struct vn *vn = get_vn(worker, i);
-        if (vn)
-            vn_tick(vn, now_s);
+        if (!vn)
+            continue;
+        vn_tick(vn, now_s);
+        const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
+        worker->last_cycles = now;
+        counter_add(&vn->pace.usage.cycles, cycles);
+        drr_charge(&vn->pace.drr, cycles, worker->charge_most);
     }
 }
 
-// Of all ports. False: one has something already, and those behind it were not asked. *naps: one cannot tell.
-static bool arm_vn(struct vn *vn, bool *naps)
+// Until a limit lets more come by, for which there is nothing to be woken by.
+static bool waits_for_limit(struct worker *worker, const struct pace *pace)
+{
+    const uint64_t cycles = pace->is_limited ? pace_wait(pace) : 0;
+    if (cycles && cycles < worker->wait)
+        worker->wait = cycles;
+    return cycles;
+}
+
+// Of all ports. False: one has something already, and those behind it were not asked.
+static bool arm_vn(struct worker *worker, struct vn *vn)
 {
     vn_refresh(vn);
+    if (waits_for_limit(worker, &vn->pace))
+        return true;
     for (unsigned i = 0; i < vn->n_active; i++) {
         struct port *port = vn->active[i]->port;
-        *naps |= port->kind->naps;
+        if (waits_for_limit(worker, &vn->active[i]->pace))
+            continue;
+        if (port->kind->naps && worker->nap < worker->wait)
+            worker->wait = worker->nap;
         if (!port->kind->arm(port))
             return false;
     }
     return true;
 }
 
-static bool arm_all(struct worker *worker, bool *naps)
+static bool arm_all(struct worker *worker)
 {
     const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    worker->wait = worker->hz; // once a second at least, for what ages
     for (unsigned i = 0; i < n; i++) {
         struct vn *vn = get_vn(worker, i);
-        if (vn && !arm_vn(vn, naps))
+        if (vn && !arm_vn(worker, vn))
             return false;
     }
     return true;
@@ -126,22 +158,23 @@ static void disarm_all(struct worker *worker)
             struct port *port = vn->active[k]->port;
             if (port->kind->disarm)
                 port->kind->disarm(port);
+            if (!port->kind->naps)
+                vn->active[k]->asked = worker->last_cycles; // what came before would have woken us before
         }
     }
 }
 
-// Once a second at least, for what ages.
-static void wait_for_something(struct worker *worker, bool naps)
+static void wait_for_something(struct worker *worker)
 {
     struct epoll_event events[16];
-    const unsigned us = naps ? worker->nap_us : 1000000;
-    const struct timespec timeout = {us / 1000000, us % 1000000 * 1000};
+    const uint64_t us = worker->wait / (worker->hz / 1000000);
+    const struct timespec timeout = {(time_t)(us / 1000000), (long)(us % 1000000 * 1000)};
     // Nothing of a network is touched asleep: whoever takes one away need not wait for us.
     rte_rcu_qsbr_thread_offline(worker->rcu, 0);
     const int n = epoll_pwait2(worker->epoll_fd, events, 16, &timeout, NULL);
     rte_rcu_qsbr_thread_online(worker->rcu, 0);
     if (n <= 0)
-        worker->nap_us = worker->nap_us * 2 < NAP_MOST_US ? worker->nap_us * 2 : NAP_MOST_US;
+        worker->nap = worker->nap * 2 < worker->nap_most ? worker->nap * 2 : worker->nap_most;
     uint64_t wakes;
     if (read(worker->wake_fd, &wakes, sizeof(wakes)) < 0)
         return; // nobody has
@@ -149,13 +182,12 @@ static void wait_for_something(struct worker *worker, bool naps)
 
 static void doze(struct worker *worker)
 {
-    bool naps = false;
-    if (arm_all(worker, &naps)) {
+    if (arm_all(worker)) {
         counter_add(&worker->sleeps, 1);
-        wait_for_something(worker, naps);
+        wait_for_something(worker);
     }
-    disarm_all(worker);
     worker->last_cycles = rte_rdtsc(); // asleep is nobody's time
+    disarm_all(worker);
 }
 
 static int run(void *arg)
@@ -167,7 +199,7 @@ static int run(void *arg)
     while (!atomic_load_explicit(&worker->is_stopped, memory_order_relaxed)) {
         if (serve_all(worker)) {
             worker->last_packet = worker->last_cycles;
-            worker->nap_us = NAP_LEAST_US;
+            worker->nap = worker->nap_least;
         } else if (rte_rdtsc() - worker->last_packet > worker->spin) {
             doze(worker);
         }
@@ -195,7 +227,8 @@ static int prepare(struct worker *worker, struct tv_error *err)
     worker->quantum = worker->hz / 1000000 * QUANTUM_US;
     worker->charge_most = worker->hz / 1000000 * CHARGE_MAX_US;
     worker->spin = worker->hz / 1000000 * SPIN_US;
-    worker->nap_us = NAP_LEAST_US;
+    worker->nap = worker->nap_least = worker->hz / 1000000 * NAP_LEAST_US;
+    worker->nap_most = worker->hz / 1000000 * NAP_MOST_US;
     return 0;
 }
 

@@ -47,7 +47,7 @@ static json_t *parse(const char *text)
 struct vn *rig_vn(const char *name, const char *params)
 {
     json_t *json = parse(params);
-    const struct vn_config config = {.name = name, .type = "ip", .weight = 100, .n_buffers = 512, .rcu = rcu};
+    const struct vn_config config = {.name = name, .type = "ip", .n_buffers = 512, .rcu = rcu};
     struct vn *vn = vn_create(&config, json, &rig_error);
     need(vn, name);
     json_decref(json);

@@ -100,6 +100,46 @@ static void method_remove_port(void *arg, struct rpc_request *req, const json_t 
     answer(req, r, &err);
 }
 
+// {"vn", and the port's name as "name", or the network's own; "promises"; "admitted"}: {"unproven"}
+static void promise(struct rpc_request *req, const json_t *params, bool is_port)
+{
+    struct tv_error err = {0};
+    const char *vn, *port = NULL, *text;
+    const json_t *admitted = json_object_get(params, "admitted");
+    json_t *unproven = json_array();
+    int r = is_port ? get_port(params, "name", &vn, &port, &err) : params_get_string(params, "name", NULL, &vn, &err);
+    if (!r)
+        r = params_get_string(params, "promises", NULL, &text, &err);
+    if (!r && admitted && !json_is_boolean(admitted))
+        r = tv_error_set(&err, -EINVAL, "\"admitted\" must be true or false");
+    if (!r)
+        r = router_promise(control.router, vn, port, text, json_is_true(admitted), unproven, &err);
+    if (r)
+        answer(req, r, &err);
+    else
+        rpc_reply(req, json_pack("{s:O}", "unproven", unproven));
+    json_decref(unproven);
+}
+
+static void method_promise_vn(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    promise(req, params, false);
+}
+
+static void method_promise_port(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    promise(req, params, true);
+}
+
+static void method_promises(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    (void)params;
+    rpc_reply(req, router_list_promises(control.router));
+}
+
 // ---- the far ends of rings ----
 
 // {"vn", "port", "frames"}: all are checked before the first is put; it tells of the first there was no room for.
@@ -214,6 +254,9 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
         {"vn.stat", method_stat_vn},
         {"port.add", method_add_port},
         {"port.remove", method_remove_port},
+        {"vn.promise", method_promise_vn},
+        {"port.promise", method_promise_port},
+        {"router.promises", method_promises},
         {"port.put", method_put},
         {"port.take", method_take},
         {"route.add", method_add_routes},
@@ -232,5 +275,7 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
     const struct rpc_service service = {.methods = methods};
     control = (struct control){router, quit, arg};
     control_init_captures(router, loop);
-    return rpc_server_create(loop, listen_fd, &service, err);
+    struct rpc_server *server = rpc_server_create(loop, listen_fd, &service, err);
+    router_set_control(router, server);
+    return server;
 }

@@ -77,7 +77,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
     if (r)
         return r;
     p->has_eal = true;
-    p->router = router_create(options->eal.n_workers, p->loop, err);
+    p->router = router_create(p->loop, options->eal.n_workers, err);
     if (!p->router)
         return err->code;
     for (unsigned i = 0; i < options->n_items && !r; i++)
@@ -89,6 +89,8 @@ static int start(struct program *p, const struct options *options, struct tv_err
 static void finish(struct program *p)
 {
     control_end_captures();
+    if (p->router)
+        router_set_control(p->router, NULL);
     rpc_server_destroy(p->control);
     router_destroy(p->router);
     if (p->has_eal)

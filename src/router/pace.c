@@ -33,7 +33,6 @@ static void set_meter(struct meter *meter, uint64_t rate, int64_t least, int64_t
 
 void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now)
 {
-    atomic_store_explicit(&terms->weight, DRR_WEIGHT_DEFAULT, memory_order_relaxed);
     atomic_store_explicit(&terms->entitled, UINT64_MAX, memory_order_relaxed);
     *pace = (struct pace){.terms = terms, .hz = hz, .looked = now, .advanced = now};
     pace_apply(pace);

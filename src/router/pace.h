@@ -75,7 +75,7 @@ struct burst {
     uint64_t charged; // cycles without what was not its doing (drr.h)
 };
 
-// terms: the owner's, stays as long. Nothing is promised yet.
+// terms: the owner's, stays as long.
 void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now);
 void pace_apply(struct pace *pace); // the terms have changed
 // Cycles until a limit that is used up lets enough come by for it to be worth while; 0: no limit is in the way.

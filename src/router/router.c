@@ -1,7 +1,9 @@
 // The router: see router.h.
 #include "router/router.h"
 
+#include "base/clock.h"
 #include "router/params.h"
+#include "router/promises.h"
 #include "router/trace.h"
 #include "router/vn.h"
 #include "router/worker.h"
@@ -17,16 +19,56 @@
 struct entry {
     struct vn *vn;
     struct worker *worker;
+    struct promises *promises; // the worker's
 };
 
 struct router {
     struct loop *loop;
     unsigned n_workers, n_vns;
     struct worker *workers[WORKERS_MAX];
+    struct promises *promises[WORKERS_MAX];
+    struct loop_source *timer;
+    struct rpc_server *control; // NULL: nobody can be told anything
     struct entry vns[ROUTER_VNS_MAX];
 };
 
-struct router *router_create(unsigned n_workers, struct loop *loop, struct tv_error *err)
+static void on_tick(void *arg)
+{
+    struct router *router = arg;
+    const uint64_t now_ns = clock_now_ns();
+    for (unsigned i = 0; i < router->n_workers; i++)
+        promises_tick(router->promises[i], now_ns);
+}
+
+static void tell(void *arg, json_t *params)
+{
+    struct router *router = arg;
+    if (router->control)
+        rpc_server_broadcast(router->control, "promise.changed", params);
+    else
+        json_decref(params);
+}
+
+void router_set_control(struct router *router, struct rpc_server *control)
+{
+    router->control = control;
+}
+
+static int add_worker(struct router *router, struct tv_error *err)
+{
+    struct promises_options options = {.worker = router->n_workers, .hz = worker_hz(), .tell = tell, .arg = router};
+    struct promises *promises = promises_create(&options, err);
+    struct worker *worker = promises ? worker_create(router->n_workers + 1, err) : NULL;
+    if (!worker) {
+        promises_destroy(promises);
+        return err->code;
+    }
+    router->promises[router->n_workers] = promises;
+    router->workers[router->n_workers++] = worker;
+    return 0;
+}
+
+struct router *router_create(struct loop *loop, unsigned n_workers, struct tv_error *err)
 {
     struct router *router = calloc(1, sizeof(*router));
     if (!router) {
@@ -34,15 +76,14 @@ struct router *router_create(unsigned n_workers, struct loop *loop, struct tv_er
         return NULL;
     }
     router->loop = loop;
-    while (router->n_workers < n_workers) {
-        struct worker *worker = worker_create(router->n_workers + 1, err);
-        if (!worker) {
-            router_destroy(router);
-            return NULL;
-        }
-        router->workers[router->n_workers++] = worker;
-    }
-    return router;
+    router->timer = loop_add_timer(loop, on_tick, router, err);
+    int r = router->timer ? 0 : err->code;
+    while (!r && router->n_workers < n_workers)
+        r = add_worker(router, err);
+    if (!r)
+        return router;
+    router_destroy(router);
+    return NULL;
 }
 
 static struct entry *find(const struct router *router, const char *name)
@@ -70,19 +111,35 @@ static struct vn_port *find_port(struct entry *entry, const char *name, struct t
 }
 
 // The one that is asked for, or the one with the fewest networks.
-static int choose_worker(struct router *router, const json_t *params, struct worker **worker, struct tv_error *err)
+static int choose_worker(struct router *router, const json_t *params, struct entry *entry, struct tv_error *err)
 {
     uint32_t number;
     if (params_get_u32(params, "worker", router->n_workers, 0, router->n_workers, &number, err))
         return -EINVAL;
-    if (number < router->n_workers) {
-        *worker = router->workers[number];
-        return 0;
+    if (number == router->n_workers) {
+        number = 0;
+        for (unsigned i = 1; i < router->n_workers; i++)
+            if (worker_n_vns(router->workers[i]) < worker_n_vns(router->workers[number]))
+                number = i;
     }
-    *worker = router->workers[0];
-    for (unsigned i = 1; i < router->n_workers; i++)
-        if (worker_n_vns(router->workers[i]) < worker_n_vns(*worker))
-            *worker = router->workers[i];
+    entry->worker = router->workers[number];
+    entry->promises = router->promises[number];
+    return 0;
+}
+
+static int start_vn(struct router *router, struct entry *entry, struct tv_error *err)
+{
+    int r = promises_join(entry->promises, entry->vn, err);
+    if (!r)
+        r = worker_add_vn(entry->worker, entry->vn, err);
+    if (r) {
+        promises_leave(entry->promises, entry->vn);
+        vn_destroy(entry->vn);
+        return r;
+    }
+    router->vns[router->n_vns++] = *entry;
+    if (router->n_vns == 1)
+        loop_set_timer(router->timer, PROMISES_TICK_NS, PROMISES_TICK_NS);
     return 0;
 }
 
@@ -95,35 +152,30 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
 {
     struct vn_config config;
     struct entry entry;
-    uint32_t weight;
+    struct promise_set promises;
     if (params_get_name(params, "name", VN_NAME_MAX, &config.name, err) ||
         params_get_string(params, "type", "ethernet", &config.type, err) ||
-        params_get_u32(params, "weight", DRR_WEIGHT_DEFAULT, 1, DRR_WEIGHT_MAX, &weight, err) ||
         params_get_u32(params, "buffers", BUFFERS_DEFAULT, BUFFERS_LEAST, BUFFERS_MOST, &config.n_buffers, err) ||
-        choose_worker(router, params, &entry.worker, err))
+        choose_worker(router, params, &entry, err))
         return -EINVAL;
     if (find(router, config.name))
         return tv_error_set(err, -EEXIST, "there is a network '%s' already", config.name);
     if (router->n_vns == ROUTER_VNS_MAX)
         return tv_error_set(err, -ENOSPC, "there are %d networks, and no more are possible", ROUTER_VNS_MAX);
+    int r = promises_decide_vn(entry.promises, config.name, params, &promises, err);
+    if (r)
+        return r;
     config.rcu = worker_rcu(entry.worker);
     config.env = (struct vn_env){router->loop, wake, entry.worker};
+    config.promises = &promises;
     entry.vn = vn_create(&config, params, err);
-    if (!entry.vn)
-        return err->code;
-    atomic_store_explicit(&entry.vn->terms.weight, weight, memory_order_relaxed);
-    vn_notify(entry.vn);
-    int r = worker_add_vn(entry.worker, entry.vn, err);
-    if (r)
-        vn_destroy(entry.vn);
-    else
-        router->vns[router->n_vns++] = entry;
-    return r;
+    return entry.vn ? start_vn(router, &entry, err) : err->code;
 }
 
 static void remove_entry(struct router *router, struct entry *entry)
 {
     worker_remove_vn(entry->worker, entry->vn);
+    promises_leave(entry->promises, entry->vn);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         struct vn_port *port = atomic_load_explicit(&entry->vn->slots[i], memory_order_relaxed);
         if (port)
@@ -131,6 +183,8 @@ static void remove_entry(struct router *router, struct entry *entry)
     }
     vn_destroy(entry->vn);
     *entry = router->vns[--router->n_vns];
+    if (!router->n_vns)
+        loop_set_timer(router->timer, 0, 0);
 }
 
 int router_remove_vn(struct router *router, const char *name, struct tv_error *err)
@@ -148,8 +202,11 @@ void router_destroy(struct router *router)
         return;
     while (router->n_vns)
         remove_entry(router, &router->vns[router->n_vns - 1]);
-    for (unsigned i = 0; i < router->n_workers; i++)
+    for (unsigned i = 0; i < router->n_workers; i++) {
         worker_destroy(router->workers[i]);
+        promises_destroy(router->promises[i]);
+    }
+    loop_remove(router->timer);
     free(router);
 }
 
@@ -164,10 +221,18 @@ int router_add_port(struct router *router, const json_t *params, int fd, struct 
     if (vn_find_port(entry->vn, name))
         return tv_error_set(err, -EEXIST, "network '%s' has a port '%s' already", vn_name, name);
     const struct port_env env = worker_port_env(entry->worker);
-    if (!vn_add_port(entry->vn, name, params, fd, &env, err))
+    struct promise_set promises;
+    int r = promises_decide_port(entry->promises, entry->vn, name, params, &promises, err);
+    if (r)
+        return r;
+    struct vn_port *port = vn_add_port(entry->vn, name, params, fd, &env, &promises, err);
+    if (!port)
         return tv_error_prefix(err, "port '%s' of network '%s'", name, vn_name);
+    r = promises_join_port(entry->promises, entry->vn, port, err);
+    if (r)
+        vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
     worker_wake(entry->worker);
-    return 0;
+    return r;
 }
 
 int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err)
@@ -176,9 +241,30 @@ int router_remove_port(struct router *router, const char *vn, const char *name, 
     struct vn_port *port = entry ? find_port(entry, name, err) : NULL;
     if (!port)
         return err->code;
+    promises_leave_port(entry->promises, entry->vn, port);
     vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
     worker_wake(entry->worker); // so that what it knows of the port goes now
     return 0;
+}
+
+int router_promise(struct router *router, const char *vn, const char *port, const char *text, bool admitted, json_t *unproven,
+                   struct tv_error *err)
+{
+    struct entry *entry = find_or_tell(router, vn, err);
+    struct vn_port *found = entry && port ? find_port(entry, port, err) : NULL;
+    if (!entry || (port && !found))
+        return err->code;
+    int r = promises_change(entry->promises, entry->vn, found, text, admitted, unproven, err);
+    worker_wake(entry->worker);
+    return r;
+}
+
+json_t *router_list_promises(const struct router *router)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < router->n_workers; i++)
+        promises_list(router->promises[i], list);
+    return list;
 }
 
 int router_command(struct router *router, const char *command, const json_t *params, json_t **result, struct tv_error *err)
@@ -220,8 +306,9 @@ static json_t *describe_counters(const struct counters *counters)
                      "drops", drops);
 }
 
-static json_t *describe_port(const struct vn *vn, const struct vn_port *port)
+static json_t *describe_port(const struct entry *entry, const struct vn_port *port)
 {
+    const struct vn *vn = entry->vn;
     json_t *json = describe_counters(&port->counters);
     json_object_set_new(json, "name", json_string(port->name));
     json_object_set_new(json, "kind", json_string(port->port->kind->name));
@@ -230,6 +317,8 @@ static json_t *describe_port(const struct vn *vn, const struct vn_port *port)
         json_object_update_new(json, port->port->kind->describe(port->port));
     if (port->punt)
         json_object_set_new(json, "punt", describe_counters(&port->punt->counters));
+    json_object_set_new(json, "cycles", json_integer((json_int_t)counter_get(&port->pace.usage.cycles)));
+    promises_describe(entry->promises, vn, port, json);
     return json;
 }
 
@@ -243,13 +332,14 @@ json_t *router_stat_vn(const struct router *router, const char *name, struct tv_
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
         if (port && !port->punts_for)
-            json_array_append_new(ports, describe_port(vn, port));
+            json_array_append_new(ports, describe_port(entry, port));
     }
     json_t *json =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "name", vn->name, "type", vn->type->name, "weight",
                   (json_int_t)atomic_load(&vn->terms.weight), "cycles", (json_int_t)counter_get(&vn->pace.usage.cycles), "buffers",
                   (json_int_t)vn->n_buffers, "buffers_used", (json_int_t)rte_mempool_in_use_count(vn->pool), "ports", ports);
     json_object_update_new(json, vn->type->describe(vn));
+    promises_describe(entry->promises, vn, NULL, json);
     return json;
 }
 

@@ -14,8 +14,9 @@
 
 struct router;
 
-// With DPDK started (eal.h): a worker on each of the lcores 1 to n_workers. The loop is borrowed. NULL with err.
-struct router *router_create(unsigned n_workers, struct loop *loop, struct tv_error *err);
+// With DPDK started (eal.h): a worker on each of the lcores 1 to n_workers. loop: borrowed, has a timer for promises. NULL with
+// err.
+struct router *router_create(struct loop *loop, unsigned n_workers, struct tv_error *err);
 void router_destroy(struct router *router); // with all its networks; NULL is fine
 
 int router_add_vn(struct router *router, const json_t *params, struct tv_error *err);
@@ -23,6 +24,14 @@ int router_remove_vn(struct router *router, const char *name, struct tv_error *e
 // fd: the descriptor that came with it, or -1; taken with success only.
 int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err);
 int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err);
+
+// What a network is promised from now on, or a port of it (NULL: the network), as trivet-promises(7) has it; admitted: whoever asks
+// has decided that it can be kept. What is taken on trust is appended to `unproven`: {"name", "promise"}.
+int router_promise(struct router *router, const char *vn, const char *port, const char *text, bool admitted, json_t *unproven,
+                   struct tv_error *err);
+json_t *router_list_promises(const struct router *router); // of all to whom something was promised, with verdicts (promises.h)
+// Who is told when a promise breaks or is kept again.
+void router_set_control(struct router *router, struct rpc_server *control);
 
 // What networks of a type have besides (vn.h, struct vn_command), by the method's name; params has the network's as "vn". *result
 // is the caller's, or as it was.

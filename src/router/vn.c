@@ -30,6 +30,13 @@ static const struct vn_type *find_type(const char *name)
     return NULL;
 }
 
+static void promise(struct promised *promised, struct pace_terms *terms, const struct promise_set *set)
+{
+    static const uint64_t none[PACE_METRICS];
+    promised->set = set ? *set : (struct promise_set){.resource = PROMISE_LINK};
+    terms_set(terms, &promised->set, none, rte_get_tsc_hz());
+}
+
 struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err)
 {
     static unsigned n_created;
@@ -48,6 +55,7 @@ struct vn *vn_create(const struct vn_config *config, const json_t *params, struc
     vn->n_buffers = config->n_buffers;
     vn->rcu = config->rcu;
     vn->env = config->env;
+    promise(&vn->promised, &vn->terms, config->promises);
     pace_init(&vn->pace, &vn->terms, rte_get_tsc_hz(), rte_rdtsc());
     vn->port_quantum = rte_get_tsc_hz() / 1000000 * PORT_QUANTUM_US;
     snprintf(vn->name, sizeof(vn->name), "%s", config->name);
@@ -100,7 +108,8 @@ static void publish(struct vn *vn, unsigned index, struct vn_port *port)
     vn_notify(vn);
 }
 
-static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from, struct tv_error *err)
+static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from, const struct promise_set *promises,
+                                 struct tv_error *err)
 {
     static uint64_t n_added;
     const int index = free_slot(vn, from);
@@ -119,13 +128,14 @@ static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from,
     port->serial = ++n_added;
     snprintf(port->name, sizeof(port->name), "%s", name);
     port->asked = rte_rdtsc();
+    promise(&port->promised, &port->terms, promises);
     pace_init(&port->pace, &port->terms, rte_get_tsc_hz(), port->asked);
     return port;
 }
 
 int vn_add_punt(struct vn *vn, struct vn_port *port, int fd, struct tv_error *err)
 {
-    struct vn_port *punt = make_port(vn, port->name, port->index + 1, err); // the port has its place, but is not there yet
+    struct vn_port *punt = make_port(vn, port->name, port->index + 1, NULL, err); // the port has its place, but is not there yet
     if (!punt)
         return err->code;
     struct port_env env = port->port->env;
@@ -159,9 +169,9 @@ static int open_port(struct vn *vn, struct vn_port *port, const json_t *params, 
 }
 
 struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
-                            struct tv_error *err)
+                            const struct promise_set *promises, struct tv_error *err)
 {
-    struct vn_port *port = make_port(vn, name, 0, err);
+    struct vn_port *port = make_port(vn, name, 0, promises, err);
     if (!port)
         return NULL;
     struct port_env own_env = *env;

@@ -14,6 +14,7 @@
 #include "router/counters.h"
 #include "router/pace.h"
 #include "router/port/port.h"
+#include "router/promises.h"
 
 #include <rte_mbuf.h>
 #include <stdatomic.h>
@@ -48,8 +49,9 @@ struct vn_port {
     struct port *port;
     struct counters counters;
     _Atomic(struct capture *) capture; // who looks; NULL: nobody. Written by the control thread
-    struct pace_terms terms;           // the control thread's
-    void *state;                       // the type's
+    struct promised promised;          // the control thread's, as are the terms
+    struct pace_terms terms;
+    void *state; // the type's
     // What the control plane of the network receives and sends by this port goes by a port of its own, which has no name, no state,
     // and goes with it. NULL: it has none; it is none.
     struct vn_port *punt, *punts_for;
@@ -96,9 +98,11 @@ struct vn {
     struct rte_rcu_qsbr *rcu; // its worker's: readers of what the control thread changes
     struct vn_env env;
     uint32_t n_buffers;
-    struct pace_terms terms; // the control thread's
     struct capture *capture; // who looks, at captured_port or, where that is empty, all; the control thread's
     char captured_port[PORT_NAME_MAX + 1];
+    struct promised promised;         // the control thread's, as are the next two
+    struct promise_watch *port_watch; // NULL: no port was promised anything
+    struct pace_terms terms;
     // Written by the control thread, read by the worker.
     _Atomic(struct vn_port *) slots[VN_PORTS_MAX];
     _Atomic uint32_t version;
@@ -128,14 +132,15 @@ struct vn_config {
     uint32_t n_buffers;
     struct rte_rcu_qsbr *rcu; // of the worker that will have it
     struct vn_env env;
+    const struct promise_set *promises; // NULL: none
 };
 
 struct vn *vn_create(const struct vn_config *config, const json_t *params, struct tv_error *err);
 void vn_destroy(struct vn *vn); // no worker has it, no port is left
 
-// env: what the worker gives to a port. NULL with err.
+// env: what the worker gives to a port. promises: NULL: none. NULL with err.
 struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *params, int fd, const struct port_env *env,
-                            struct tv_error *err);
+                            const struct promise_set *promises, struct tv_error *err);
 // Waits until the worker has passed by.
 void vn_remove_port(struct vn *vn, struct vn_port *port, struct rte_rcu_qsbr *rcu);
 struct vn_port *vn_find_port(struct vn *vn, const char *name);

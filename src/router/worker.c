@@ -117,6 +117,18 @@ static bool waits_for_limit(struct worker *worker, const struct pace *pace)
     return cycles;
 }
 
+// As long as nothing comes, but well within a latency that was promised.
+static void note_nap(struct worker *worker, const struct pace *vn, const struct pace *port)
+{
+    uint64_t nap = worker->nap;
+    if (vn->late_cycles && vn->late_cycles / 4 < nap)
+        nap = vn->late_cycles / 4;
+    if (port->late_cycles && port->late_cycles / 4 < nap)
+        nap = port->late_cycles / 4;
+    if (nap < worker->wait)
+        worker->wait = nap;
+}
+
 // Of all ports. False: one has something already, and those behind it were not asked.
 static bool arm_vn(struct worker *worker, struct vn *vn)
 {
@@ -127,8 +139,8 @@ static bool arm_vn(struct worker *worker, struct vn *vn)
         struct port *port = vn->active[i]->port;
         if (waits_for_limit(worker, &vn->active[i]->pace))
             continue;
-        if (port->kind->naps && worker->nap < worker->wait)
-            worker->wait = worker->nap;
+        if (port->kind->naps)
+            note_nap(worker, &vn->pace, &vn->active[i]->pace);
         if (!port->kind->arm(port))
             return false;
     }
@@ -313,6 +325,11 @@ struct rte_rcu_qsbr *worker_rcu(struct worker *worker)
 struct port_env worker_port_env(struct worker *worker)
 {
     return (struct port_env){.epoll_fd = worker->epoll_fd, .rcu = worker->rcu};
+}
+
+uint64_t worker_hz(void)
+{
+    return rte_get_tsc_hz();
 }
 
 json_t *worker_describe(const struct worker *worker)

@@ -27,4 +27,5 @@ void worker_wake(struct worker *worker);
 struct rte_rcu_qsbr *worker_rcu(struct worker *worker);
 struct port_env worker_port_env(struct worker *worker); // for vn_add_port()
 
+uint64_t worker_hz(void); // cycles by the second, as workers count them
 json_t *worker_describe(const struct worker *worker);

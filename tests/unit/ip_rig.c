@@ -61,7 +61,7 @@ struct vn_port *rig_try_port(struct vn *vn, const char *name, const char *params
     json_object_set_new(json, "kind", json_string("ring"));
     const struct port_env env = {.epoll_fd = -1, .rcu = rcu};
     rig_error = (struct tv_error){0};
-    struct vn_port *port = vn_add_port(vn, name, json, -1, &env, &rig_error);
+    struct vn_port *port = vn_add_port(vn, name, json, -1, &env, NULL, &rig_error);
     json_decref(json);
     vn_refresh(vn);
     return port;

@@ -31,6 +31,7 @@ static void begin(struct load *loads, unsigned n)
 {
     now = 12345;
     for (unsigned i = 0; i < n; i++) {
+        atomic_store(&loads[i].terms.weight, DRR_WEIGHT_DEFAULT);
         pace_init(&loads[i].pace, &loads[i].terms, HZ, now);
         loads[i].next = now;
         loads[i].until = loads[i].until ? loads[i].until : ALWAYS;

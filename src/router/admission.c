@@ -34,7 +34,7 @@ static uint64_t by_the_second(uint64_t amount, uint64_t cycles, uint64_t hz)
     return rate < UINT64_MAX ? (uint64_t)rate : UINT64_MAX;
 }
 
-static void alone(const struct promised *promised, uint64_t hz, uint64_t rates[static PROMISE_METRICS])
+void admission_alone(const struct promised *promised, uint64_t hz, uint64_t rates[static PROMISE_METRICS])
 {
     const struct usage_reading *m = &promised->measured;
     if (m->full_packets < ADMISSION_PACKETS_LEAST || !m->full_cycles)
@@ -51,7 +51,7 @@ static bool needs_measure(const struct promise *p)
 bool admission_is_proven(const struct promised *promised, const struct promise *p, uint64_t hz)
 {
     uint64_t rates[PROMISE_METRICS] = {0};
-    alone(promised, hz, rates);
+    admission_alone(promised, hz, rates);
     return !needs_measure(p) || rates[p->metric];
 }
 
@@ -59,7 +59,7 @@ bool admission_is_proven(const struct promised *promised, const struct promise *
 static uint64_t need(const struct promised *promised, uint64_t hz, bool *known)
 {
     struct promise_holder holder = {.name = "", .set = &promised->set};
-    alone(promised, hz, holder.alone);
+    admission_alone(promised, hz, holder.alone);
     for (unsigned i = 0; i < promised->set.n; i++)
         *known &= !needs_measure(&promised->set.list[i]) || holder.alone[promised->set.list[i].metric];
     return promise_need(&holder);
@@ -91,7 +91,7 @@ static void add(struct sum *sum, const char *vn, const char *port, const struct 
     char name[ADMISSION_NAME_MAX], text[PROMISE_TEXT_MAX];
     *holder = (struct promise_holder){.name = entry->label, .set = &entry->set};
     if (promised)
-        alone(promised, sum->a->hz, holder->alone);
+        admission_alone(promised, sum->a->hz, holder->alone);
     snprintf(entry->label, sizeof(entry->label), "%s '%s'", port ? "port" : "network", admission_name(vn, port, name));
     entry->set = (struct promise_set){.resource = PROMISE_LINK};
     for (unsigned i = 0; i < set->n; i++) {

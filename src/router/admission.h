@@ -32,6 +32,9 @@ struct admission_change {
 // 0, -EINVAL: the promises of ports and their network exclude each other; -EBUSY with the arithmetic; -ENOMEM. What was taken on
 // trust is appended to `unproven`, {"name", "promise"}, unless that is NULL.
 int admission_check(const struct admission *a, const struct admission_change *change, json_t *unproven, struct tv_error *err);
+// In base units by the second, what it would reach with the CPU for itself, by what its packets cost of late; untouched where that
+// is not known.
+void admission_alone(const struct promised *promised, uint64_t hz, uint64_t rates[static PROMISE_METRICS]);
 // False: the promise was taken on trust.
 bool admission_is_proven(const struct promised *promised, const struct promise *p, uint64_t hz);
 // What a network's reserves and those of its ports take, in millionths. *known: nothing of it was taken on trust.

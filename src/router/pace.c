@@ -31,10 +31,10 @@ static void set_meter(struct meter *meter, uint64_t rate, int64_t least, int64_t
         meter->credit = most;
 }
 
-void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now)
+void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now, uint64_t own)
 {
     atomic_store_explicit(&terms->entitled, UINT64_MAX, memory_order_relaxed);
-    *pace = (struct pace){.terms = terms, .hz = hz, .looked = now, .advanced = now};
+    *pace = (struct pace){.terms = terms, .hz = hz, .looked = now, .looked_own = own, .advanced = now, .advanced_own = own};
     pace_apply(pace);
 }
 
@@ -56,8 +56,10 @@ void pace_apply(struct pace *pace)
     set_meter(&pace->entitled, 0, -product(pace->hz, us * PACE_AHEAD_US), product(pace->hz, us * PACE_BEHIND_US));
     if (!pace->limits)
         pace->is_limited = false;
-    if (!before) // the meters have stood still
-        pace->advanced = pace->looked;
+    if (before) // else the meters have stood still
+        return;
+    pace->advanced = pace->looked;
+    pace->advanced_own = pace->looked_own;
 }
 
 // A quarter of what the bucket holds, or enough for a burst: one that is awaited packet by packet would be taken packet by packet.

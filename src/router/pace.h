@@ -11,6 +11,9 @@
 // the same within its network. Nothing is owed to who has nothing waiting. What a network is owed it gets within the time of the
 // CPU that it is entitled to (promises.h), so that one whose packets become dearer than they were takes from nobody's reserve.
 //
+// There are two clocks: the time, for bits and packets; and the worker's own, which stands still while the host runs something else
+// on its CPU, for shares of that CPU. So whatever the worker is left with is divided as was promised.
+//
 // Counts are in units times hz: each cycle adds `rate`, a unit costs hz, and nothing is rounded.
 #pragma once
 
@@ -62,7 +65,8 @@ struct pace {
     uint64_t hz, late_cycles;
     unsigned limits, reserves; // a bit for each metric in which there is one
     struct meter limit[PACE_METRICS], reserve[PACE_METRICS], entitled;
-    uint64_t looked, advanced;
+    uint64_t looked, looked_own; // by the worker's own clock
+    uint64_t advanced, advanced_own;
     uint64_t mean_packet; // of the last burst, as the limit in bits counts
     bool is_backlogged;   // when it was last looked at there was more than was taken
     bool is_limited;      // it was not looked into then: a limit of its own is used up
@@ -76,7 +80,7 @@ struct burst {
 };
 
 // terms: the owner's, stays as long.
-void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now);
+void pace_init(struct pace *pace, struct pace_terms *terms, uint64_t hz, uint64_t now, uint64_t own);
 void pace_apply(struct pace *pace); // the terms have changed
 // Cycles until a limit that is used up lets enough come by for it to be worth while; 0: no limit is in the way.
 uint64_t pace_wait(const struct pace *pace);
@@ -96,24 +100,26 @@ static inline void meter_charge(struct meter *meter, uint64_t units, uint64_t hz
     meter->credit = credit < least ? least : (int64_t)credit;
 }
 
-// It is its turn to be asked for packets, at a time that does not go back.
-static inline void pace_look(struct pace *pace, uint64_t now)
+// It is its turn to be asked for packets, at a time by both clocks that does not go back.
+static inline void pace_look(struct pace *pace, uint64_t now, uint64_t own)
 {
     if (pace->is_backlogged && !pace->is_limited)
         counter_add(&pace->usage.waited_cycles, now - pace->looked);
     pace->looked = now;
+    pace->looked_own = own;
     if (!(pace->limits | pace->reserves))
         return;
-    const uint64_t passed = now - pace->advanced;
+    const uint64_t time = now - pace->advanced, own_time = own - pace->advanced_own;
     pace->advanced = now;
+    pace->advanced_own = own;
     for (unsigned i = 0; i < PACE_METRICS; i++) {
         if (pace->limits & 1u << i)
-            meter_advance(&pace->limit[i], passed);
+            meter_advance(&pace->limit[i], i == PACE_CYCLES ? own_time : time);
         if (pace->reserves & 1u << i)
-            meter_advance(&pace->reserve[i], passed);
+            meter_advance(&pace->reserve[i], i == PACE_CYCLES ? own_time : time);
     }
     pace->entitled.rate = counter_get(&pace->terms->entitled);
-    meter_advance(&pace->entitled, passed);
+    meter_advance(&pace->entitled, own_time);
 }
 
 // How many packets may come by now, up to `most`; 0: its limit is used up.

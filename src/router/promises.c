@@ -411,7 +411,9 @@ void promises_describe(const struct promises *p, const struct vn *vn, const stru
     const struct promise_watch *watch = port ? vn->port_watch : p->watch;
     struct promise_verdict verdicts[PROMISE_SET_MAX];
     char text[PROMISE_SET_TEXT_MAX];
+    uint64_t alone[PROMISE_METRICS] = {0};
     json_t *list = json_array();
+    admission_alone(promised, p->options.hz, alone);
     const uint64_t now_ns = clock_now_ns();
     const unsigned n = promised->is_watched ? promise_watch_verdicts(watch, promised->slot, verdicts) : 0;
     for (unsigned i = 0; i < n; i++) {
@@ -421,6 +423,10 @@ void promises_describe(const struct promises *p, const struct vn *vn, const stru
     }
     json_object_set_new(object, "promises", json_string(promise_set_format(&promised->set, text)));
     json_object_set_new(object, "verdicts", list);
+    if (alone[PROMISE_PACKETS])
+        json_object_set_new(object, "alone",
+                            json_pack("{s:I, s:I}", "bits_per_s", (json_int_t)alone[PROMISE_BIT_RATE], "packets_per_s",
+                                      (json_int_t)alone[PROMISE_PACKETS]));
 }
 
 static void list_one(const struct promises *p, const struct vn *vn, const struct vn_port *port, json_t *list)

@@ -59,7 +59,8 @@ int promises_change(struct promises *p, struct vn *vn, struct vn_port *port, con
 
 void promises_tick(struct promises *p, uint64_t now_ns);
 
-// Adds "promises" and "verdicts". port: NULL for the network's.
+// Adds "promises" and "verdicts", and "alone" ("bits_per_s", "packets_per_s"): what it would reach with the CPU for itself, where
+// that is known. port: NULL for the network's.
 void promises_describe(const struct promises *p, const struct vn *vn, const struct vn_port *port, json_t *object);
 // Appends {"name", "vn", "port", "promises", "verdicts"} of all that were promised something; "port" is there for ports.
 void promises_list(const struct promises *p, json_t *list);

@@ -56,7 +56,7 @@ struct vn *vn_create(const struct vn_config *config, const json_t *params, struc
     vn->rcu = config->rcu;
     vn->env = config->env;
     promise(&vn->promised, &vn->terms, config->promises);
-    pace_init(&vn->pace, &vn->terms, rte_get_tsc_hz(), rte_rdtsc());
+    pace_init(&vn->pace, &vn->terms, rte_get_tsc_hz(), rte_rdtsc(), 0);
     vn->port_quantum = rte_get_tsc_hz() / 1000000 * PORT_QUANTUM_US;
     snprintf(vn->name, sizeof(vn->name), "%s", config->name);
     int r = pool_create(vn->id, vn->n_buffers, PORT_FRAME_MAX, &vn->pool);
@@ -129,7 +129,7 @@ static struct vn_port *make_port(struct vn *vn, const char *name, unsigned from,
     snprintf(port->name, sizeof(port->name), "%s", name);
     port->asked = rte_rdtsc();
     promise(&port->promised, &port->terms, promises);
-    pace_init(&port->pace, &port->terms, rte_get_tsc_hz(), port->asked);
+    pace_init(&port->pace, &port->terms, rte_get_tsc_hz(), port->asked, vn->pace.looked_own);
     return port;
 }
 
@@ -444,7 +444,7 @@ static unsigned visit_ports(struct vn *vn, unsigned most, uint64_t *least)
     const unsigned visits = vn->n_active + vn->is_visiting;
     for (unsigned i = 0; i < visits && !n; i++) { // the first may be at the end of its turn
         struct vn_port *in = vn->active[vn->next_active];
-        pace_look(&in->pace, vn->pace.looked);
+        pace_look(&in->pace, vn->pace.looked, vn->pace.looked_own);
         const bool begins = !vn->is_visiting;
         if (begins)
             drr_begin(&in->pace.drr, vn->port_quantum);

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define QUANTUM_US 20     // of a network of weight 100, a turn
+#define ROUND_US 2000     // all of them together, at most: quanta are smaller where there are many
+#define OWED_US 20000     // beyond its turn, at most
 #define CHARGE_MAX_US 500 // for one burst, at most
 #define SPIN_US 50        // without a packet, before sleeping
 #define NAP_LEAST_US 50   // with ports that cannot wake: doubled with each nap that was for nothing
@@ -29,7 +31,9 @@ struct worker {
     _Atomic unsigned n_slots; // all are below
     unsigned n_vns;
     // The worker's own.
-    uint64_t quantum, charge_most, spin, hz, last_packet, last_cycles;
+    uint64_t quantum, round, owed_most, charge_most, spin, hz, last_packet, last_cycles;
+    uint64_t stolen;                         // cycles of bursts beyond charge_most: the host ran something else
+    uint64_t weights;                        // of all networks
     uint64_t nap, nap_least, nap_most, wait; // cycles
     uint32_t ticked_s;
     _Atomic uint64_t busy_cycles, idle_cycles, sleeps;
@@ -49,6 +53,7 @@ static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn
     const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
     const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
     worker->last_cycles = now;
+    worker->stolen += cycles - charged;
     *has_turn = *has_turn && drr_charge(&vn->pace.drr, charged, charged); // what it is owed costs no turns
     if (n) {
         counter_add(&worker->busy_cycles, cycles);
@@ -60,19 +65,28 @@ static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn
     return n;
 }
 
+static void look(const struct worker *worker, struct vn *vn)
+{
+    pace_look(&vn->pace, worker->last_cycles, worker->last_cycles - worker->stolen);
+}
+
+static bool is_owed(const struct worker *worker, const struct vn *vn, uint64_t end)
+{
+    return pace_is_owed(&vn->pace) && worker->last_cycles < end;
+}
+
 // One turn, and what the network is owed beyond it. How many packets it was.
 static unsigned serve(struct worker *worker, struct vn *vn)
 {
     unsigned packets = 0, n = 1;
     vn_refresh(vn);
-    pace_look(&vn->pace, worker->last_cycles);
+    look(worker, vn);
     bool has_turn = drr_begin(&vn->pace.drr, worker->quantum);
     if (!has_turn && !pace_is_owed(&vn->pace))
         return 1; // in debt: it may well have something to do
-    while (n && (has_turn || pace_is_owed(&vn->pace))) {
+    for (uint64_t end = worker->last_cycles + worker->owed_most; n && (has_turn || is_owed(worker, vn, end)); packets += n) {
         n = serve_burst(worker, vn, &has_turn);
-        packets += n;
-        pace_look(&vn->pace, worker->last_cycles);
+        look(worker, vn);
     }
     return packets;
 }
@@ -80,12 +94,19 @@ static unsigned serve(struct worker *worker, struct vn *vn)
 static unsigned serve_all(struct worker *worker)
 {
     unsigned packets = 0;
+    uint64_t weights = 0;
     const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
+    worker->quantum = worker->hz / 1000000 * QUANTUM_US;
+    if (worker->quantum / DRR_WEIGHT_DEFAULT * worker->weights > worker->round)
+        worker->quantum = worker->round * DRR_WEIGHT_DEFAULT / worker->weights;
     for (unsigned i = 0; i < n; i++) {
         struct vn *vn = get_vn(worker, i);
-        if (vn)
-            packets += serve(worker, vn);
+        if (!vn)
+            continue;
+        packets += serve(worker, vn);
+        weights += vn->pace.drr.weight;
     }
+    worker->weights = weights;
     return packets;
 }
 
@@ -237,6 +258,8 @@ static int prepare(struct worker *worker, struct tv_error *err)
     rte_rcu_qsbr_init(worker->rcu, 1);
     worker->hz = rte_get_tsc_hz();
     worker->quantum = worker->hz / 1000000 * QUANTUM_US;
+    worker->round = worker->hz / 1000000 * ROUND_US;
+    worker->owed_most = worker->hz / 1000000 * OWED_US;
     worker->charge_most = worker->hz / 1000000 * CHARGE_MAX_US;
     worker->spin = worker->hz / 1000000 * SPIN_US;
     worker->nap = worker->nap_least = worker->hz / 1000000 * NAP_LEAST_US;

@@ -25,14 +25,20 @@ struct load {
     uint64_t next, packets, slept;
 };
 
-static uint64_t now;
+static uint64_t now, stolen; // of what has passed, the host ran something else for so long
+
+static uint64_t own(void)
+{
+    return now - stolen;
+}
 
 static void begin(struct load *loads, unsigned n)
 {
     now = 12345;
+    stolen = 0;
     for (unsigned i = 0; i < n; i++) {
         atomic_store(&loads[i].terms.weight, DRR_WEIGHT_DEFAULT);
-        pace_init(&loads[i].pace, &loads[i].terms, HZ, now);
+        pace_init(&loads[i].pace, &loads[i].terms, HZ, now, own());
         loads[i].next = now;
         loads[i].until = loads[i].until ? loads[i].until : ALWAYS;
     }
@@ -73,12 +79,12 @@ static unsigned serve_burst(struct load *load, bool *has_turn)
 
 static void serve(struct load *load)
 {
-    pace_look(&load->pace, now);
+    pace_look(&load->pace, now, own());
     bool has_turn = drr_begin(&load->pace.drr, QUANTUM);
     unsigned n = 1;
     while (n && (has_turn || pace_is_owed(&load->pace))) {
         n = serve_burst(load, &has_turn);
-        pace_look(&load->pace, now);
+        pace_look(&load->pace, now, own());
     }
 }
 
@@ -165,7 +171,7 @@ static void test_waits_for_enough(void **state)
     apply(&load);
     assert_int_equal(pace_wait(&load.pace) > 0, true);
     run(&load, 1, HZ / 100);
-    pace_look(&load.pace, now);
+    pace_look(&load.pace, now, own());
     if (!load.pace.is_limited)
         while (pace_budget(&load.pace, 32)) {
             bool has_turn = true;
@@ -173,9 +179,9 @@ static void test_waits_for_enough(void **state)
         }
     const uint64_t wait = pace_wait(&load.pace);
     assert_true(wait > 0 && wait < HZ / 1000 * PACE_BURST_US / 1000);
-    pace_look(&load.pace, now + wait / 2);
+    pace_look(&load.pace, now + wait / 2, own() + wait / 2);
     assert_int_equal(pace_budget(&load.pace, 32), 0);
-    pace_look(&load.pace, now + wait);
+    pace_look(&load.pace, now + wait, own() + wait);
     assert_true(pace_budget(&load.pace, 32) >= 31);
     assert_int_equal(pace_wait(&load.pace), 0);
 }
@@ -247,6 +253,25 @@ static void test_dear_packets_take_no_ones_reserve(void **state)
     assert_true(loads[2].packets * 200 > HZ / 20);
 }
 
+// The host leaves the worker half of its CPU: reserves have what they can, and the rest is not left with nothing.
+static void test_half_of_a_cpu(void **state)
+{
+    (void)state;
+    struct load loads[2] = {{.bits = 512, .cycles = 200}, {.bits = 512, .cycles = 200}};
+    begin(loads, 2);
+    const uint64_t began = own();
+    set(&loads[0].terms.reserve[PACE_PACKETS], HZ * 8 / 10 / 200);
+    set(&loads[0].terms.entitled, HZ * 84 / 100);
+    apply(&loads[0]);
+    for (unsigned i = 0; i < 200; i++) {
+        run(loads, 2, HZ / 200);
+        now += HZ / 200;
+        stolen += HZ / 200;
+    }
+    assert_near(counter_get(&loads[0].pace.usage.cycles), (own() - began) * 84 / 100, 10);
+    assert_near(counter_get(&loads[1].pace.usage.cycles), (own() - began) * 16 / 100, 50);
+}
+
 // Waiting counts while there is more than was taken, and not while an own limit is in the way.
 static void test_waiting(void **state)
 {
@@ -294,6 +319,7 @@ int main(void)
         cmocka_unit_test(test_reserve_below_share_adds_nothing),
         cmocka_unit_test(test_reserve_is_work_conserving),
         cmocka_unit_test(test_dear_packets_take_no_ones_reserve),
+        cmocka_unit_test(test_half_of_a_cpu),
         cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_extremes),
     };

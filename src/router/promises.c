@@ -98,8 +98,8 @@ static void on_event(void *arg, const struct promise_event *event)
     else
         log_event(LOG_WARN, "router", "promise broken", LOG_STR("network", event->name), LOG_STR("promise", text),
                   LOG_U64("goal", v->goal), LOG_U64("achieved", v->achieved), LOG_U64("lack_ppm", v->lack),
-                  LOG_STR("held_by", event->held_by_name ? event->held_by_name : "nobody"));
-    json_t *params = promise_describe_verdict(v, event->held_by_name, clock_now_ns());
+                  LOG_STR("held_by", v->held_by[0] ? v->held_by : "nobody"));
+    json_t *params = promise_describe_verdict(v, clock_now_ns());
     json_object_set_new(params, "name", json_string(event->name));
     p->options.tell(p->options.arg, params);
 }
@@ -417,7 +417,7 @@ void promises_describe(const struct promises *p, const struct vn *vn, const stru
     const uint64_t now_ns = clock_now_ns();
     const unsigned n = promised->is_watched ? promise_watch_verdicts(watch, promised->slot, verdicts) : 0;
     for (unsigned i = 0; i < n; i++) {
-        json_t *verdict = promise_describe_verdict(&verdicts[i], promise_watch_name(watch, verdicts[i].held_by), now_ns);
+        json_t *verdict = promise_describe_verdict(&verdicts[i], now_ns);
         json_object_set_new(verdict, "proven", json_boolean(admission_is_proven(promised, &verdicts[i].promise, p->options.hz)));
         json_array_append_new(list, verdict);
     }

@@ -300,13 +300,13 @@ static void send_burst(struct vn_port *port, struct rte_mbuf **packets, uint16_t
     counter_add(&port->counters.sent_bytes, bytes);
 }
 
-struct burst {
+struct outgoing {
     struct vn_port *port;
     uint16_t n;
     struct rte_mbuf *packets[PORT_BURST];
 };
 
-static void burst_add(struct burst *burst, struct rte_mbuf *packet)
+static void burst_add(struct outgoing *burst, struct rte_mbuf *packet)
 {
     if (burst->n == PORT_BURST) {
         send_burst(burst->port, burst->packets, burst->n);
@@ -315,7 +315,7 @@ static void burst_add(struct burst *burst, struct rte_mbuf *packet)
     burst->packets[burst->n++] = packet;
 }
 
-static void cut(struct burst *burst, struct rte_mbuf *packet)
+static void cut(struct outgoing *burst, struct rte_mbuf *packet)
 {
     struct offload_cut cut = offload_cut_begin(packet);
     while (!offload_cut_is_done(&cut)) {
@@ -332,7 +332,7 @@ static void cut(struct burst *burst, struct rte_mbuf *packet)
 // What the far end does not do itself is done here.
 static void finish_and_send(struct vn_port *port)
 {
-    struct burst burst = {.port = port};
+    struct outgoing burst = {.port = port};
     const unsigned takes = port->port->kind->offloads ? port->port->kind->offloads(port->port) : 0;
     for (uint16_t i = 0; i < port->n_out; i++) {
         struct rte_mbuf *packet = port->out[i];

@@ -2,7 +2,7 @@
 # FRR as the control planes of two networks, which are joined by a link: OSPF and BGP find each other, packets go by what they learn;
 # zebra is killed and comes back while packets flow, and what was withdrawn meanwhile goes.
 #
-# FRR_ROUTES=N: so many routes by BGP in place of some hundreds, with the time they take.
+# FRR_ROUTES=N: so many routes by BGP in place of some hundreds, and how long each thing took.
 import os
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from router_netns import control_plane, routes, spaces, station
 from router_rig import Router, main, namespace, run, tap, wait_for
 
 ROUTES = int(os.environ.get("FRR_ROUTES", "300"))
-STALE_S = 8  # longer than the daemons take to tell everything again
+STALE_S = 8 if ROUTES < 1000 else 60  # longer than the daemons take to tell everything again
 OSPF = """interface l
  ip ospf network point-to-point
  ip ospf hello-interval 1

@@ -21,7 +21,7 @@ _trivet() {
         return
     fi
     case $before in
-    --kernel | --initrd | --disk | --restore | --store) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
+    --kernel | --initrd | --disk | --net | --restore | --store) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
     --engine) mapfile -t COMPREPLY < <(compgen -W "auto rv64" -- "$word") && return ;;
     --on-reboot) mapfile -t COMPREPLY < <(compgen -W "reset exit" -- "$word") && return ;;
     --image) mapfile -t COMPREPLY < <(compgen -W "busybox debian" -- "$word") && return ;;
@@ -29,7 +29,7 @@ _trivet() {
     local words=
     case $command in
     image) words="build show busybox debian --suite --mirror --rebuild --quiet --json" ;;
-    run) words="--kernel --image --initrd --append --memory --cpus --disk --name --engine --on-reboot --restore --perf-map --jitdump --audit --audit-instructions" ;;
+    run) words="--kernel --image --initrd --append --memory --cpus --disk --net --name --engine --on-reboot --restore --perf-map --jitdump --audit --audit-instructions" ;;
     up) mapfile -t COMPREPLY < <(compgen -f -W "--json" -- "$word") && return ;;
     down) mapfile -t COMPREPLY < <(compgen -f -W "--timeout --json" -- "$word") && return ;;
     config) [ "$COMP_CWORD" = 2 ] && words=check || { mapfile -t COMPREPLY < <(compgen -f -- "$word") && return; } ;;

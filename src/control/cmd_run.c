@@ -15,8 +15,8 @@
 struct run_options {
     const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot, *audit_instructions;
     bool audit;
-    const char *disks[SPEC_DISKS_MAX];
-    int n_disks;
+    const char *disks[SPEC_DISKS_MAX], *nets[SPEC_NETS_MAX];
+    int n_disks, n_nets;
     bool perf_map, jitdump;
 };
 
@@ -81,6 +81,35 @@ static int add_disk(json_t *disks, const char *words, struct tv_error *err)
     for (char *setting; !rc && (setting = strtok_r(NULL, ",", &save));)
         rc = disk_setting(disk, setting, err);
     return rc ? rc : json_array_append(disks, disk);
+}
+
+// One setting behind the socket's path: mac=M, mtu=N, queues=N.
+static int net_setting(json_t *net, const char *setting, struct tv_error *err)
+{
+    if (strncmp(setting, "mac=", 4) == 0)
+        return json_object_set_new(net, "mac", json_string(setting + 4));
+    if (strncmp(setting, "mtu=", 4) == 0)
+        return json_object_set_new(net, "mtu_bytes", json_integer(atoi(setting + 4)));
+    if (strncmp(setting, "queues=", 7) == 0)
+        return json_object_set_new(net, "queues", json_integer(atoi(setting + 7)));
+    return tv_error_set(err, -EINVAL, "--net: '%s' is none of mac=M, mtu=N, queues=N", setting);
+}
+
+static int add_net(json_t *nets, const char *words, struct tv_error *err)
+{
+    cleanup_free char *copy = strdup(words);
+    char name[32], *save = NULL;
+    if (!copy)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    snprintf(name, sizeof(name), "net%zu", json_array_size(nets));
+    cleanup_json json_t *net = json_pack("{s:s}", "name", name);
+    char *path = strtok_r(copy, ",", &save);
+    if (!path)
+        return tv_error_set(err, -EINVAL, "--net: there is no path of a router's socket");
+    int rc = put_path(net, "socket", path, err);
+    for (char *setting; !rc && (setting = strtok_r(NULL, ",", &save));)
+        rc = net_setting(net, setting, err);
+    return rc ? rc : json_array_append(nets, net);
 }
 
 // The image of Debian lives on its disks: a copy of its root that goes when the machine ends, unless the first disk is one that
@@ -153,6 +182,10 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     json_object_set_new(json, "disks", disks);
     for (int i = 0; i < o->n_disks && !rc; i++)
         rc = add_disk(disks, o->disks[i], err);
+    json_t *nets = json_array();
+    json_object_set_new(json, "nets", nets);
+    for (int i = 0; i < o->n_nets && !rc; i++)
+        rc = add_net(nets, o->nets[i], err);
     if (!rc)
         rc = put_kernel(json, o, err);
     const char *image = json_string_value(json_object_get(json, "image"));
@@ -163,22 +196,23 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     return rc ? rc : put_path(json, "restore", o->restore, err);
 }
 
-// --disk may stand several times: each one is taken out of argv before the rest is read.
-static int take_disks(int *argc, char **argv, struct run_options *o)
+// An option that may stand several times is taken out of argv before the rest is read.
+static int take_all(int *argc, char **argv, const char *option, const char **values, int *n, int most)
 {
+    const size_t len = strlen(option);
     int kept = 1;
     for (int i = 1; i < *argc; i++) {
         const char *value = NULL;
-        if (strncmp(argv[i], "--disk=", 7) == 0)
-            value = argv[i] + 7;
-        else if (strcmp(argv[i], "--disk") == 0 && i + 1 < *argc)
+        if (strncmp(argv[i], option, len) == 0 && argv[i][len] == '=')
+            value = argv[i] + len + 1;
+        else if (strcmp(argv[i], option) == 0 && i + 1 < *argc)
             value = argv[++i];
         if (!value)
             argv[kept++] = argv[i];
-        else if (o->n_disks == SPEC_DISKS_MAX)
-            return command_usage("run", "more than %d disks", SPEC_DISKS_MAX);
+        else if (*n == most)
+            return command_usage("run", "%s: more than %d", option, most);
         else
-            o->disks[o->n_disks++] = value;
+            values[(*n)++] = value;
     }
     argv[kept] = NULL;
     *argc = kept;
@@ -199,12 +233,14 @@ int cmd_run(int argc, char **argv)
                                           {"--restore", NULL, &o.restore},
                                           {"--on-reboot", NULL, &o.on_reboot},
                                           {"--disk", NULL, &o.disks[0]},
+                                          {"--net", NULL, &o.nets[0]},
                                           {"--perf-map", &o.perf_map, NULL},
                                           {"--jitdump", &o.jitdump, NULL},
                                           {"--audit", &o.audit, NULL},
                                           {"--audit-instructions", NULL, &o.audit_instructions},
                                           {0}};
-    if (take_disks(&argc, argv, &o))
+    if (take_all(&argc, argv, "--disk", o.disks, &o.n_disks, SPEC_DISKS_MAX) ||
+        take_all(&argc, argv, "--net", o.nets, &o.n_nets, SPEC_NETS_MAX))
         return EXIT_USAGE;
     int words = command_options(command_find("run"), argc, argv, options);
     if (words < 0)

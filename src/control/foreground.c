@@ -7,6 +7,7 @@
 #include "control/cleanup.h"
 #include "control/files.h"
 #include "control/launch.h"
+#include "control/net_link.h"
 #include "control/paths.h"
 #include "control/store_process.h"
 #include "control/terminal.h"
@@ -29,6 +30,7 @@ struct foreground {
     struct terminal *terminal;
     struct rpc_conn *control;
     struct store_process store;
+    struct net_links links;
     struct worker machine;
     struct loop_source *signals[4], *kill_timer, *store_timer;
     struct loop_source *machine_child, *store_child;
@@ -168,6 +170,13 @@ static void control_closed(void *arg, struct rpc_conn *conn)
     f->control = NULL;
 }
 
+static void method_net_disconnected(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct foreground *f = arg;
+    net_links_away(&f->links, json_string_value(json_object_get(params, "name")));
+    rpc_reply(req, json_object());
+}
+
 static int start_machine(struct foreground *f, struct launch *launch, int *console_fd, struct tv_error *err)
 {
     char path[PATH_MAX];
@@ -180,8 +189,8 @@ static int start_machine(struct foreground *f, struct launch *launch, int *conso
     int control_fd = rpc_connect(path, err);
     if (control_fd < 0)
         return control_fd;
-    static const struct rpc_method none[] = {{0}};
-    const struct rpc_service service = {.methods = none, .arg = f, .closed = control_closed};
+    static const struct rpc_method methods[] = {{"net.disconnected", method_net_disconnected}, {0}};
+    const struct rpc_service service = {.methods = methods, .arg = f, .closed = control_closed};
     f->control = rpc_conn_create(f->loop, control_fd, &service, err);
     if (!f->control)
         return err->code;
@@ -230,7 +239,9 @@ static int prepare_loop(struct foreground *f, struct tv_error *err)
             return err->code;
     f->kill_timer = loop_add_timer(f->loop, kill_machine, f, err);
     f->store_timer = loop_add_timer(f->loop, restart_store, f, err);
-    return f->kill_timer && f->store_timer ? 0 : err->code;
+    if (!f->kill_timer || !f->store_timer)
+        return err->code;
+    return net_links_init(&f->links, f->loop, f->spec, &f->control, err);
 }
 
 static void end_all(struct foreground *f)
@@ -239,6 +250,7 @@ static void end_all(struct foreground *f)
     terminal_destroy(f->terminal);
     if (f->control)
         rpc_conn_destroy(f->control);
+    net_links_fini(&f->links);
     struct worker *workers[] = {&f->machine, &f->store.worker};
     loop_remove(f->machine_child);
     loop_remove(f->store_child);

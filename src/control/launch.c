@@ -1,6 +1,7 @@
 // Starting a machine: see launch.h.
 #include "control/launch.h"
 
+#include "base/rpc.h"
 #include "control/cleanup.h"
 #include "control/disk_image.h"
 #include "control/files.h"
@@ -29,6 +30,8 @@ void launch_init(struct launch *launch)
         launch->disk_fds[i] = -1;
     for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
         launch->nic_fds[i] = -1;
+    for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+        launch->net_fds[i] = -1;
 }
 
 void launch_fini(struct launch *launch)
@@ -44,6 +47,9 @@ void launch_fini(struct launch *launch)
     for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
         if (launch->nic_fds[i] >= 0)
             close(launch->nic_fds[i]);
+    for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+        if (launch->net_fds[i] >= 0)
+            close(launch->net_fds[i]);
     free(launch->append);
     launch_init(launch);
 }
@@ -101,6 +107,13 @@ static int open_kernel(struct launch *launch, const struct machine_spec *spec, s
     return 0;
 }
 
+static int open_net(struct launch *launch, const struct net_spec *net, unsigned i, struct tv_error *err)
+{
+    launch->net_fds[i] = rpc_connect(net->socket, err);
+    return launch->net_fds[i] >= 0 ? 0
+                                   : tv_error_prefix(err, "net '%s': a router must serve its port there (kind vhost)", net->name);
+}
+
 int launch_open(struct launch *launch, const struct machine_spec *spec, struct tv_error *err)
 {
     int rc = build_append(launch, spec, err);
@@ -110,6 +123,8 @@ int launch_open(struct launch *launch, const struct machine_spec *spec, struct t
         rc = launch->restore_fd;
     for (unsigned i = 0; i < spec->n_disks && !rc; i++)
         rc = disk_image_check(&spec->disks[i], err);
+    for (unsigned i = 0; i < spec->n_nets && !rc; i++)
+        rc = open_net(launch, &spec->nets[i], i, err);
     return rc ? tv_error_prefix(err, "machine '%s'", spec->name) : 0;
 }
 
@@ -145,12 +160,19 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
         json_array_append_new(disks, json_pack("{s:s, s:i, s:i}", "name", spec->disks[i].name, "fd", launch->disk_fds[i], "queues",
                                                (int)spec->disks[i].queues));
     json_object_set_new(json, "disks", disks);
-    json_t *nets = spec->n_nics ? json_array() : NULL;
+    json_t *nets = json_array();
+    for (unsigned i = 0; i < spec->n_nets; i++) {
+        const struct net_spec *net = &spec->nets[i];
+        json_t *one = json_pack("{s:s, s:i, s:s, s:i}", "name", net->name, "fd", launch->net_fds[i], "mac", net->mac, "queues",
+                                (int)net->queues);
+        if (net->mtu_bytes)
+            json_object_set_new(one, "mtu_bytes", json_integer(net->mtu_bytes));
+        json_array_append_new(nets, one);
+    }
     for (unsigned i = 0; i < spec->n_nics; i++)
         json_array_append_new(
             nets, json_pack("{s:s, s:i, s:s}", "name", spec->nics[i].network, "fd", launch->nic_fds[i], "mac", spec->nics[i].mac));
-    if (nets)
-        json_object_set_new(json, "nets", nets);
+    json_object_set_new(json, "nets", nets);
     return json;
 }
 
@@ -178,7 +200,7 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
     cleanup_close int config_fd = write_config(launch, spec, perf, err);
     if (config_fd < 0)
         return config_fd;
-    int fds[16 + SPEC_DISKS_MAX + SPEC_NICS_MAX];
+    int fds[16 + SPEC_DISKS_MAX + SPEC_NICS_MAX + SPEC_NETS_MAX];
     size_t n = 0;
     const int all[] = {
         config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
@@ -190,6 +212,8 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
         fds[n++] = launch->disk_fds[i];
     for (unsigned i = 0; i < spec->n_nics; i++)
         fds[n++] = launch->nic_fds[i];
+    for (unsigned i = 0; i < spec->n_nets; i++)
+        fds[n++] = launch->net_fds[i];
     char number[16];
     snprintf(number, sizeof(number), "%d", config_fd);
     const char *const argv[] = {"trivet-machine", "--config", number, NULL};

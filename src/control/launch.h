@@ -15,6 +15,7 @@ struct launch {
     int log_fd, status_fd, stderr_fd;  // stderr_fd -1: ours
     int disk_fds[SPEC_DISKS_MAX];      // connected vhost-user sockets
     int nic_fds[SPEC_NICS_MAX];        // the same, of the router
+    int net_fds[SPEC_NETS_MAX];        // the same
     bool dies_with_parent;
     char *append; // the whole command line
 };
@@ -22,7 +23,8 @@ struct launch {
 void launch_init(struct launch *launch);
 void launch_fini(struct launch *launch); // closes what is open
 
-// Opens kernel, initrd (or those of the image) and the saved machine, and looks at the disks. Errors name the file and the remedy.
+// Opens kernel, initrd (or those of the image) and the saved machine, connects to the networks' ports, and looks at the disks.
+// Errors name the file and the remedy.
 int launch_open(struct launch *launch, const struct machine_spec *spec, struct tv_error *err);
 
 // Starts the worker. The caller closes its own descriptors afterwards by launch_fini().

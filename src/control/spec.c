@@ -238,6 +238,78 @@ static int decode_nics(const json_t *nics, struct machine_spec *spec, struct tv_
     return 0;
 }
 
+// The same at each start, and another for each port there is: 24 bits of a hash (FNV-1a) behind the prefix that machines have.
+static void make_mac(struct net_spec *net)
+{
+    uint32_t hash = 2166136261u;
+    for (const char *c = net->socket; *c; c++)
+        hash = (hash ^ (uint8_t)*c) * 16777619u;
+    hash ^= hash >> 24;
+    snprintf(net->mac, sizeof(net->mac), "52:54:00:%02x:%02x:%02x", hash >> 16 & 0xff, hash >> 8 & 0xff, hash & 0xff);
+}
+
+static int check_mac(const char *mac, struct tv_error *err)
+{
+    unsigned first;
+    bool good = strlen(mac) == 17 && strspn(mac, "0123456789abcdefABCDEF:") == 17 && sscanf(mac, "%2x", &first) == 1;
+    for (unsigned i = 0; i < 17 && good; i++)
+        good = (mac[i] == ':') == (i % 3 == 2);
+    return good && !(first & 1) && strcmp(mac, "00:00:00:00:00:00") != 0
+               ? 0
+               : tv_error_set(err, -EINVAL, "mac '%s' should be a station's address, as 52:54:00:12:34:56", mac);
+}
+
+static int decode_net(const json_t *json, struct net_spec *net, struct tv_error *err)
+{
+    uint64_t queues = 1, mtu_bytes = 0;
+    cleanup_free char *mac = NULL;
+    int rc = take_string(json, "name", &net->name, err);
+    if (!rc && (!net->name || !spec_name_is_good(net->name)))
+        return tv_error_set(err, -EINVAL, "net '%s': the name should be letters, digits, '-', '_' and '.'",
+                            net->name ? net->name : "");
+    if (!rc)
+        rc = take_string(json, "socket", &net->socket, err);
+    if (!rc)
+        rc = net->socket ? absolute("socket", net->socket, err) : tv_error_set(err, -EINVAL, "'socket' is missing");
+    if (!rc)
+        rc = take_string(json, "mac", &mac, err);
+    if (!rc && mac)
+        rc = check_mac(mac, err);
+    if (!rc)
+        rc = take_number(json, "mtu_bytes", 68, 65535, &mtu_bytes, err);
+    if (!rc)
+        rc = take_number(json, "queues", 1, 16, &queues, err);
+    if (!rc && mac)
+        snprintf(net->mac, sizeof(net->mac), "%s", mac);
+    else if (!rc)
+        make_mac(net);
+    net->queues = (unsigned)queues;
+    net->mtu_bytes = (unsigned)mtu_bytes;
+    return rc ? tv_error_prefix(err, "net '%s'", net->name) : 0;
+}
+
+static int decode_nets(const json_t *nets, struct machine_spec *spec, struct tv_error *err)
+{
+    if (nets && !json_is_array(nets))
+        return tv_error_set(err, -EINVAL, "'nets' should be an array");
+    if (json_array_size(nets) > SPEC_NETS_MAX)
+        return tv_error_set(err, -EINVAL, "%zu nets are more than %d", json_array_size(nets), SPEC_NETS_MAX);
+    for (size_t i = 0; i < json_array_size(nets); i++) {
+        struct net_spec *net = &spec->nets[spec->n_nets++];
+        int rc = decode_net(json_array_get(nets, i), net, err);
+        for (unsigned j = 0; j + 1 < spec->n_nets && !rc; j++) {
+            if (strcmp(spec->nets[j].name, net->name) == 0)
+                rc = tv_error_set(err, -EINVAL, "net '%s' is named twice", net->name);
+            else if (strcmp(spec->nets[j].socket, net->socket) == 0)
+                rc = tv_error_set(err, -EINVAL, "nets '%s' and '%s' have one socket; a port is for one of them", spec->nets[j].name,
+                                  net->name);
+        }
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
 static int decode_strings(const json_t *json, struct machine_spec *spec, struct tv_error *err)
 {
     const struct {
@@ -322,6 +394,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     if (!rc)
         rc = decode_nics(json_object_get(json, "nics"), spec, err);
     if (!rc)
+        rc = decode_nets(json_object_get(json, "nets"), spec, err);
+    if (!rc)
         rc = check(spec, err);
     if (rc) {
         tv_error_prefix(err, "machine '%s'", spec->name);
@@ -365,6 +439,20 @@ static json_t *encode_nic(const struct nic_spec *nic)
     return json_pack("{s:s, s:s, s:o}", "network", nic->network, "mac", nic->mac, "addresses", addresses);
 }
 
+static json_t *encode_nets(const struct machine_spec *spec)
+{
+    json_t *nets = json_array();
+    for (unsigned i = 0; i < spec->n_nets; i++) {
+        const struct net_spec *net = &spec->nets[i];
+        json_t *json = json_pack("{s:s, s:s, s:s, s:i}", "name", net->name, "socket", net->socket, "mac", net->mac, "queues",
+                                 (int)net->queues);
+        if (net->mtu_bytes)
+            put_number(json, "mtu_bytes", net->mtu_bytes);
+        json_array_append_new(nets, json);
+    }
+    return nets;
+}
+
 json_t *spec_encode(const struct machine_spec *spec)
 {
     json_t *json = json_object(), *disks = json_array();
@@ -391,6 +479,8 @@ json_t *spec_encode(const struct machine_spec *spec)
         json_array_append_new(nics, encode_nic(&spec->nics[i]));
     if (nics)
         json_object_set_new(json, "nics", nics);
+    if (spec->n_nets)
+        json_object_set_new(json, "nets", encode_nets(spec));
     return json;
 }
 
@@ -431,6 +521,10 @@ void spec_free(struct machine_spec *spec)
         free(spec->nics[i].network);
         for (unsigned j = 0; j < spec->nics[i].n_addresses; j++)
             free(spec->nics[i].addresses[j]);
+    }
+    for (unsigned i = 0; i < spec->n_nets; i++) {
+        free(spec->nets[i].name);
+        free(spec->nets[i].socket);
     }
     *spec = (struct machine_spec){0};
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define SPEC_DISKS_MAX 16
+#define SPEC_NETS_MAX 4
 #define SPEC_CPUS_MAX 64
 #define SPEC_QUEUES_MAX 64 // of a disk
 #define SPEC_NICS_MAX 4
@@ -38,6 +39,13 @@ struct nic_spec {
     unsigned n_addresses;
 };
 
+struct net_spec {
+    char *name, *socket; // a router's port of the kind vhost
+    char mac[18];        // as 52:54:00:12:34:56; made from the socket's path where none was given
+    unsigned mtu_bytes;  // 0: the guest's own choice
+    unsigned queues;     // pairs
+};
+
 struct machine_spec {
     char *name, *tenant, *engine;
     char *kernel, *initrd, *append; // initrd and append may be NULL; kernel is NULL when `image` or `restore` is given
@@ -52,6 +60,8 @@ struct machine_spec {
     unsigned n_disks;
     struct nic_spec nics[SPEC_NICS_MAX];
     unsigned n_nics;
+    struct net_spec nets[SPEC_NETS_MAX];
+    unsigned n_nets;
 };
 
 // Errors say "machine 'web': disk 'db': ...".

@@ -10,7 +10,8 @@ const struct command commands[] = {
      "Make a bootable template from the distribution's archive, verified by its signatures."},
     {"run", cmd_run,
      "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--cpus N] "
-     "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--name NAME] [--engine rv64|auto] [--on-reboot reset|exit] "
+     "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--net SOCKET[,mac=M][,mtu=N][,queues=N]]... [--name NAME] "
+     "[--engine rv64|auto] [--on-reboot reset|exit] "
      "[--restore FILE] [--perf-map] [--jitdump] [--audit] [--audit-instructions N]",
      "Run one machine in the foreground, its console on the terminal (^A x leaves)."},
     {"up", cmd_up, "FILE [--json]", "Bring up the machines of a YAML file; what is up and unchanged stays untouched."},

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Machines of a file with places in networks: a switch and a router between two of them; they reach each other, and again after the router and
+trivetd were killed; their ports come and go with them."""
+import os
+import re
+import signal
+import socket
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from command import BOOT_S, fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
+
+FILE = """
+tenants: {acme: }
+networks:
+  lan:
+  core: {type: ip, tenant: acme, prefixes: [10.1.0.0/24]}
+machines:
+  one: {tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {lan: , core: {ip: 10.1.0.2}}}
+  two: {tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {lan: {ip: 10.0.0.2}, core: {ip: 10.1.0.3}}}
+"""
+
+
+def pid_of(name):
+    return [pid for pid, comm in ours().items() if comm == name]
+
+
+class Console:
+    """What is typed to a guest and what it says."""
+
+    def __init__(self, name):
+        path = {m["name"]: m for m in trivet_json("ps")["machines"]}[name]["console"]
+        self.name, self.said, self.n = name, b"", 0
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.socket.settimeout(0.2)
+
+    def read(self):
+        try:
+            self.said += self.socket.recv(65536)
+        except TimeoutError:
+            pass
+        return self.said
+
+    def run(self, command):
+        """The output of a shell command, of which the end is told by a word that the echo does not have."""
+        self.n += 1
+        self.said = b""
+        self.socket.sendall(f"{command}; echo DO''NE{self.n}.\n".encode())
+        until(f"{command} in {self.name}", lambda: f"DONE{self.n}.".encode() in self.read())
+        return self.said.decode(errors="replace")
+
+
+def reach(console, address):
+    said = console.run(f"ping -c 2 -i 0.2 -w 60 {address}")
+    if not re.search(r"[1-9] packets received", said):
+        fail(f"{console.name} does not reach {address}: {said}")
+
+
+use_image()
+changes = trivet_json("up", write("nets.yaml", FILE))
+if [n["result"] for n in changes["networks"]] != ["created", "created"]:
+    fail(f"up: {changes}")
+until("the shells", lambda: all("'poweroff' ends it." in trivet("logs", name).stdout for name in ("one", "two")), BOOT_S)
+consoles = {name: Console(name) for name in ("one", "two")}
+macs = {m["name"]: m["mac"] for m in trivet_json("net", "show", "core")["machines"]}
+for number, (name, console) in enumerate(consoles.items(), 1):
+    console.run(f"ip addr add 10.0.0.{number}/24 dev eth0; ip link set eth0 up")
+    # As the router has no link that both are on, each has it for its gateway.
+    console.run(f"ip addr add 10.1.0.{number + 1}/32 dev eth1; ip link set eth1 up; ip route add 10.1.0.1 dev eth1; "
+                "ip route add 10.1.0.0/24 via 10.1.0.1 dev eth1")
+    if macs[name] not in console.run("cat /sys/class/net/eth1/address"):
+        fail(f"{name}: eth1 has not the address {macs[name]}")
+
+
+def all_reach():
+    for name, number in (("one", 2), ("two", 1)):
+        reach(consoles[name], f"10.0.0.{number}")
+        reach(consoles[name], f"10.1.0.{number + 1}")
+
+
+all_reach()
+if {"one", "two"} - {p["name"] for p in trivet_json("net", "stats", "core")["ports"]}:
+    fail("ports: " + trivet("net", "stats", "core").stdout)
+print("ok: two machines of a file reach each other by a switch and by a router")
+
+router = pid_of("trivet-router")[0]
+os.kill(router, signal.SIGKILL)
+until("another router", lambda: pid_of("trivet-router") not in ([], [router]), 60)
+all_reach()
+os.kill(pid_of("trivetd")[0], signal.SIGKILL)
+until("trivetd gone", lambda: not pid_of("trivetd"))
+trivet("net", "list")
+router = pid_of("trivet-router")[0]
+os.kill(router, signal.SIGKILL)
+until("a third router", lambda: pid_of("trivet-router") not in ([], [router]), 60)
+all_reach()
+print("ok: and again after the router and trivetd were killed")
+
+# What does not fit is refused; a port goes with its machine; a network in use stays.
+said = trivet("net", "delete", "core", status=1).stderr
+if "'core'" not in said or "one" not in said:
+    fail(f"a network in use is deleted: {said}")
+trivet("kill", "two")
+until("the port gone", lambda: "two" not in [p["name"] for p in trivet_json("net", "stats", "core")["ports"]], 60)
+trivet("kill", "one")
+trivet("down")
+nothing_left()
+print("ok: ports come and go with their machines")

@@ -76,6 +76,7 @@ struct virtio_net {
     uint16_t n_used;                     // pairs that the driver wants to be served
     struct net_queue queues[QUEUES_MAX]; // 2 * n_pairs
     struct virtqueue control;
+    bool is_down;   // no back end for long
     bool is_loaded; // and not thawed yet
     struct loop_source *away_timer;
 };
@@ -96,10 +97,10 @@ static void set_status(struct virtio_net *net, unsigned status, bool tell)
         virtio_pci_config_set(net->vp, CONFIG_STATUS, &value, sizeof(value), tell);
 }
 
-// What does not change.
+// As it is for a new driver.
 static void fill_config(struct virtio_net *net)
 {
-    const uint16_t n_pairs = (uint16_t)net->n_pairs, mtu = net->config.mtu_bytes, status = STATUS_LINK_UP;
+    const uint16_t n_pairs = (uint16_t)net->n_pairs, mtu = net->config.mtu_bytes, status = net->is_down ? 0 : STATUS_LINK_UP;
     virtio_pci_config_set(net->vp, CONFIG_MAC, net->config.mac, sizeof(net->config.mac), false);
     virtio_pci_config_set(net->vp, CONFIG_STATUS, &status, sizeof(status), false);
     virtio_pci_config_set(net->vp, CONFIG_PAIRS, &n_pairs, sizeof(n_pairs), false);
@@ -266,7 +267,7 @@ static void reset(void *dev)
     net->n_used = 1;
     vhost_frontend_reset(net->fe);
     if (net->vp)
-        set_status(net, status_of(net) & ~(unsigned)STATUS_ANNOUNCE, false);
+        fill_config(net);
 }
 
 // Saving stopped the queues, and a loaded machine has none running yet: both go on where they stood. Whether there is a link is
@@ -355,7 +356,8 @@ static const struct virtio_ops ops = {.name = "virtio-net",
 static void away_for_long(void *arg)
 {
     struct virtio_net *net = arg;
-    if (!vhost_frontend_is_attached(net->fe))
+    net->is_down = !vhost_frontend_is_attached(net->fe);
+    if (net->is_down)
         set_status(net, status_of(net) & ~(unsigned)STATUS_LINK_UP, true);
 }
 
@@ -458,6 +460,7 @@ int virtio_net_attach(struct virtio_net *net, int fd, struct tv_error *err)
     if (rc != 0)
         return rc;
     loop_set_timer(net->away_timer, 0, 0);
+    net->is_down = false;
     interrupt_all(net);
     set_status(net, status_of(net) | STATUS_LINK_UP, true);
     announce(net);

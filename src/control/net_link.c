@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RETRY_NS (50 * NS_PER_MS)
+#define RETRY_NS (20 * NS_PER_MS)
 #define REFUSED_NS (1 * NS_PER_S) // a router that answers, and is none for this machine
 
 static void attached(void *arg, const json_t *result, const struct tv_error *err)

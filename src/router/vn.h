@@ -66,7 +66,7 @@ struct vn_port {
 // same row; what it needs besides are its own tables, changed from the control thread by RCU.
 struct vn_type {
     const char *name;
-    bool offloads; // it carries packets that have something left to be done (offload.h), and looks at no length but their frames'
+    unsigned offloads; // what packets may have left to be done, OFFLOAD_* (offload.h)
     // Control thread. params: those of vn.add and port.add, checked here. What add_port() made is in port->state.
     int (*create)(struct vn *vn, const json_t *params, struct tv_error *err);
     void (*destroy)(struct vn *vn);

@@ -1,5 +1,6 @@
 // A front end and a back end that answers whatever the input says: right answers with any values, wrong ones, descriptors nobody
-// asked for, requests of its own, an early end. The front end must survive, tell, and keep no descriptor.
+// asked for, requests of its own, an early end. An odd length of the input makes it a network's. The front end must survive, tell,
+// and keep no descriptor.
 //
 // clang -fsanitize=fuzzer,address,undefined -Isrc tests/fuzz/fuzz_vhost_frontend.c and the libraries vhost and base
 #include <errno.h>
@@ -49,7 +50,7 @@ static void answer(struct peer *peer, const struct vhost_message *message)
     if (request == VHOST_GET_FEATURES)
         payload.u64 = how & 1 ? 1ull << 32 | 7ull << 28 : next(peer) * 0x0101010101010101ull;
     else if (request == VHOST_GET_PROTOCOL_FEATURES)
-        payload.u64 = how & 1 ? VHOST_PROTOCOL_FEATURES : next(peer) * 0x0101010101010101ull;
+        payload.u64 = how & 1 ? VHOST_PROTOCOL_FEATURES | VHOST_NET_PROTOCOL_FEATURES : next(peer) * 0x0101010101010101ull;
     else if (request == VHOST_GET_INFLIGHT_FD)
         payload.inflight.mmap_size = 65536;
     else if (!vhost_request_has_reply(request) || size == 0)
@@ -101,7 +102,7 @@ static void *peer_thread(void *arg)
 
 static void drive(struct vhost_frontend *fe, struct loop *loop, int event_fd)
 {
-    uint8_t bytes[16];
+    uint8_t bytes[16] = {0};
     struct vhost_frontend_queue queue = {.size = 16,
                                          .desc_addr = RAM,
                                          .avail_addr = RAM + 0x1000,
@@ -114,6 +115,8 @@ static void drive(struct vhost_frontend *fe, struct loop *loop, int event_fd)
     vhost_frontend_set_status(fe, 15);
     vhost_frontend_config_read(fe, 0, bytes, sizeof(bytes));
     vhost_frontend_config_write(fe, 0, bytes, sizeof(bytes));
+    vhost_frontend_enable_queue(fe, 1, false);
+    vhost_frontend_send_rarp(fe, bytes);
     loop_run_once(loop, 0);
     struct state *s = state_create_save();
     vhost_frontend_state(fe, s);
@@ -143,7 +146,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int before = lowest_fd();
     struct loop *loop = loop_create(NULL);
     int event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    struct vhost_frontend_config config = {.loop = loop, .mem = &mem, .n_queues = 2, .config_len_bytes = 16};
+    struct vhost_frontend_config config = {
+        .loop = loop, .mem = &mem, .n_queues = 2, .config_len_bytes = 16, .is_net = size % 2, .mtu_bytes = size % 2 ? 1500 : 0};
     struct vhost_frontend *fe = vhost_frontend_create(&config, NULL);
     struct tv_error err = {0};
     // Two back ends in turn, each with half of the input: the second meets what the first has promised.

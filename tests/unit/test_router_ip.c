@@ -397,6 +397,38 @@ static void test_fragments(void **state)
     finish(&r);
 }
 
+// What a machine left to be summed is, before it leaves by a port that does not: in one piece, and over all fragments together.
+static void check_sum(struct rig *r, size_t payload)
+{
+    const struct packet sent = make_ip4(A, 1, &LIKE4(.payload = payload));
+    struct rte_mbuf *packet = rte_pktmbuf_alloc(r->vn->pool);
+    memcpy(rte_pktmbuf_append(packet, (uint16_t)sent.len), sent.bytes, sent.len);
+    packet->ol_flags = RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_UDP_CKSUM;
+    packet->tx_offload = rte_mbuf_tx_offload(14, 20, 8, 0, 0, 0, 0);
+    r->vn->type->input(r->vn, r->a, &packet, 1);
+    vn_flush(r->b);
+    struct packet p;
+    uint64_t sum = checksum_add(htobe32((uint32_t)(17 + payload)), &ip4_of(&sent)->source, 8);
+    size_t at = 0;
+    while (rig_take(r->b, &p)) {
+        const size_t len = p.len - sizeof(struct ethernet_header) - 20;
+        assert_true(is_valid4(&p));
+        sum = checksum_add(sum, ip4_of(&p) + 1, len);
+        at += len;
+    }
+    assert_int_equal(at, payload);
+    assert_int_equal(checksum_fold(sum), 0xffff);
+}
+
+static void test_sums_what_was_left(void **state)
+{
+    (void)state;
+    struct rig r = two_links("{}");
+    check_sum(&r, 1000);
+    check_sum(&r, 1480); // two fragments
+    finish(&r);
+}
+
 static void test_smallest_mtu(void **state)
 {
     (void)state;
@@ -1031,6 +1063,7 @@ int main(void)
         cmocka_unit_test(test_errors_are_limited),
         cmocka_unit_test(test_answers_echo4),
         cmocka_unit_test(test_fragments),
+        cmocka_unit_test(test_sums_what_was_left),
         cmocka_unit_test(test_smallest_mtu),
         cmocka_unit_test(test_drops_ip6),
         cmocka_unit_test(test_answers_echo6),

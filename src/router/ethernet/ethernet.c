@@ -373,7 +373,7 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
 
 const struct vn_type vn_ethernet = {
     .name = "ethernet",
-    .offloads = true,
+    .offloads = OFFLOAD_CHECKSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6, // it looks at no length but their frames'
     .create = ethernet_create,
     .destroy = ethernet_destroy,
     .add_port = ethernet_add_port,

@@ -1,5 +1,6 @@
 // Fragmentation of IPv4 (RFC 791, 3.2). Worker.
 #include "router/ip/ip.h"
+#include "router/offload.h"
 
 #define FRAGMENTS_MOST 64
 #define OPTION_COPIED 0x80 // it stands in every fragment
@@ -57,6 +58,8 @@ bool ip4_fragment(struct vn *vn, struct neighbour *n, struct rte_mbuf *packet)
     const size_t header = ip4_header_bytes(h), payload = be16toh(h->total_length) - header;
     const size_t piece = (n->mtu - header) & ~(size_t)7; // at least eight bytes: the MTU is 68 or more
     const unsigned n_fragments = (unsigned)((payload + piece - 1) / piece);
+    if (offload_is_pending(packet))
+        offload_checksum(packet); // of all fragments together
     if (n_fragments > FRAGMENTS_MOST || rte_pktmbuf_alloc_bulk(vn->pool, fragments, n_fragments))
         return false;
     for (unsigned i = 0; i < n_fragments; i++) {

@@ -3,6 +3,7 @@
 #include "router/ip/fpm.h"
 
 #include "router/link/vtep.h"
+#include "router/offload.h"
 #include "router/params.h"
 
 #include <errno.h>
@@ -569,15 +570,17 @@ static void ip_tick(struct vn *vn)
     for (unsigned i = 0; i < vn->n_active; i++) {
         struct ip_port *own = vn->active[i]->state;
         struct port *port = vn->active[i]->port;
-        const uint16_t now = port->kind->mtu ? port->kind->mtu(port) : own->mtu;
-        const uint16_t mtu = now < own->mtu_most ? now : own->mtu_most;
-        if (port->kind->mtu && mtu != own->mtu)
+        if (!port->kind->mtu)
+            continue;
+        const uint16_t now = port->kind->mtu(port), mtu = now < own->mtu_most ? now : own->mtu_most;
+        if (mtu != own->mtu)
             resolve_set_mtu(vn, vn->active[i], mtu);
     }
 }
 
 const struct vn_type vn_ip = {
     .name = "ip",
+    .offloads = OFFLOAD_CHECKSUM, // addresses and ports stay as they are, and whole packets are forwarded
     .create = ip_create,
     .destroy = ip_destroy,
     .add_port = ip_add_port,

@@ -27,7 +27,7 @@ struct port_env {
     int epoll_fd;              // the worker sleeps on it; a port adds what it is woken by
     struct rte_rcu_qsbr *rcu;  // the worker; for kinds whose far end can go at any time
     struct counters *counters; // of the port
-    bool offloads;             // packets that come may have something left to be done (offload.h)
+    unsigned offloads;         // what packets that come may have left to be done, OFFLOAD_*
 };
 
 struct port_kind {

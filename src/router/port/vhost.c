@@ -190,10 +190,11 @@ static uint64_t features_off(const struct port *port)
 {
     static const uint64_t never = 1ull << VIRTIO_NET_F_HOST_ECN | 1ull << VIRTIO_NET_F_HOST_UFO | 1ull << VIRTIO_NET_F_GUEST_ECN |
                                   1ull << VIRTIO_NET_F_GUEST_UFO;
-    static const uint64_t offloads = 1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_HOST_TSO4 |
-                                     1ull << VIRTIO_NET_F_HOST_TSO6 | 1ull << VIRTIO_NET_F_GUEST_TSO4 |
-                                     1ull << VIRTIO_NET_F_GUEST_TSO6;
-    return never | (port->env.offloads ? 0 : offloads);
+    static const uint64_t sums = 1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_GUEST_CSUM;
+    static const uint64_t tso4 = 1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO4;
+    static const uint64_t tso6 = 1ull << VIRTIO_NET_F_HOST_TSO6 | 1ull << VIRTIO_NET_F_GUEST_TSO6;
+    const unsigned has = port->env.offloads;
+    return never | (has & OFFLOAD_CHECKSUM ? 0 : sums) | (has & OFFLOAD_TSO4 ? 0 : tso4) | (has & OFFLOAD_TSO6 ? 0 : tso6);
 }
 
 static int serve(struct vhost *own, struct tv_error *err)

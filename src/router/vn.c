@@ -186,6 +186,8 @@ struct vn_port *vn_add_port(struct vn *vn, const char *name, const json_t *param
     if (vn->capture && (!*vn->captured_port || !strcmp(vn->captured_port, port->name)))
         atomic_store_explicit(&port->capture, vn->capture, memory_order_relaxed);
     publish(vn, port->index, port);
+    if (vn->type->placed_port)
+        vn->type->placed_port(vn, port);
     return port;
 }
 

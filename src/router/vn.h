@@ -73,6 +73,7 @@ struct vn_type {
     int (*add_port)(struct vn *vn, struct vn_port *port, const json_t *params, struct tv_error *err);
     // It is open, and the worker is to have it; what it needs besides comes now. NULL: nothing to do.
     int (*publish_port)(struct vn *vn, struct vn_port *port, struct tv_error *err);
+    void (*placed_port)(struct vn *vn, struct vn_port *port);   // it is in its slot; NULL: nothing to do
     void (*withdraw_port)(struct vn *vn, struct vn_port *port); // it is about to go; NULL: nothing to do
     void (*free_port)(struct vn_port *port);                    // no worker knows it any more
     json_t *(*describe)(struct vn *vn);                         // for vn.stat; NULL: out of memory

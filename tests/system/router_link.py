@@ -169,6 +169,56 @@ def test_no_way_from_link_to_link(rig):
     assert router.end() == 0
 
 
+def arp(operation, sender_mac, sender, target_mac, target):
+    body = bytes.fromhex("000108000604") + struct.pack(">H", operation) + sender_mac + bytes(sender) + target_mac + bytes(target)
+    return frame(BROADCAST if operation == 1 else target_mac, sender_mac, body, 0x0806)
+
+
+def test_known_neighbours(rig):
+    """Who has an address on another host is known: the question is answered here, frames go to that host alone, and nobody else can be him."""
+    router = rings(rig, 7)
+    router.port("v7", "third", "vxlan", underlay="net", local=HERE, remote="192.0.2.3", vni=7)
+    router.port("v7", "n", mac="02:00:00:00:00:06", addresses=["10.0.0.6"])
+    here, there = [10, 0, 0, 5], [10, 0, 0, 8]
+    entry = {"port": "far", "address": "10.0.0.8", "mac": "02:00:00:00:00:08"}
+    router.control.ok("neighbour.add", {"vn": "v7", "neighbours": [entry, {**entry, "address": "fd00::8"}]})
+    listed = router.control.ok("neighbour.list", {"vn": "v7"})["neighbours"]
+    assert {**entry, "state": "static"} in listed and len(listed) == 3, listed
+    assert {"port": "n", "address": "10.0.0.6", "mac": "02:00:00:00:00:06", "state": "machine"} in listed
+    router.put("v7", "m", arp(1, mac(5), here, bytes(6), there), arp(1, mac(5), here, bytes(6), [10, 0, 0, 6]))
+    router.settle("v7", "m", 2)
+    assert router.take("v7", "m") == [arp(2, mac(8), there, mac(5), here), arp(2, mac(6), [10, 0, 0, 6], mac(5), here)]
+    router.put("v7", "m", frame(mac(8), mac(5), b"to him"))
+    router.settle("v7", "m", 3)
+    stat = router.stat("v7")["ports"]
+    assert stat["far"]["sent_packets"] == 1 and not stat["third"]["sent_packets"] and not stat["n"]["sent_packets"], stat
+    assert stat["m"]["answered"] == 2
+    router.put("v7", "m", frame(BROADCAST, mac(8)))
+    router.settle("v7", "m", 4)
+    assert router.stat("v7")["ports"]["m"]["drops"]["spoofed"] == 1
+    # The machine moves to this host; then it goes, and nobody is known to have its address.
+    router.port("v7", "moved", mac="02:00:00:00:00:08", addresses=["10.0.0.8"])
+    router.put("v7", "m", frame(mac(8), mac(5), b"to him"))
+    router.settle("v7", "m", 5)
+    assert router.take("v7", "moved") == [frame(mac(8), mac(5), b"to him")]
+    router.control.ok("neighbour.add", {"vn": "v7", "neighbours": [entry]})  # somebody has not heard of it yet
+    router.control.ok("port.remove", {"vn": "v7", "name": "moved"})
+    router.put("v7", "m", arp(1, mac(5), here, bytes(6), there))
+    router.settle("v7", "m", 6)
+    assert router.take("v7", "m") == []
+    # A port takes what was said of it with it; other answers stay.
+    router.control.ok("neighbour.add", {"vn": "v7", "neighbours": [entry, {**entry, "port": "third", "address": "10.0.0.9", "mac": "02:00:00:00:00:09"}]})
+    router.control.ok("port.remove", {"vn": "v7", "name": "far"})
+    router.control.ok("neighbour.remove", {"vn": "v7", "neighbours": [{"port": "m", "address": "10.0.0.9"}]})  # not of that port
+    assert {n["address"] for n in router.control.ok("neighbour.list", {"vn": "v7"})["neighbours"]} == {"10.0.0.6", "10.0.0.9"}
+    for change, text in (({"port": "x"}, "no port"), ({"mac": "01:00:00:00:00:01"}, "a station's"), ({"address": "10"}, "IPv4 or IPv6"),
+                         ({"port": "n"}, "has its machine's")):
+        bad = [{**entry, "port": "third"}, {**entry, "port": "third", **change}]
+        assert text in router.control.refused("neighbour.add", {"vn": "v7", "neighbours": bad}), change
+    assert len(router.control.ok("neighbour.list", {"vn": "v7"})["neighbours"]) == 2, "all are checked before the first is taken"
+    assert router.end() == 0
+
+
 def host(rig, router, name="h", mtu=1500):
     """A namespace that is another host: the kernel, on the underlay's link."""
     space = namespace(rig, name)

@@ -2,18 +2,17 @@
 //
 // A port's machine can be held to its own addresses (guard.h); an address that belongs to a port so is pinned to it. What is
 // flooded is copied for each port but the last, from the network's own buffers, so that no two ports share a packet.
-#include "router/ethernet/guard.h"
-#include "router/ethernet/mac_table.h"
+#include "router/ethernet/ethernet.h"
+
+#include "base/log.h"
 #include "router/offload.h"
 #include "router/params.h"
 #include "router/trace.h"
-#include "router/vn.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <rte_cycles.h>
 #include <rte_ether.h>
-#include <rte_meter.h>
 #include <rte_random.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,20 +22,6 @@
 #define AGE_DEFAULT_S 300 // IEEE 802.1Q, 8.8.3
 #define PORT_MACS_DEFAULT 256
 #define FRAME_LEAST RTE_ETHER_HDR_LEN
-
-struct ethernet {
-    struct mac_table *table;
-    bool drops_unknown;
-    _Atomic uint64_t n_addresses; // as of the last second
-};
-
-struct ethernet_port {
-    bool is_guarded, is_metered, is_link;
-    struct guard guard;
-    uint32_t macs_most, n_macs;   // n_macs is the worker's, right again each second
-    struct rte_meter_srtcm meter; // of what is flooded
-    struct rte_meter_srtcm_profile profile;
-};
 
 // ---- control thread ----
 
@@ -58,6 +43,7 @@ static int ethernet_create(struct vn *vn, const json_t *params, struct tv_error 
         return tv_error_set(err, -ENOMEM, "no memory for a table of %u addresses", macs);
     }
     ethernet->drops_unknown = *unknown == 'd';
+    ethernet->varp_key = rte_rand();
     vn->state = ethernet;
     return 0;
 }
@@ -65,6 +51,7 @@ static int ethernet_create(struct vn *vn, const json_t *params, struct tv_error 
 static void ethernet_destroy(struct vn *vn)
 {
     struct ethernet *ethernet = vn->state;
+    ethernet_destroy_tables(ethernet);
     mac_table_destroy(ethernet->table);
     free(ethernet);
 }
@@ -152,7 +139,29 @@ static int ethernet_publish_port(struct vn *vn, struct vn_port *port, struct tv_
     if (port->port->kind == &port_vtep)
         return tv_error_set(err, -EINVAL, "a vtep must be a port of a network of the type ip; '%s' is of the type ethernet",
                             vn->name);
+    if (own->is_guarded) // it is here now, wherever it was said to be
+        ethernet_forget_said(vn->state, port->index, own->guard.mac);
     return 0;
+}
+
+// It has its place.
+static void ethernet_placed_port(struct vn *vn, struct vn_port *port)
+{
+    const struct ethernet_port *own = port->state;
+    struct tv_error err = {0};
+    if (own->is_guarded && ethernet_publish_table(vn, &err))
+        log_event(LOG_WARN, "router", "a machine's addresses are not known to others", LOG_STR("why", err.text));
+}
+
+static void ethernet_withdraw_port(struct vn *vn, struct vn_port *port)
+{
+    struct ethernet *ethernet = vn->state;
+    struct ethernet_port *own = port->state;
+    struct tv_error err = {0};
+    own->is_withdrawn = true;
+    ethernet_forget_said(ethernet, port->index, NULL);
+    if (atomic_load_explicit(&ethernet->varp, memory_order_relaxed) && ethernet_publish_table(vn, &err))
+        log_event(LOG_WARN, "router", "a machine's addresses are still known to others", LOG_STR("why", err.text));
 }
 
 static void ethernet_free_port(struct vn_port *port)
@@ -172,7 +181,7 @@ static json_t *ethernet_describe_port(const struct vn_port *port)
     char mac[RTE_ETHER_ADDR_FMT_SIZE] = "";
     if (own->is_guarded)
         rte_ether_format_addr(mac, sizeof(mac), (const struct rte_ether_addr *)own->guard.mac);
-    return json_pack("{s:s}", "mac", mac);
+    return json_pack("{s:s, s:I}", "mac", mac, "answered", (json_int_t)counter_get(&own->answered));
 }
 
 // ---- worker ----
@@ -280,7 +289,8 @@ static void forward(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     if (rte_is_multicast_ether_addr(&head->dst_addr)) {
-        flood(vn, in, packet);
+        if (!ethernet_answer(vn, in, packet))
+            flood(vn, in, packet);
         return;
     }
     const uint16_t to = mac_table_find(ethernet->table, mac_number(head->dst_addr.addr_bytes), vn->now_s);
@@ -309,7 +319,7 @@ static void trace_flood(struct vn *vn, const struct vn_port *in, const char *why
     const struct ethernet_port *own = in->state;
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
-        if (port && port != in)
+        if (port && may_leave(in, port))
             json_array_append_new(t->ports, json_string(port->name));
     }
     if (own->is_metered)
@@ -353,6 +363,11 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
                            : "%s is not known yet, and is learned at this port",
                text);
     rte_ether_format_addr(text, sizeof(text), &head->dst_addr);
+    if (rte_is_multicast_ether_addr(&head->dst_addr) && ethernet_would_answer(vn, in, frame, len_bytes)) {
+        json_array_append_new(t->ports, json_string(in->name));
+        trace_end(t, "answered", "it asks for an address that the network knows, and is answered");
+        return;
+    }
     if (rte_is_multicast_ether_addr(&head->dst_addr)) {
         trace_flood(vn, in, "it is for a group or for all", t);
         return;
@@ -361,6 +376,8 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
     const struct vn_port *out = to < VN_PORTS_MAX ? atomic_load_explicit(&vn->slots[to], memory_order_relaxed) : NULL;
     if (out == in || rte_is_same_ether_addr(&head->src_addr, &head->dst_addr)) {
         trace_drop(t, DROP_SAME_PORT, "it is dropped: %s is at the port it comes from", text);
+    } else if (out && !may_leave(in, out)) {
+        trace_drop(t, DROP_SAME_PORT, "it is dropped: %s is behind another link, and has had it by that", text);
     } else if (out) {
         json_array_append_new(t->ports, json_string(out->name));
         trace_end(t, "sent", "%s is at port '%s', by which it leaves", text, out->name);
@@ -378,6 +395,8 @@ const struct vn_type vn_ethernet = {
     .destroy = ethernet_destroy,
     .add_port = ethernet_add_port,
     .publish_port = ethernet_publish_port,
+    .placed_port = ethernet_placed_port,
+    .withdraw_port = ethernet_withdraw_port,
     .free_port = ethernet_free_port,
     .describe = ethernet_describe,
     .describe_port = ethernet_describe_port,
@@ -386,4 +405,6 @@ const struct vn_type vn_ethernet = {
     .detach = ethernet_detach,
     .input = ethernet_input,
     .tick = ethernet_tick,
+    .update = ethernet_update,
+    .commands = ethernet_commands,
 };

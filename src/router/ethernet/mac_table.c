@@ -149,6 +149,15 @@ static void clear(struct mac_table *table, unsigned i)
     table->seen_s[i] = 0;
 }
 
+void mac_table_unpin(struct mac_table *table, uint64_t mac, uint16_t port)
+{
+    const unsigned b = bucket_of(table, mac);
+    const int way = find_way(&table->buckets[b], mac);
+    const unsigned i = b * WAYS + (unsigned)way;
+    if (way >= 0 && table->seen_s[i] == SEEN_PINNED && (uint16_t)table->buckets[b].entry[way] == port)
+        clear(table, i);
+}
+
 void mac_table_forget(struct mac_table *table, uint16_t port)
 {
     for (unsigned i = 0; i < table->n_buckets * WAYS; i++)

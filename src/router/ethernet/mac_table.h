@@ -45,6 +45,8 @@ enum mac_learned mac_table_learn(struct mac_table *table, uint64_t mac, uint16_t
 // The address belongs to this port, and neither ages nor moves. False: no room.
 bool mac_table_pin(struct mac_table *table, uint64_t mac, uint16_t port);
 
+void mac_table_unpin(struct mac_table *table, uint64_t mac, uint16_t port); // it is forgotten, if it was that port's
+
 // All of a port's go.
 void mac_table_forget(struct mac_table *table, uint16_t port);
 // Aged ones go; counts[port] becomes how many are left at each of n_ports.

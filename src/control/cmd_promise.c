@@ -47,7 +47,7 @@ static void print_table(const json_t *result)
 {
     size_t i, j;
     json_t *disk, *verdict;
-    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", "DISK", "PROMISE", "ACHIEVED", "VERDICT", "SINCE", "HOUR", "DAY",
+    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", "NAME", "PROMISE", "ACHIEVED", "VERDICT", "SINCE", "HOUR", "DAY",
            "HELD BY");
     json_array_foreach(json_object_get(result, "promises"), i, disk)
     {

@@ -19,6 +19,10 @@ static void format_value(const json_t *verdict, const char *key, char value[stat
         snprintf(value, 32, "%.1fMB/s", number / 1e6);
     else if (strcmp(unit, "requests/s") == 0)
         snprintf(value, 32, "%.0f iops", number);
+    else if (strcmp(unit, "bits/s") == 0)
+        snprintf(value, 32, "%.1fMbit/s", number / 1e6);
+    else if (strcmp(unit, "packets/s") == 0)
+        snprintf(value, 32, "%.0f pps", number);
     else
         snprintf(value, 32, "%.1f%%%s", number / 1e4, strcmp(unit, "ppm of requests") == 0 ? " late" : "");
 }

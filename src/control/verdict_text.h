@@ -1,4 +1,4 @@
-// A verdict of the store's on a promise, in the words of the tables.
+// A verdict of the store's or the router's on a promise, in the words of the tables.
 #pragma once
 
 #include <jansson.h>

@@ -104,16 +104,16 @@ static void method_remove_port(void *arg, struct rpc_request *req, const json_t 
 static void promise(struct rpc_request *req, const json_t *params, bool is_port)
 {
     struct tv_error err = {0};
-    const char *vn, *port = NULL, *text;
-    const json_t *admitted = json_object_get(params, "admitted");
+    const char *vn, *port = NULL;
+    const json_t *admitted = json_object_get(params, "admitted"), *promises = json_object_get(params, "promises");
     json_t *unproven = json_array();
     int r = is_port ? get_port(params, "name", &vn, &port, &err) : params_get_string(params, "name", NULL, &vn, &err);
-    if (!r)
-        r = params_get_string(params, "promises", NULL, &text, &err);
+    if (!r && !promises)
+        r = tv_error_set(&err, -EINVAL, "\"promises\" is missing, a string; an empty one takes all back");
     if (!r && admitted && !json_is_boolean(admitted))
         r = tv_error_set(&err, -EINVAL, "\"admitted\" must be true or false");
     if (!r)
-        r = router_promise(control.router, vn, port, text, json_is_true(admitted), unproven, &err);
+        r = router_promise(control.router, vn, port, promises, json_is_true(admitted), unproven, &err);
     if (r)
         answer(req, r, &err);
     else

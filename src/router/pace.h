@@ -73,7 +73,7 @@ struct pace {
     struct usage usage;
 };
 
-struct burst {
+struct pace_burst {
     unsigned packets;
     uint64_t bits, cycles;
     uint64_t charged; // cycles without what was not its doing (drr.h)
@@ -163,7 +163,7 @@ static inline void pace_found_empty(struct pace *pace)
             pace->reserve[i].credit = 0;
 }
 
-static inline void pace_charge_meters(struct pace *pace, const struct burst *burst)
+static inline void pace_charge_meters(struct pace *pace, const struct pace_burst *burst)
 {
     const uint64_t units[PACE_METRICS] = {burst->bits, burst->packets, burst->charged};
     for (unsigned i = 0; i < PACE_METRICS; i++) {
@@ -178,7 +178,7 @@ static inline void pace_charge_meters(struct pace *pace, const struct burst *bur
 }
 
 // A burst has come by, of at least one packet. Turns are not charged: who gives them knows whether it was one.
-static inline void pace_charge(struct pace *pace, const struct burst *burst)
+static inline void pace_charge(struct pace *pace, const struct pace_burst *burst)
 {
     struct usage *usage = &pace->usage;
     counter_add(&usage->packets, burst->packets);

@@ -323,20 +323,42 @@ void promises_leave(struct promises *p, struct vn *vn)
 
 // ---- decisions ----
 
+// A text, or an object of entries as a YAML mapping has them.
+static int parse_promises(const json_t *promises, struct promise_set *set, struct tv_error *err)
+{
+    const char *key;
+    json_t *value;
+    int r = 0;
+    *set = nothing;
+    if (!promises)
+        return 0;
+    if (json_is_string(promises))
+        return promise_set_parse(set, PROMISE_LINK, json_string_value(promises), err);
+    if (!json_is_object(promises))
+        return tv_error_set(err, -EINVAL, "\"promises\" must be a string, as \"reserve: 100Mbit/s\", or an object");
+    json_object_foreach((json_t *)promises, key, value)
+    {
+        char number[24];
+        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
+        if (!r && !json_is_string(value) && !json_is_integer(value))
+            r = tv_error_set(err, -EINVAL, "\"promises\": '%.20s' must be a string or a number", key);
+        if (!r)
+            r = promise_set_add(set, key, json_is_string(value) ? json_string_value(value) : number, err);
+    }
+    return r;
+}
+
 static int parse(const json_t *params, struct promise_set *set, bool *admitted, struct tv_error *err)
 {
-    const char *text;
     uint32_t weight;
     const json_t *is_admitted = json_object_get(params, "admitted");
     char number[16];
     if (is_admitted && !json_is_boolean(is_admitted))
         return tv_error_set(err, -EINVAL, "\"admitted\" must be true or false");
     *admitted = json_is_true(is_admitted);
-    int r = params_get_string(params, "promises", "", &text, err);
+    int r = parse_promises(json_object_get(params, "promises"), set, err);
     if (!r)
         r = params_get_u32(params, "weight", PROMISE_WEIGHT_DEFAULT, 1, PROMISE_WEIGHT_MAX, &weight, err);
-    if (!r)
-        r = promise_set_parse(set, PROMISE_LINK, text, err);
     if (r || !json_object_get(params, "weight"))
         return r;
     snprintf(number, sizeof(number), "%u", weight);
@@ -383,14 +405,14 @@ static int take_over(struct promises *p, struct vn *vn, struct vn_port *port, co
     return 0;
 }
 
-int promises_change(struct promises *p, struct vn *vn, struct vn_port *port, const char *text, bool admitted, json_t *unproven,
-                    struct tv_error *err)
+int promises_change(struct promises *p, struct vn *vn, struct vn_port *port, const json_t *promises, bool admitted,
+                    json_t *unproven, struct tv_error *err)
 {
     char name[ADMISSION_NAME_MAX], taken[PROMISE_SET_TEXT_MAX];
     struct admission_change change = {.vn = vn, .port = port};
     admission_name(vn->name, port ? port->name : NULL, name);
     feed_all(p); // what was done up to here does not count for what is promised from now on
-    int r = promise_set_parse(&change.set, PROMISE_LINK, text, err);
+    int r = parse_promises(promises, &change.set, err);
     if (!r && !admitted)
         r = admission_check(&p->admission, &change, unproven, err);
     if (!r)
@@ -434,7 +456,8 @@ static void list_one(const struct promises *p, const struct vn *vn, const struct
     char name[ADMISSION_NAME_MAX];
     if (!(port ? port->promised.set.n : vn->promised.set.n))
         return;
-    json_t *one = json_pack("{s:s, s:s}", "name", admission_name(vn->name, port ? port->name : NULL, name), "vn", vn->name);
+    json_t *one = json_pack("{s:s, s:s, s:s}", "name", admission_name(vn->name, port ? port->name : NULL, name), "vn", vn->name,
+                            "state", "running");
     if (port)
         json_object_set_new(one, "port", json_string(port->name));
     promises_describe(p, vn, port, one);

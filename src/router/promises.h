@@ -41,8 +41,8 @@ struct promises_options {
 struct promises *promises_create(const struct promises_options *options, struct tv_error *err);
 void promises_destroy(struct promises *p); // no network is left; NULL is fine
 
-// From the parameters "promises" (a text), "weight" (a number, the same as in the text) and "admitted" (true: it was decided
-// elsewhere) of a network, or of a port of vn, that is to be. -EINVAL, -ERANGE, -EBUSY with the arithmetic.
+// From the parameters "promises" (a text, or an object of its entries), "weight" (a number, the same as in the text) and "admitted"
+// (true: it was decided elsewhere) of a network, or of a port of vn, that is to be. -EINVAL, -ERANGE, -EBUSY with the arithmetic.
 int promises_decide_vn(struct promises *p, const char *name, const json_t *params, struct promise_set *set, struct tv_error *err);
 int promises_decide_port(struct promises *p, struct vn *vn, const char *name, const json_t *params, struct promise_set *set,
                          struct tv_error *err);
@@ -54,15 +54,15 @@ void promises_leave_port(struct promises *p, struct vn *vn, struct vn_port *port
 void promises_leave(struct promises *p, struct vn *vn);                            // with its ports
 
 // Other promises; port: NULL for the network's own. What is taken on trust is appended to `unproven`: {"name", "promise"}.
-int promises_change(struct promises *p, struct vn *vn, struct vn_port *port, const char *text, bool admitted, json_t *unproven,
-                    struct tv_error *err);
+int promises_change(struct promises *p, struct vn *vn, struct vn_port *port, const json_t *promises, bool admitted,
+                    json_t *unproven, struct tv_error *err);
 
 void promises_tick(struct promises *p, uint64_t now_ns);
 
 // Adds "promises" and "verdicts", and "alone" ("bits_per_s", "packets_per_s"): what it would reach with the CPU for itself, where
 // that is known. port: NULL for the network's.
 void promises_describe(const struct promises *p, const struct vn *vn, const struct vn_port *port, json_t *object);
-// Appends {"name", "vn", "port", "promises", "verdicts"} of all that were promised something; "port" is there for ports.
+// Appends {"name", "vn", "port", "state", "promises", "verdicts"} of all that were promised something; "port" is there for ports.
 void promises_list(const struct promises *p, json_t *list);
 
 // terms.c: what the worker is to keep of a set; `reserve` by metric is what it comes to when it is more than the set's own.

@@ -247,14 +247,14 @@ int router_remove_port(struct router *router, const char *vn, const char *name, 
     return 0;
 }
 
-int router_promise(struct router *router, const char *vn, const char *port, const char *text, bool admitted, json_t *unproven,
+int router_promise(struct router *router, const char *vn, const char *port, const json_t *promises, bool admitted, json_t *unproven,
                    struct tv_error *err)
 {
     struct entry *entry = find_or_tell(router, vn, err);
     struct vn_port *found = entry && port ? find_port(entry, port, err) : NULL;
     if (!entry || (port && !found))
         return err->code;
-    int r = promises_change(entry->promises, entry->vn, found, text, admitted, unproven, err);
+    int r = promises_change(entry->promises, entry->vn, found, promises, admitted, unproven, err);
     worker_wake(entry->worker);
     return r;
 }

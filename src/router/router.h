@@ -27,7 +27,7 @@ int router_remove_port(struct router *router, const char *vn, const char *name, 
 
 // What a network is promised from now on, or a port of it (NULL: the network), as trivet-promises(7) has it; admitted: whoever asks
 // has decided that it can be kept. What is taken on trust is appended to `unproven`: {"name", "promise"}.
-int router_promise(struct router *router, const char *vn, const char *port, const char *text, bool admitted, json_t *unproven,
+int router_promise(struct router *router, const char *vn, const char *port, const json_t *promises, bool admitted, json_t *unproven,
                    struct tv_error *err);
 json_t *router_list_promises(const struct router *router); // of all to whom something was promised, with verdicts (promises.h)
 // Who is told when a promise breaks or is kept again.

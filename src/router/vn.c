@@ -423,7 +423,7 @@ static unsigned poll_port(struct vn *vn, struct vn_port *in, unsigned most)
         vn->last_in = in;
         vn->last_asked = asked;
         vn->last_since = since;
-        vn->last = (struct burst){.packets = n, .bits = 8 * input(vn, in, packets, n)};
+        vn->last = (struct pace_burst){.packets = n, .bits = 8 * input(vn, in, packets, n)};
     } else {
         pace_found_empty(&in->pace);
         end_visit(vn);

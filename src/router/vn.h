@@ -118,7 +118,7 @@ struct vn {
     struct vn_port *last_in; // what the last burst came by, and what it was
     unsigned last_asked;     // for so many packets
     uint64_t last_since;     // none of them came before
-    struct burst last;
+    struct pace_burst last;
     struct vn_port *active[VN_PORTS_MAX]; // those in slots, as of seen_version, without gaps
     struct vn_port *by_index[VN_PORTS_MAX];
     uint64_t serials[VN_PORTS_MAX]; // of by_index, which may be freed; 0: none

@@ -48,7 +48,7 @@ def share(router, name, other):
 def test_refusals(rig):
     router = Router(rig)
     refused = router.control.refused
-    router.vn("a", promises="reserve: 50%")
+    router.vn("a", promises={"reserve": "50%"})
     told = refused("vn.add", {"name": "b", "promises": "reserve: 40%"})
     assert "network 'b': worker 0 cannot keep 50% (network 'a') + 40% (network 'b') = 90% of its time: 85% can be promised" in told, told
     router.vn("b", promises="reserve: 35%", weight=300)
@@ -60,6 +60,7 @@ def test_refusals(rig):
     assert "is missing" in refused("vn.promise", {"name": "a"})
     assert "no network 'x'" in refused("vn.promise", {"name": "x", "promises": ""})
     assert "no port 'p'" in refused("port.promise", {"vn": "a", "name": "p", "promises": ""})
+    assert "must be a string or a number" in refused("vn.add", {"name": "c", "promises": {"weight": [2]}})
     assert "is there already" in refused("vn.add", {"name": "c", "promises": "weight: 2", "weight": 3})
     # Ports are within their network's share: together they need no more than it has.
     router.port("a", "p", promises="reserve: 30%")

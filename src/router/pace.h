@@ -42,11 +42,9 @@ struct usage {
     _Atomic uint64_t packets, bits, cycles;
     _Atomic uint64_t waited_cycles; // in which packets were waiting, and not for its own limit
     _Atomic uint64_t late_packets;
-    // Of bursts of at least PACE_FULL packets, which tell what a packet costs when there are many.
+    // Of bursts that were full, or at least half of that, which tell what a packet costs when there are many.
     _Atomic uint64_t full_packets, full_bits, full_cycles;
 };
-
-#define PACE_FULL 16
 
 struct usage_reading {
     uint64_t packets, bits, cycles, waited_cycles, late_packets, full_packets, full_bits, full_cycles;
@@ -77,6 +75,7 @@ struct pace_burst {
     unsigned packets;
     uint64_t bits, cycles;
     uint64_t charged; // cycles without what was not its doing (drr.h)
+    bool is_full;
 };
 
 // terms: the owner's, stays as long.
@@ -184,7 +183,7 @@ static inline void pace_charge(struct pace *pace, const struct pace_burst *burst
     counter_add(&usage->packets, burst->packets);
     counter_add(&usage->bits, burst->bits);
     counter_add(&usage->cycles, burst->cycles);
-    if (burst->packets >= PACE_FULL) {
+    if (burst->is_full) {
         counter_add(&usage->full_packets, burst->packets);
         counter_add(&usage->full_bits, burst->bits);
         counter_add(&usage->full_cycles, burst->charged);

@@ -322,6 +322,19 @@ static json_t *describe_port(const struct entry *entry, const struct vn_port *po
     return json;
 }
 
+// [[ns, packets], ...]: of each bucket that is not empty its largest value.
+static json_t *describe_latency(const struct vn *vn)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+        const uint64_t n = counter_get(&vn->latency[i]);
+        const uint64_t ns = (uint64_t)((unsigned __int128)latency_largest_in(i) * NS_PER_S / vn->pace.hz);
+        if (n)
+            json_array_append_new(list, json_pack("[I, I]", (json_int_t)ns, (json_int_t)n));
+    }
+    return list;
+}
+
 json_t *router_stat_vn(const struct router *router, const char *name, struct tv_error *err)
 {
     const struct entry *entry = find_or_tell(router, name, err);
@@ -340,6 +353,7 @@ json_t *router_stat_vn(const struct router *router, const char *name, struct tv_
                   (json_int_t)vn->n_buffers, "buffers_used", (json_int_t)rte_mempool_in_use_count(vn->pool), "ports", ports);
     json_object_update_new(json, vn->type->describe(vn));
     promises_describe(entry->promises, vn, NULL, json);
+    json_object_set_new(json, "latency", describe_latency(vn));
     return json;
 }
 

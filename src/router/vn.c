@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define PORT_QUANTUM_US 5 // of a port of weight 100, a turn
+#define BURST_US 10       // of dear packets fewer make a burst, so that others need not wait long for its end
 
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
@@ -470,9 +471,17 @@ static void skip_turns(struct vn *vn, uint64_t turns)
             drr_begin(&vn->active[i]->pace.drr, vn->port_quantum * turns);
 }
 
+static unsigned burst_most(const struct vn *vn)
+{
+    const uint64_t most = vn->port_quantum * BURST_US / PORT_QUANTUM_US;
+    return vn->packet_cycles * PORT_BURST <= most ? PORT_BURST
+           : vn->packet_cycles < most             ? (unsigned)(most / vn->packet_cycles)
+                                                  : 1;
+}
+
 unsigned vn_poll(struct vn *vn)
 {
-    const unsigned most = pace_budget(&vn->pace, PORT_BURST);
+    const unsigned most = pace_budget(&vn->pace, burst_most(vn));
     unsigned n = 0;
     for (uint64_t least = 0; most && !n && least != UINT64_MAX;) { // each time one at least is found to have nothing
         if (least)
@@ -495,6 +504,9 @@ void vn_charge(struct vn *vn, uint64_t cycles, uint64_t charged, uint64_t now)
     const uint64_t waited_cycles = now - vn->last_since;
     vn->last.cycles = cycles;
     vn->last.charged = charged;
+    vn->last.is_full = vn->last.packets >= PORT_BURST / 2 || vn->last.packets == burst_most(vn);
+    vn->packet_cycles = charged / vn->last.packets;
+    counter_add(&vn->latency[latency_bucket_of(waited_cycles)], vn->last.packets);
     pace_charge(&vn->pace, &vn->last);
     pace_charge(&in->pace, &vn->last);
     count_late(&vn->pace, vn, waited_cycles);

@@ -12,6 +12,7 @@
 #include "base/loop.h"
 #include "router/capture.h"
 #include "router/counters.h"
+#include "router/latency.h"
 #include "router/pace.h"
 #include "router/port/port.h"
 #include "router/promises.h"
@@ -109,8 +110,10 @@ struct vn {
     _Atomic uint32_t version;
     // The worker's.
     struct pace pace;
-    uint64_t port_quantum; // cycles
-    bool is_busy;          // it has a turn, and may not be entered again
+    uint64_t port_quantum;                     // cycles
+    _Atomic uint64_t latency[LATENCY_BUCKETS]; // packets, by what they took from when they could have been taken at the earliest
+    uint64_t packet_cycles;                    // of the last burst, each
+    bool is_busy;                              // it has a turn, and may not be entered again
     uint32_t seen_version, now_s;
     unsigned n_active, next_active;
     unsigned n_backlogged;   // of the active ones

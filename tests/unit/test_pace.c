@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "router/latency.h"
 #include "router/pace.h"
 
 #define HZ 2000000000ull
@@ -68,7 +69,7 @@ static unsigned serve_burst(struct load *load, bool *has_turn)
     const uint64_t cycles = n ? n * load->cycles : 50;
     *has_turn = *has_turn && drr_charge(&load->pace.drr, cycles, cycles);
     if (n) {
-        const struct pace_burst burst = {n, n * load->bits, cycles, cycles};
+        const struct pace_burst burst = {n, n * load->bits, cycles, cycles, n == asked};
         pace_charge(&load->pace, &burst);
     } else {
         pace_found_empty(&load->pace);
@@ -308,6 +309,22 @@ static void test_extremes(void **state)
     assert_true(load.pace.limits == (1u << PACE_BITS | 1u << PACE_CYCLES));
 }
 
+static void test_latency_buckets(void **state)
+{
+    (void)state;
+    unsigned last = 0;
+    for (uint64_t cycles = 0; cycles < 1ull << 50; cycles += 1 + cycles / 50) {
+        const unsigned bucket = latency_bucket_of(cycles);
+        assert_true(bucket < LATENCY_BUCKETS && bucket >= last && bucket <= last + 1);
+        if (cycles < 1ull << 47) {
+            assert_true(latency_largest_in(bucket) >= cycles && latency_largest_in(bucket) - cycles <= cycles / 8);
+            assert_int_equal(latency_bucket_of(latency_largest_in(bucket)), bucket);
+        }
+        last = bucket;
+    }
+    assert_int_equal(latency_bucket_of(UINT64_MAX), LATENCY_BUCKETS - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +339,7 @@ int main(void)
         cmocka_unit_test(test_half_of_a_cpu),
         cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_latency_buckets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,6 +56,13 @@ static void format_share(const json_t *verdict, const char *key, char value[stat
         snprintf(value, 48, "%lld.%02lld%%", json_integer_value(ppm) / 10000, json_integer_value(ppm) % 10000 / 100);
 }
 
+static const char *holder_of(const json_t *object)
+{
+    if (json_is_true(json_object_get(object, "by_device")))
+        return "the device itself";
+    return text(object, "held_by")[0] ? text(object, "held_by") : "nobody";
+}
+
 static void format_last(const json_t *v, struct verdict_text *t)
 {
     char ago[32], lasted[32];
@@ -66,13 +73,11 @@ static void format_last(const json_t *v, struct verdict_text *t)
     format_time(last, "ago_ms", ago);
     format_time(last, "broken_ms", lasted);
     snprintf(t->last, sizeof(t->last), "%s ago, for %s by %.1f%%: %.64s", ago, lasted,
-             json_number_value(json_object_get(last, "lack_ppm")) / 1e4,
-             text(last, "held_by")[0] ? text(last, "held_by") : "nobody");
+             json_number_value(json_object_get(last, "lack_ppm")) / 1e4, holder_of(last));
 }
 
 void verdict_format(const json_t *v, struct verdict_text *t)
 {
-    const char *held_by = text(v, "held_by");
     format_value(v, "achieved", t->achieved);
     format_value(v, "goal", t->goal);
     format_time(v, "for_ms", t->since);
@@ -81,8 +86,10 @@ void verdict_format(const json_t *v, struct verdict_text *t)
     format_verdict(v, t->verdict);
     if (json_is_true(json_object_get(v, "kept")))
         snprintf(t->who, sizeof(t->who), "-");
+    else if (json_is_true(json_object_get(v, "by_device")))
+        snprintf(t->who, sizeof(t->who), "%s", holder_of(v));
     else
-        snprintf(t->who, sizeof(t->who), "%s (%.1f%% of the time)", held_by[0] ? held_by : "nobody",
+        snprintf(t->who, sizeof(t->who), "%s (%.1f%% of the time)", holder_of(v),
                  json_number_value(json_object_get(v, "held_ppm")) / 1e4);
     format_last(v, t);
 }

@@ -42,6 +42,7 @@ struct head_image {
     char held_by[PROMISE_NAME_MAX];
     struct breach_image last;
     uint64_t number, begin_ms, judged_ms, broken_ms;
+    uint8_t by_resource, last_by_resource, zero[6];
 };
 
 struct slots_image {
@@ -52,7 +53,7 @@ struct slots_image {
     } slots[SLOTS_A_SECTOR];
 };
 
-_Static_assert(sizeof(struct head_image) == 304 && sizeof(struct slots_image) == 400, "as the format has them");
+_Static_assert(sizeof(struct head_image) == 312 && sizeof(struct slots_image) == 400, "as the format has them");
 _Static_assert(SLOTS_A_SECTOR *(SLOT_SECTORS - 1) == RECORD_SLOTS && SLOT_SECTORS + 1 == ARCHIVE_SECTORS, "a day and a sector");
 _Static_assert(PROMISE_RESERVE == 0 && PROMISE_WEIGHT == 2 && PROMISE_BANDWIDTH == 0 && PROMISE_PACKETS == 6,
                "numbers of the format");
@@ -143,7 +144,9 @@ static void encode_head(uint8_t sector[static ARCHIVE_SECTOR_BYTES], const struc
                            .number = htole64(t->record.number),
                            .begin_ms = htole64(to_unix_ms(m, t->record.begin_ns)),
                            .judged_ms = htole64(t->record.all.judged_ms),
-                           .broken_ms = htole64(t->record.all.broken_ms)};
+                           .broken_ms = htole64(t->record.all.broken_ms),
+                           .by_resource = t->by_resource,
+                           .last_by_resource = t->last.by_resource};
     memcpy(h.magic, record_magic, sizeof(h.magic));
     memcpy(h.name, key->name, sizeof(h.name));
     strcpy(h.held_by, t->held_by);
@@ -166,12 +169,14 @@ static void decode_head(const struct head_image *h, struct track *t, const struc
                         .last = {.since_ns = from_unix_ms(m, le64toh(h->last.since_ms)),
                                  .broken_ms = le64toh(h->last.broken_ms),
                                  .lack = le32toh(h->last.lack),
-                                 .held = le32toh(h->last.held)}};
+                                 .held = le32toh(h->last.held),
+                                 .by_resource = h->last_by_resource}};
     memcpy(t->last.held_by, h->last.held_by, sizeof(t->last.held_by) - 1);
     if (t->kept)
         return;
     t->lack = le32toh(h->lack);
     t->held = le32toh(h->held);
+    t->by_resource = h->by_resource;
     memcpy(t->held_by, h->held_by, sizeof(t->held_by) - 1);
 }
 

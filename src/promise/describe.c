@@ -44,6 +44,7 @@ static json_t *breach(const struct promise_breach *b, uint64_t now_ns)
     set(object, "lack_ppm", b->lack);
     json_object_set_new(object, "held_by", name_or_null(b->held_by));
     set(object, "held_ppm", b->held);
+    json_object_set_new(object, "by_device", json_boolean(b->by_resource));
     return object;
 }
 
@@ -61,6 +62,7 @@ json_t *promise_describe_verdict(const struct promise_verdict *v, uint64_t now_n
     set(object, "lack_ppm", v->lack);
     json_object_set_new(object, "held_by", name_or_null(v->held_by));
     set(object, "held_ppm", v->held);
+    json_object_set_new(object, "by_device", json_boolean(v->by_resource));
     json_object_set_new(object, "last_broken", breach(&v->last, now_ns));
     json_object_set_new(object, "hour", record(&v->hour));
     json_object_set_new(object, "day", record(&v->day));

@@ -182,6 +182,13 @@ static void blame(const struct promise_watch *w, uint32_t slot, const struct pro
     f->held = millionths(held, duration_ns);
 }
 
+static void blame_resource(struct finding *f)
+{
+    f->held_by = NOBODY;
+    f->held = 0;
+    f->by_resource = true;
+}
+
 // ---- the four kinds
 
 // What was done against what was owed, a part of the latter forgiven.
@@ -241,5 +248,7 @@ struct finding judge(const struct promise_watch *w, uint32_t slot, const struct 
     if (!f.owed)
         f.kept = true;
     blame(w, slot, p, passed, &f);
+    if (p->metric == PROMISE_LATENCY && h->got.is_slow)
+        blame_resource(&f);
     return f;
 }

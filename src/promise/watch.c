@@ -123,6 +123,7 @@ void promise_watch_add(struct promise_watch *w, uint32_t slot, const struct prom
     for (unsigned i = 0; i < PROMISE_METRICS; i++)
         h->got.amount[i] += sample->amount[i];
     h->got.waited_ns += sample->waited_ns;
+    h->got.is_slow |= sample->is_slow;
 }
 
 // ---- verdicts
@@ -137,6 +138,7 @@ static struct promise_verdict verdict_of(const struct track *t)
                                 .achieved = t->achieved,
                                 .lack = t->lack,
                                 .held = t->held,
+                                .by_resource = t->by_resource,
                                 .last = t->last,
                                 .hour = record_last(&t->record, RECORD_HOUR_SLOTS),
                                 .day = record_last(&t->record, RECORD_SLOTS),
@@ -167,6 +169,7 @@ static void take_figures(const struct promise_watch *w, struct track *t, const s
     t->achieved = f->achieved;
     t->lack = f->kept ? 0 : f->lack;
     t->held = f->kept ? 0 : f->held;
+    t->by_resource = !f->kept && f->by_resource;
     memset(t->held_by, 0, sizeof(t->held_by));
     if (!f->kept)
         strcpy(t->held_by, name_of(w, f->held_by));
@@ -181,6 +184,7 @@ static void note_breach(struct track *t, bool is_first, uint64_t begin_ns, uint6
     if (t->lack >= last->lack) {
         last->lack = t->lack;
         last->held = t->held;
+        last->by_resource = t->by_resource;
         memcpy(last->held_by, t->held_by, sizeof(last->held_by));
     }
     last->broken_ms += duration_ns / NS_PER_MS;

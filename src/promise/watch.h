@@ -33,6 +33,8 @@ struct promise_sample {
     // The time in which requests waited for their turn. One that waits for its holder's own limit does not count, here and in its
     // latency.
     uint64_t waited_ns;
+    // The resource itself takes as long as the promised latency: to hold back others was tried, and is of no use.
+    bool is_slow;
 };
 
 // How much of some time a promise was broken. Time in which nothing was owed counts as neither.
@@ -46,6 +48,7 @@ struct promise_breach {
     uint64_t broken_ms; // the windows that broke it; 0: there was none
     // Of the window in which most was missing; as in a verdict.
     uint32_t lack, held;
+    bool by_resource;
     char held_by[PROMISE_NAME_MAX];
 };
 
@@ -64,6 +67,7 @@ struct promise_verdict {
     // millionths of it; of a limit, the holder itself. A name, since it may have left; "" is nobody: more than that was used by
     // none, the resource or its scheduler is to blame.
     uint32_t held;
+    bool by_resource; // of a broken latency: the resource itself takes as long, and no holder is to blame
     char held_by[PROMISE_NAME_MAX];
     struct promise_breach last;
     struct promise_record hour, day, all; // the last 55 to 60 minutes, and 5 minutes less than 24 hours to 24 hours

@@ -7,7 +7,8 @@
 
 #define NOBODY UINT32_MAX // no slot: the resource itself
 
-// One promise and what has become of it. Invariant: while kept, lack, held and good_windows are 0, and held_by is empty.
+// One promise and what has become of it. Invariant: while kept, lack, held, by_resource and good_windows are 0, and held_by is
+// empty.
 struct track {
     struct promise promise;
     bool kept, owed;
@@ -16,6 +17,7 @@ struct track {
     uint64_t good_ns;      // the begin of the first of them
     uint64_t goal, achieved;
     uint32_t lack, held;
+    bool by_resource;
     char held_by[PROMISE_NAME_MAX];
     struct promise_breach last;
     struct record record;
@@ -46,11 +48,12 @@ struct promise_watch {
     uint64_t used_ns; // by all
 };
 
-// What a window says of one promise; lack, held_by and held mean something only when it was not kept.
+// What a window says of one promise; lack, held_by, held and by_resource mean something only when it was not kept.
 struct finding {
     bool owed, kept;
     uint64_t goal, achieved;
     uint32_t lack, held_by, held;
+    bool by_resource;
 };
 
 const char *name_of(const struct promise_watch *w, uint32_t slot);                              // "" of NOBODY

@@ -18,7 +18,7 @@ static bool is_sound(const struct track *t)
 {
     const size_t end = PROMISE_NAME_MAX - 1;
     return !t->held_by[end] && !t->last.held_by[end] &&
-           (!t->kept || (t->good_windows == 0 && t->lack == 0 && t->held == 0 && !t->held_by[0]));
+           (!t->kept || (t->good_windows == 0 && t->lack == 0 && t->held == 0 && !t->by_resource && !t->held_by[0]));
 }
 
 static void track_state(struct track *t, struct state *s, uint64_t now_ns)
@@ -33,11 +33,13 @@ static void track_state(struct track *t, struct state *s, uint64_t now_ns)
     state_u64(s, "achieved", &t->achieved);
     state_u32(s, "lack", &t->lack);
     state_u32(s, "held", &t->held);
+    state_bool(s, "by_resource", &t->by_resource);
     state_bytes(s, "held_by", t->held_by, sizeof(t->held_by));
     state_time(s, "last_age_ns", &t->last.since_ns, now_ns);
     state_u64(s, "last_broken_ms", &t->last.broken_ms);
     state_u32(s, "last_lack", &t->last.lack);
     state_u32(s, "last_held", &t->last.held);
+    state_bool(s, "last_by_resource", &t->last.by_resource);
     state_bytes(s, "last_held_by", t->last.held_by, sizeof(t->last.held_by));
     record_state(&t->record, s, now_ns);
     if (state_is_loading(s) && !state_failed(s) && !is_sound(t))
@@ -77,6 +79,7 @@ static void holder_state(struct promise_watch *w, struct state *s, uint32_t slot
         state_time(s, "window_age_ns", &h->begin_ns, now_ns);
         state_u64_array(s, "amounts", h->got.amount, PROMISE_METRICS);
         state_u64(s, "waited_ns", &h->got.waited_ns);
+        state_bool(s, "is_slow", &h->got.is_slow);
         for (unsigned i = 0; i < h->set.n && !state_failed(s); i++)
             track_state(&h->tracks[i], s, now_ns);
     }

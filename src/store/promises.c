@@ -34,6 +34,12 @@ static uint64_t waited_ns(const struct disk *disk, uint64_t now_ns)
     return d->ops->waited_ns ? d->ops->waited_ns(d, disk->queue, now_ns) : 0;
 }
 
+static bool is_device_slow(const struct disk *disk)
+{
+    const struct dispatcher *d = disk->store->dispatcher;
+    return d->ops->is_device_slow && d->ops->is_device_slow(d, disk->queue);
+}
+
 static struct disk_usage usage_since(const struct disk_usage *now, const struct disk_usage *then)
 {
     return (struct disk_usage){.bytes = now->bytes - then->bytes,
@@ -65,7 +71,8 @@ static void feed(struct promises *p, struct disk *disk, uint64_t now_ns)
                                                      [PROMISE_OPERATIONS] = more.requests,
                                                      [PROMISE_LATENCY] = more.late,
                                                      [PROMISE_UTILIZATION] = more.device_ns},
-                                          .waited_ns = waited - promised->seen_waited_ns};
+                                          .waited_ns = waited - promised->seen_waited_ns,
+                                          .is_slow = is_device_slow(disk)};
     promise_watch_add(p->watch, promised->slot, &sample);
     promised->seen = promised->usage;
     promised->seen_waited_ns = waited;
@@ -111,7 +118,9 @@ static void on_event(void *arg, const struct promise_event *event)
     else
         log_event(LOG_WARN, "store", "promise broken", LOG_STR("disk", event->name), LOG_STR("promise", text),
                   LOG_U64("goal", v->goal), LOG_U64("achieved", v->achieved), LOG_U64("lack_ppm", v->lack),
-                  LOG_STR("held_by", v->held_by[0] ? v->held_by : "nobody"));
+                  LOG_STR("held_by", v->by_resource  ? "the device itself"
+                                     : v->held_by[0] ? v->held_by
+                                                     : "nobody"));
     if (!p->store->control)
         return;
     json_t *params = promise_describe_verdict(v, clock_now_ns());

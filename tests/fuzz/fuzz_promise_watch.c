@@ -18,7 +18,7 @@ static void check_event(void *opaque, const struct promise_event *event)
     struct promise_watch *const *w = opaque;
     assert(promise_watch_name(*w, event->slot) == event->name && strlen(event->name) < PROMISE_NAME_MAX);
     assert(strlen(event->verdict.held_by) < PROMISE_NAME_MAX && strlen(event->verdict.last.held_by) < PROMISE_NAME_MAX);
-    assert(!event->verdict.kept || (event->verdict.lack == 0 && !event->verdict.held_by[0]));
+    assert(!event->verdict.kept || (event->verdict.lack == 0 && !event->verdict.by_resource && !event->verdict.held_by[0]));
 }
 
 static void *save(struct promise_watch *w, size_t *len)

@@ -119,6 +119,16 @@ def broken_is_told(rig):
     wait_for("it to be told", lambda: "more is reserved than the device can promise" in rig.log())
 
 
+def slow_device_is_told(rig):
+    """A latency that no device has: nobody else is to blame, and after a second of trying the verdict says so."""
+    promise = "latency: p99 < 1us"
+    control, _ = two_disks(rig, promise)
+    load(rig, "a", "--size", 4096)
+    wait_for("the device to be named", lambda: verdicts(control, "a")[promise]["by_device"])
+    v = verdicts(control, "a")[promise]
+    assert not v["kept"] and v["held_by"] is None and v["held_ppm"] == 0 and v["last_broken"]["broken_ms"] > 0, v
+
+
 def from_the_command_line(rig):
     rig.store(("a", rig.image("a", 8), ",promises=limit: 50 iops; weight: 7"), extra=("--scheduler", "oios"))
     driver = rig.driver("bench", "a", "--seconds", 2, "--depth", 32)
@@ -129,4 +139,4 @@ def from_the_command_line(rig):
     assert store.wait(DEADLINE_S) == 2 and "disk 'b': 'reserve: lots'" in rig.log("second"), rig.log("second")
 
 
-main([limit_is_held, refused_changes_nothing, other_schedulers_say_no, broken_is_told, from_the_command_line])
+main([limit_is_held, refused_changes_nothing, other_schedulers_say_no, broken_is_told, slow_device_is_told, from_the_command_line])

@@ -368,6 +368,20 @@ static void test_full(void **state)
     assert_int_equal(r->len, PROMISE_ARCHIVE_BYTES_MAX);
 }
 
+static void test_slow_device(void **state)
+{
+    struct rig *r = *state;
+    const struct promise_sample slow = {.amount = {[PROMISE_OPERATIONS] = 100, [PROMISE_LATENCY] = 50}, .is_slow = true};
+    promise_watch_add(r->w, r->db, &slow);
+    promise_watch_tick(r->w, r->now_ns += NS_PER_S);
+    save(r, r->db);
+    start_again(r, 0);
+    assert_true(verdict(r, 1).by_resource && verdict(r, 1).last.by_resource && !verdict(r, 0).by_resource);
+    run(r, 3, true);
+    start_again(r, 0);
+    assert_true(verdict(r, 1).kept && !verdict(r, 1).by_resource && verdict(r, 1).last.by_resource);
+}
+
 static void test_written_again(void **state)
 {
     struct rig *r = *state;
@@ -389,9 +403,10 @@ static void test_written_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ARCHIVE_TEST(test_goes_on),   ARCHIVE_TEST(test_passes),        ARCHIVE_TEST(test_clock_set), ARCHIVE_TEST(test_cost),
-        ARCHIVE_TEST(test_power_cut), ARCHIVE_TEST(test_damaged),       ARCHIVE_TEST(test_places),    ARCHIVE_TEST(test_read_late),
-        ARCHIVE_TEST(test_full),      ARCHIVE_TEST(test_written_again),
+        ARCHIVE_TEST(test_goes_on),     ARCHIVE_TEST(test_passes),        ARCHIVE_TEST(test_clock_set),
+        ARCHIVE_TEST(test_cost),        ARCHIVE_TEST(test_power_cut),     ARCHIVE_TEST(test_damaged),
+        ARCHIVE_TEST(test_places),      ARCHIVE_TEST(test_read_late),     ARCHIVE_TEST(test_full),
+        ARCHIVE_TEST(test_slow_device), ARCHIVE_TEST(test_written_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,6 +254,37 @@ static void test_latencies(void **state)
     check_latency(nvme, own, large, 500, 1);
 }
 
+// What nobody could keep, since the device takes longer by itself, or for one request of others, costs the others nothing.
+static void check_hopeless(struct experiment_rig rig, struct sim_load own, struct sim_load other, uint64_t goal_us, bool is_device)
+{
+    const struct sim_load loads[3] = {own, other, other};
+    struct experiment_latency r, easy;
+    assert_int_equal(experiment_latency(&rig, loads, 1000000, 8, &easy, NULL), 0);
+    assert_int_equal(experiment_latency(&rig, loads, goal_us, 8, &r, NULL), 0);
+    const double sum = r.mb_per_s[1] + r.mb_per_s[2], most = easy.mb_per_s[1] + easy.mb_per_s[2];
+    print_message("p99 < %d us: held %u of 8, at worst %.0f (%.0f without); the others have %.1f MB/s (%.1f without)\n",
+                  (int)goal_us, r.held, r.worst_us, easy.worst_us, sum, most);
+    assert_int_equal(r.held, 0);
+    assert_true(r.is_device_slow == is_device && !easy.is_device_slow);
+    assert_true(sum >= 0.97 * most && r.busy >= 0.97 * easy.busy);
+    assert_int_equal(r.idle, 0);
+}
+
+static void test_hopeless_latencies(void **state)
+{
+    (void)state;
+    struct sim_load own = {.rate_per_s = 3000, .read_permille = 1000, .small_bytes = 4096}, large = experiment_reads(16);
+    large.small_bytes = 256 << 10;
+    check_hopeless(sata, own, experiment_reads(64), 60, true); // the unloaded device takes 77
+    check_hopeless(sata, own, large, 60, false);               // behind one of 560 it cannot be told
+    check_hopeless(sata, own, large, 300, false);              // a neighbour's request alone takes 560
+    check_hopeless(sata_aged, own, experiment_mixed(48), 60, true);
+    check_hopeless(nvme, own, large, 40, false);
+    own.small_bytes = 1 << 20; // takes 2 ms by itself
+    own.rate_per_s = 50;
+    check_hopeless(sata, own, experiment_reads(64), 1000, true);
+}
+
 static void test_all_promises_together(void **state)
 {
     (void)state;
@@ -374,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_changes_settle),
         cmocka_unit_test(test_steady_for_a_minute),
         cmocka_unit_test(test_latencies),
+        cmocka_unit_test(test_hopeless_latencies),
         cmocka_unit_test(test_all_promises_together),
         cmocka_unit_test(test_time_of_the_device),
         cmocka_unit_test(test_anything_goes),

@@ -404,6 +404,28 @@ static void test_blame(void **state)
     assert_true(is_held_by(r, db, "", 300000));
 }
 
+// Where the resource itself takes as long as a latency that was promised, whoever has most of it is not to blame for that; for what
+// else is broken he is.
+static void test_slow_resource(void **state)
+{
+    struct rig *r = *state;
+    const uint32_t web = join(r, "web", "latency: p99 < 5ms"), hog = join(r, "hog", "");
+    disk_load(r, hog, 90 * MB, 1000, 700000, ALL);
+    disk_load(r, web, MB, 1000, 100000, ALL);
+    r->loads[web].amount[PROMISE_LATENCY] = 100;
+    run(r, 1);
+    assert_true(is_held_by(r, web, "hog", 700000) && !verdict(r, web, 0).by_resource);
+    const struct promise_sample slow = {.is_slow = true};
+    promise_watch_add(r->w, web, &slow);
+    run(r, 1);
+    struct promise_verdict v = verdict(r, web, 0);
+    assert_true(is_held_by(r, web, "", 0) && v.by_resource && v.lack == 90000 && !v.last.by_resource == !(v.last.lack == v.lack));
+    r->loads[web].amount[PROMISE_LATENCY] = 0;
+    run(r, 3);
+    v = verdict(r, web, 0);
+    assert_true(v.kept && !v.by_resource && v.last.by_resource && v.last.broken_ms == 2000);
+}
+
 // What is told of the last breach: its begin, all windows that broke it, and who had it in the worst one. The next one begins anew.
 static void test_last_breach(void **state)
 {
@@ -690,6 +712,7 @@ int main(void)
         WATCH_TEST(test_weight_and_limit),
         WATCH_TEST(test_blame),
         WATCH_TEST(test_last_breach),
+        WATCH_TEST(test_slow_resource),
         WATCH_TEST(test_join),
         WATCH_TEST(test_join_within_a_window),
         WATCH_TEST(test_weight_within_a_window),

@@ -389,6 +389,8 @@ int experiment_latency(const struct experiment_rig *rig, const struct sim_load l
     for (unsigned i = 0; i < 3; i++)
         result->mb_per_s[i] /= 1e6 * windows;
     result->busy = busiest(sim, &used, (double)windows * (double)NS_PER_S);
+    const struct dispatcher *d = sim_dispatcher(sim);
+    result->is_device_slow = d->ops->is_device_slow && d->ops->is_device_slow(d, disks[0]->queue);
     result->idle = idle_of(sim);
     sim_destroy(sim);
     return 0;

@@ -77,7 +77,8 @@ int experiment_steady(const struct experiment_rig *rig, const struct sim_load *l
 struct experiment_latency {
     unsigned windows, held; // of one second
     double worst_us, mb_per_s[3];
-    double busy; // of the busiest stage, on average over its members
+    double busy;         // of the busiest stage, on average over its members
+    bool is_device_slow; // at the end; what the scheduler says
     uint64_t idle;
 };
 int experiment_latency(const struct experiment_rig *rig, const struct sim_load loads[3], uint64_t goal_us, unsigned windows,

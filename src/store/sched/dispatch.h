@@ -22,6 +22,8 @@ struct dispatch_item {
     struct dispatch_queue *queue; // set by enqueue
     enum dispatch_kind kind;
     uint32_t cost_ns; // the dispatcher's
+    // The dispatcher's: costs of what was with the device when it was let go; 0 of one that knows no costs.
+    uint32_t ahead_ns;
     uint8_t stretch;  // the dispatcher's
     bool in_lane;     // the dispatcher's
     uint64_t offset_bytes, len_bytes;
@@ -84,6 +86,9 @@ struct dispatch_ops {
     uint64_t (*waited_ns)(const struct dispatcher *d, const struct dispatch_queue *queue, uint64_t now_ns);
     // Whether an item's cost_ns is learned from this device, not assumed.
     bool (*knows_costs)(const struct dispatcher *d);
+    // Whether the queue's promised latency is not held since the device takes as long with next to nothing else to do, so that
+    // holding back others, which was tried, is of no use.
+    bool (*is_device_slow)(const struct dispatcher *d, const struct dispatch_queue *queue);
 };
 
 extern const struct dispatch_ops dispatch_fifo;   // first come, first served, over all disks

@@ -252,7 +252,7 @@ static int oios_queue_set(struct dispatcher *d, struct dispatch_queue *queue, co
         o->weight += (uint64_t)terms->weight - queue->weight;
     queue->weight = terms->weight;
     queue->boost = 1;
-    queue->done = queue->late_queued = queue->late_device = 0;
+    latency_begin(queue);
     queue->credit_ns = 0;
     if (queue->has_latency) {
         queue->next_latency = o->latency;
@@ -333,6 +333,7 @@ static struct dispatch_item *let_go(struct oios *o, struct dispatch_queue *queue
     queue->credit_ns = credit_ns;
     if (!queue->is_plain)
         terms_charge(queue, item, now_ns, o->slip_ns);
+    item->ahead_ns = o->in_flight_ns < UINT32_MAX ? (uint32_t)o->in_flight_ns : UINT32_MAX;
     o->in_flight++;
     o->in_flight_ns += cost_ns;
     item->in_lane = queue->has_latency;
@@ -415,6 +416,12 @@ static uint64_t oios_waited_ns(const struct dispatcher *d, const struct dispatch
     return queue->waited_ns + waits_ns(queue, now_ns);
 }
 
+static bool oios_is_device_slow(const struct dispatcher *d, const struct dispatch_queue *queue)
+{
+    (void)d;
+    return queue->given_up && queue->is_device;
+}
+
 static bool oios_knows_costs(const struct dispatcher *d)
 {
     return ((const struct oios *)d)->cost.n_learned == COST_KNOWN;
@@ -433,4 +440,5 @@ const struct dispatch_ops dispatch_oios = {
     .complete = oios_complete,
     .waited_ns = oios_waited_ns,
     .knows_costs = oios_knows_costs,
+    .is_device_slow = oios_is_device_slow,
 };

@@ -142,7 +142,12 @@ struct dispatch_queue {
     // latency: counts that fade, a tick
     struct dispatch_queue *next_latency;
     double done, late_queued, late_device;
-    double boost; // of the weight
+    double slow[2]; // with the device for as long as was promised: as it was; less what was there before
+    double boost;   // of the weight
+    // Ticks: for how long it has been slow though the window could do no more about it; for how many more nothing is tried; for how
+    // many the next time.
+    uint32_t n_slow, given_up, patience;
+    bool is_device; // it was given up since the device takes as long by itself, and not since requests of others do
 };
 
 struct oios {
@@ -174,3 +179,4 @@ uint64_t terms_behind_ns(const struct dispatch_queue *queue);                   
 // oios_latency.c
 void latency_completed(struct dispatch_queue *queue, const struct dispatch_item *item, uint64_t now_ns);
 void latency_tick(struct oios *o);
+void latency_begin(struct dispatch_queue *queue); // it has other terms

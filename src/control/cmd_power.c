@@ -26,7 +26,7 @@ static void print_states(const json_t *result)
         const char *reason = json_string_value(json_object_get(m, "reason"));
         printf("%s: %s%s%s\n", json_string_value(json_object_get(m, "name")), json_string_value(json_object_get(m, "state")),
                reason ? ", " : "", reason ? reason : "");
-        command_print_unproven(json_object_get(m, "unproven"));
+        command_print_unproven(stdout, "", json_object_get(m, "unproven"));
     }
 }
 

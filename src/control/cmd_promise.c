@@ -29,7 +29,7 @@ int disk_promise(const struct disk_command *c)
         return EXIT_OK;
     }
     printf("%s: %s\n", c->words[0], text(result, "result"));
-    command_print_unproven(json_object_get(result, "unproven"));
+    command_print_unproven(stdout, "", json_object_get(result, "unproven"));
     return EXIT_OK;
 }
 

@@ -307,7 +307,7 @@ static void print_up(const struct up *up)
         printf("%s: %s, running\n", json_string_value(json_object_get(done, "name")),
                json_string_value(json_object_get(done, "result")));
     }
-    command_print_unproven(up->unproven);
+    command_print_unproven(stdout, "", up->unproven);
 }
 
 int cmd_up(int argc, char **argv)

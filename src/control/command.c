@@ -152,7 +152,7 @@ void command_print_json(json_t *json)
     json_decref(json);
 }
 
-void command_print_unproven(const json_t *unproven)
+void command_print_unproven(FILE *out, const char *prefix, const json_t *unproven)
 {
     size_t i;
     json_t *one;
@@ -160,7 +160,8 @@ void command_print_unproven(const json_t *unproven)
     {
         const char *name = json_string_value(json_object_get(one, "name"));
         const char *promise = json_string_value(json_object_get(one, "promise"));
-        printf("%s: '%s' is taken on trust: what the requests of this disk take of the device is not known yet\n",
-               name ? name : "?", promise ? promise : "?");
+        const char *because = json_string_value(json_object_get(one, "because"));
+        fprintf(out, "%s%s: '%s' is taken on trust: %s\n", prefix, name ? name : "?", promise ? promise : "?",
+                because ? because : "nothing was measured yet");
     }
 }

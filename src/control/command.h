@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -41,8 +42,8 @@ int command_failed(const char *name, bool json, int status, const struct tv_erro
 int command_status(const struct tv_error *err);
 // The first error in trivetd's answer for several machines, or 0.
 int command_batch_error(const json_t *result, struct tv_error *err);
-// What a store takes on trust, a line for each; NULL is nothing.
-void command_print_unproven(const json_t *unproven);
+// What a store takes on trust, a line for each on `out`, which begins with `prefix`; NULL is nothing.
+void command_print_unproven(FILE *out, const char *prefix, const json_t *unproven);
 // "30" or "0.5" seconds; -EINVAL if it is none.
 int command_seconds(const char *text, unsigned *ms);
 // Takes json; prints it on standard output.

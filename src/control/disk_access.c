@@ -100,7 +100,7 @@ static int start_own(struct disk_access *disk, bool read_only, struct tv_error *
         return rc;
     rc = store_process_start(&disk->own, true, log_fd, -1, err);
     if (!rc)
-        rc = store_process_add(&disk->own, OWN_LABEL, &spec, true, &front_fd, err);
+        rc = store_process_add(&disk->own, OWN_LABEL, &spec, true, &front_fd, NULL, err);
     if (rc && disk->own.worker.pid)
         store_process_stop(&disk->own);
     if (rc)

@@ -5,6 +5,7 @@
 #include "base/loop.h"
 #include "base/rpc.h"
 #include "control/cleanup.h"
+#include "control/command.h"
 #include "control/files.h"
 #include "control/launch.h"
 #include "control/net_link.h"
@@ -99,13 +100,14 @@ static void console_closed(void *arg)
 static void store_ended(void *arg, pid_t pid, int status);
 
 // All sockets are connected when this returns, so that their names can go.
-static int start_store(struct foreground *f, int fds[static SPEC_DISKS_MAX], struct tv_error *err)
+// `unproven`: what is promised on trust; NULL: nobody asks.
+static int start_store(struct foreground *f, int fds[static SPEC_DISKS_MAX], json_t *unproven, struct tv_error *err)
 {
     cleanup_close int log_fd = memfd_create("store-log", MFD_CLOEXEC); // its log has no place on the machine's console
     int rc = store_process_start(&f->store, true, log_fd, -1, err);
     f->store_started_ns = clock_now_ns();
     for (unsigned i = 0; i < f->spec->n_disks && !rc; i++)
-        rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], false, &fds[i], err);
+        rc = store_process_add(&f->store, f->spec->disks[i].name, &f->spec->disks[i], false, &fds[i], unproven, err);
     if (!rc) {
         f->store_child = loop_add_child(f->loop, f->store.worker.pid, store_ended, f, err);
         rc = f->store_child ? 0 : err->code;
@@ -133,7 +135,7 @@ static void restart_store(void *arg)
     memset(fds, -1, sizeof(fds));
     int rc = store_process_make_dir(&f->store, &err);
     if (!rc)
-        rc = start_store(f, fds, &err);
+        rc = start_store(f, fds, NULL, &err);
     store_process_remove_dir(&f->store);
     for (unsigned i = 0; i < f->spec->n_disks; i++) {
         if (!rc && f->control)
@@ -209,11 +211,14 @@ static int start_machine(struct foreground *f, struct launch *launch, int *conso
 static int start_all(struct foreground *f, struct launch *launch, struct tv_error *err)
 {
     int console_fd = -1;
+    cleanup_json json_t *unproven = json_array();
     int rc = store_process_make_dir(&f->store, err);
     if (rc)
         return rc;
     if (f->spec->n_disks)
-        rc = start_store(f, launch->disk_fds, err);
+        rc = start_store(f, launch->disk_fds, unproven, err);
+    if (!rc)
+        command_print_unproven(stderr, "trivet run: ", unproven);
     if (!rc)
         rc = start_machine(f, launch, &console_fd, err);
     store_process_remove_dir(&f->store);

@@ -132,7 +132,7 @@ void store_process_forget_disk(const struct store_process *store, const char *la
 }
 
 int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, bool nbd, int *front_fd,
-                      struct tv_error *err)
+                      json_t *unproven, struct tv_error *err)
 {
     struct store_disk open;
     cleanup_json json_t *result = NULL;
@@ -147,6 +147,8 @@ int store_process_add(const struct store_process *store, const char *label, cons
         store_process_forget_disk(store, label);
         return tv_error_prefix(err, "%s", disk->path); // the store names the disk
     }
+    if (unproven)
+        json_array_extend(unproven, json_object_get(result, "unproven"));
     *front_fd = store_process_connect_disk(store, label, err);
     return *front_fd < 0 ? *front_fd : 0;
 }

@@ -50,8 +50,9 @@ int store_process_connect_disk(const struct store_process *store, const char *la
 void store_process_forget_disk(const struct store_process *store, const char *label); // its socket's name
 
 // All of these for a disk that the store does not have yet: *front_fd is for the machine. `nbd`: NBD clients can have it as well.
+// What is promised on trust is appended to `unproven`, if that is not NULL: {"name", "promise", "because"}.
 int store_process_add(const struct store_process *store, const char *label, const struct disk_spec *disk, bool nbd, int *front_fd,
-                      struct tv_error *err);
+                      json_t *unproven, struct tv_error *err);
 // NBD clients are waited for at this path; it goes with the store.
 int store_process_serve_nbd(const struct store_process *store, char path[static PATH_MAX], struct tv_error *err);
 

@@ -16,16 +16,19 @@ static uint64_t saturated(u128 value)
     return value > UINT64_MAX ? UINT64_MAX : (uint64_t)value;
 }
 
-static uint64_t need_of(const struct promise *p, uint64_t alone)
+static uint64_t need_of(const struct promise_holder *holder, const struct promise *p)
 {
+    const uint64_t alone = holder->alone[p->metric];
     if (p->metric == PROMISE_UTILIZATION)
         return p->value;
+    if (p->metric == PROMISE_LATENCY)
+        return holder->latency_need;
     return alone ? saturated(((u128)p->value * MILLION + alone - 1) / alone) : 0;
 }
 
-static bool takes_time(const struct promise *p)
+static bool takes_time(const struct promise_holder *holder, const struct promise *p)
 {
-    return p->kind == PROMISE_RESERVE && p->metric != PROMISE_LATENCY;
+    return p->kind == PROMISE_RESERVE && (p->metric != PROMISE_LATENCY || holder->latency_need);
 }
 
 // The reserve that needs most; NULL when there is none.
@@ -34,7 +37,7 @@ static const struct promise *decisive(const struct promise_holder *holder)
     const struct promise *most = NULL;
     for (unsigned i = 0; i < holder->set->n; i++) {
         const struct promise *p = &holder->set->list[i];
-        if (takes_time(p) && (!most || need_of(p, holder->alone[p->metric]) > need_of(most, holder->alone[most->metric])))
+        if (takes_time(holder, p) && (!most || need_of(holder, p) > need_of(holder, most)))
             most = p;
     }
     return most;
@@ -43,7 +46,7 @@ static const struct promise *decisive(const struct promise_holder *holder)
 uint64_t promise_need(const struct promise_holder *holder)
 {
     const struct promise *p = decisive(holder);
-    return p ? need_of(p, holder->alone[p->metric]) : 0;
+    return p ? need_of(holder, p) : 0;
 }
 
 static u128 sum_of_needs(const struct promise_holder *holders, size_t n)
@@ -68,15 +71,16 @@ static int check_holder(const struct promise_capacity *capacity, const struct pr
     for (unsigned i = 0; i < holder->set->n; i++) {
         const struct promise *p = &holder->set->list[i];
         const uint64_t alone = holder->alone[p->metric];
-        if (takes_time(p) && p->metric != PROMISE_UTILIZATION && !alone)
+        if (takes_time(holder, p) && p->metric != PROMISE_UTILIZATION && p->metric != PROMISE_LATENCY && !alone)
             return tv_error_set(
                 err, -ENODATA,
                 "%.64s: '%s': what %.64s does in this metric is not known yet: promise a percentage, or measure it first",
                 holder->name, promise_format(p, text), capacity->name);
         if (p->metric == PROMISE_LATENCY && alone >= p->value)
-            return tv_error_set(err, -EBUSY, "%.64s: '%s' cannot be kept: %.64s itself takes %s; promise more than that",
+            return tv_error_set(err, -EBUSY, "%.64s: '%s' cannot be kept: %.64s itself takes %s%s%.64s; promise more than that",
                                 holder->name, promise_format(p, text), capacity->name,
-                                promise_format_value(PROMISE_LATENCY, alone, floor));
+                                promise_format_value(PROMISE_LATENCY, alone, floor), holder->latency_source ? " " : "",
+                                holder->latency_source ? holder->latency_source : "");
     }
     return 0;
 }
@@ -96,7 +100,7 @@ static const struct promise *common_metric(const struct promise_holder *holders,
         common = p;
         *alone = holders[i].alone[p->metric];
     }
-    return common && common->metric != PROMISE_UTILIZATION ? common : NULL;
+    return common && common->metric != PROMISE_UTILIZATION && common->metric != PROMISE_LATENCY ? common : NULL;
 }
 
 struct sum_text {
@@ -118,7 +122,11 @@ static void append_term(struct sum_text *t, const struct promise_holder *holder,
 {
     char value[PROMISE_TEXT_MAX], share[PROMISE_TEXT_MAX];
     const struct promise *p = decisive(holder);
-    append(t, "%s%s (%.32s", t->used ? " + " : "", promise_format_value(p->metric, p->value, value), holder->name);
+    if (p->metric == PROMISE_LATENCY)
+        promise_format(p, value);
+    else
+        promise_format_value(p->metric, p->value, value);
+    append(t, "%s%s (%.32s", t->used ? " + " : "", value, holder->name);
     if (with_share && p->metric != PROMISE_UTILIZATION)
         append(t, ": %s", promise_format_value(PROMISE_UTILIZATION, promise_need(holder), share));
     append(t, ")");

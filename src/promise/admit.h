@@ -17,6 +17,10 @@ struct promise_holder {
     // for the promised part of its requests. 0: not known; a reserve is then refused, a latency not checked. PROMISE_UTILIZATION is
     // unused.
     uint64_t alone[PROMISE_METRICS];
+    const char *latency_source; // how that is known of a latency, for messages: "by its own requests"; NULL: no word of it
+    // Millionths of the resource's time that the requests take which are to be done within the promised latency; 0: not known. They
+    // go before all others, so this is reserved like all else.
+    uint64_t latency_need;
 };
 
 struct promise_capacity {

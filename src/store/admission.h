@@ -2,8 +2,13 @@
 //
 // The rule: what is known is held to. Percentages are always known. What bytes or requests take of the device's time is known once
 // the scheduler has learned its costs and the disk has made ADMISSION_REQUESTS_LEAST requests at them. Until then such a reserve is
-// taken on trust, and counts as nothing, since a new disk could be promised nothing otherwise; and what asks for no more than was
-// promised before is not refused, whatever the device has become.
+// taken on trust. It counts as if the disk reached twice what the best of those does that are known; and as nothing, if none is,
+// since a new disk could be promised nothing otherwise. What asks for no more than was promised before is not refused, whatever the
+// device has become.
+//
+// A latency takes the time that the disk's requests have had, or as much less as they may take longer: they go before all others. It
+// is refused as well if it is below what the device itself takes for the promised part of the disk's requests, or of those for
+// which it takes least, as long as this disk has made too few (device_time.h).
 #pragma once
 
 #include "promise/admit.h"
@@ -17,7 +22,7 @@ struct admission_change {
     struct promise_set set;
 };
 
-// 0, -EBUSY with the arithmetic, -ENOMEM. What was taken on trust is appended to `unproven`: {"name", "promise"}.
+// 0, -EBUSY with the arithmetic, -ENOMEM. What was taken on trust is appended to `unproven`: {"name", "promise", "because"}.
 int admission_check(const struct store *store, const struct admission_change *changes, size_t n, json_t *unproven,
                     struct tv_error *err);
 // What the disk would reach alone, in bytes and requests a second, by what its requests cost of late; untouched where not known.

@@ -192,7 +192,7 @@ static bool decode(struct rpc_request *req, const json_t *params, struct disk_co
     return true;
 }
 
-// Answers {"unproven": [{"name", "promise"}]}. A disk of one file needs no "volume": its image is descriptor 0 then, and its
+// Answers {"unproven": [{"name", "promise", "because"}]}. A disk of one file needs no "volume": its image is descriptor 0 then, and its
 // vhost-user socket 1.
 void control_add(void *arg, struct rpc_request *req, const json_t *params)
 {

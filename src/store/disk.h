@@ -71,7 +71,8 @@ struct store {
     struct disk_front *marked;
     uint64_t poll_ns; // how long a front end is polled after it had something to do; 0: never
     struct disk_front *hot;
-    uint64_t now_ns; // of this batch; 0: not looked at yet
+    uint64_t now_ns;  // of this batch; 0: not looked at yet
+    bool knows_costs; // what requests cost is learned from the device, as of the last look (promises.c)
     void (*quit)(void *);
     void *quit_arg;
 };

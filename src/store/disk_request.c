@@ -108,10 +108,14 @@ static void count(struct disk *disk, const struct volume_request *io, uint64_t l
 }
 
 // The time for which the disk's own limit held it back does not count.
-static void count_if_late(struct disk *disk, const struct dispatch_item *item, uint64_t now_ns)
+static void count_latency(struct disk *disk, const struct dispatch_item *item, uint64_t now_ns)
 {
-    uint64_t since_ns = item->held_ns > item->enqueued_ns ? item->held_ns : item->enqueued_ns;
+    const uint64_t since_ns = item->held_ns > item->enqueued_ns ? item->held_ns : item->enqueued_ns;
+    const uint64_t took_ns = now_ns - item->dispatched_ns;
     disk->promised.usage.late += now_ns - since_ns >= disk->promised.late_ns;
+    disk->promised.usage.latency_ns += now_ns - since_ns;
+    if (disk->store->knows_costs) // else nobody knows what of it was others' time
+        device_time_add(&disk->promised.device_time, took_ns > item->ahead_ns ? took_ns - item->ahead_ns : 0);
 }
 
 static void finish(struct disk_request *request, int result)
@@ -133,7 +137,7 @@ static void on_done(struct volume_request *io, int result)
     struct dispatcher *d = disk->store->dispatcher;
     const uint64_t now_ns = store_now_ns(disk->store);
     d->ops->complete(d, &request->item, now_ns);
-    count_if_late(disk, &request->item, now_ns);
+    count_latency(disk, &request->item, now_ns);
     if (!result && !request->chore)
         count(disk, io, now_ns - request->item.enqueued_ns);
     finish(request, result);
@@ -209,7 +213,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     item->offset_bytes = request->io.offset_bytes;
     item->len_bytes = request->io.len_bytes;
     item->enqueued_ns = store_now_ns(disk->store);
-    item->cost_ns = 0;
+    item->cost_ns = item->ahead_ns = 0;
     item->held_ns = 0;
     struct dispatcher *d = disk->store->dispatcher;
     d->ops->enqueue(d, disk->queue, item);

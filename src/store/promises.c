@@ -16,6 +16,7 @@
 _Static_assert(VERDICT_FILE_EVERY_NS == VERDICT_FILE_TURNS * PROMISES_TICK_NS, "a turn is a tick");
 
 #define SETTLED_SHARE (ADMISSION_SHARE_MAX / 20 * 19) // below this it is not too much any more
+#define DEVICE_TIME_NS (10 * NS_PER_S)                // what the device takes is known of the last 10 to 20 seconds
 #define MEASURED_REQUESTS 100000u                     // so many requests, and what they cost is half forgotten
 
 struct promises {
@@ -23,6 +24,8 @@ struct promises {
     struct promise_watch *watch;
     struct verdict_file *file; // NULL: there is none
     struct loop_source *timer;
+    uint64_t fed_ns;  // when it was fed last
+    uint64_t turn_ns; // when the device's times were turned last
     bool is_too_much; // more is promised than the device can do, as it now turns out
 };
 
@@ -45,12 +48,17 @@ static struct disk_usage usage_since(const struct disk_usage *now, const struct 
     return (struct disk_usage){.bytes = now->bytes - then->bytes,
                                .requests = now->requests - then->requests,
                                .device_ns = now->device_ns - then->device_ns,
-                               .late = now->late - then->late};
+                               .late = now->late - then->late,
+                               .latency_ns = now->latency_ns - then->latency_ns};
 }
 
-static void measure(struct disk_promises *p, const struct disk_usage *more)
+static void measure(struct disk_promises *p, const struct disk_usage *more, uint64_t passed_ns)
 {
     struct disk_usage *m = &p->measured;
+    if (!more->requests)
+        return;
+    p->measured_ns += passed_ns;
+    m->latency_ns += more->latency_ns;
     m->bytes += more->bytes;
     m->requests += more->requests;
     m->device_ns += more->device_ns;
@@ -59,12 +67,13 @@ static void measure(struct disk_promises *p, const struct disk_usage *more)
     m->bytes /= 2;
     m->requests /= 2;
     m->device_ns /= 2;
+    m->latency_ns /= 2;
+    p->measured_ns /= 2;
 }
 
 static void feed(struct promises *p, struct disk *disk, uint64_t now_ns)
 {
     struct disk_promises *promised = &disk->promised;
-    const struct dispatcher *d = p->store->dispatcher;
     const struct disk_usage more = usage_since(&promised->usage, &promised->seen);
     const uint64_t waited = waited_ns(disk, now_ns);
     const struct promise_sample sample = {.amount = {[PROMISE_BANDWIDTH] = more.bytes,
@@ -76,16 +85,28 @@ static void feed(struct promises *p, struct disk *disk, uint64_t now_ns)
     promise_watch_add(p->watch, promised->slot, &sample);
     promised->seen = promised->usage;
     promised->seen_waited_ns = waited;
-    if (d->ops->knows_costs && d->ops->knows_costs(d))
-        measure(promised, &more);
+    if (p->store->knows_costs)
+        measure(promised, &more, now_ns - p->fed_ns);
 }
 
 static uint64_t feed_all(struct promises *p)
 {
+    const struct dispatcher *d = p->store->dispatcher;
     const uint64_t now_ns = clock_now_ns();
+    p->store->knows_costs = d->ops->knows_costs && d->ops->knows_costs(d);
     for (struct disk *disk = p->store->disks; disk; disk = disk->next)
         feed(p, disk, now_ns);
+    p->fed_ns = now_ns;
     return now_ns;
+}
+
+static void turn_device_times(struct promises *p, uint64_t now_ns)
+{
+    if (now_ns - p->turn_ns < DEVICE_TIME_NS)
+        return;
+    p->turn_ns = now_ns;
+    for (struct disk *disk = p->store->disks; disk; disk = disk->next)
+        device_time_turn(&disk->promised.device_time);
 }
 
 // What was taken on trust may prove to be too much, and a device may become slower.
@@ -102,7 +123,9 @@ static void check_sum(struct promises *p)
 static void on_tick(void *arg)
 {
     struct promises *p = arg;
-    promise_watch_tick(p->watch, feed_all(p));
+    const uint64_t now_ns = feed_all(p);
+    promise_watch_tick(p->watch, now_ns);
+    turn_device_times(p, now_ns);
     verdict_file_tick(p->file, p->watch, IO_FILES_MAX);
     check_sum(p);
 }
@@ -188,9 +211,9 @@ static void log_unproven(const json_t *unproven)
     size_t i;
     json_t *one;
     json_array_foreach(unproven, i, one)
-        log_event(LOG_INFO, "store", "promised on trust: what such requests cost the device is not known yet",
-                  LOG_STR("disk", json_string_value(json_object_get(one, "name"))),
-                  LOG_STR("promise", json_string_value(json_object_get(one, "promise"))));
+        log_event(LOG_INFO, "store", "promised on trust", LOG_STR("disk", json_string_value(json_object_get(one, "name"))),
+                  LOG_STR("promise", json_string_value(json_object_get(one, "promise"))),
+                  LOG_STR("because", json_string_value(json_object_get(one, "because"))));
 }
 
 int promises_join(struct promises *p, struct disk *disk, const struct promise_set *set, bool admitted, json_t *unproven,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "promise/promise.h"
+#include "store/device_time.h"
 #include "store/store.h"
 
 #define PROMISES_TICK_NS 200000000u
@@ -17,7 +18,8 @@ struct promises;
 // limit is about: after a moment in which the device stood still more than the limit may be completed at once.
 struct disk_usage {
     uint64_t bytes, requests, device_ns;
-    uint64_t late; // requests that took as long as the promised latency or longer
+    uint64_t late;       // requests that took as long as the promised latency or longer
+    uint64_t latency_ns; // of all that are done, waiting for its own limit left out
 };
 
 struct disk_promises {
@@ -29,7 +31,9 @@ struct disk_promises {
     // of promises.c
     struct disk_usage seen; // what of the usage has gone to the watch
     uint64_t seen_waited_ns;
-    struct disk_usage measured; // the usage at costs that the scheduler has learned; it fades
+    struct disk_usage measured;     // the usage at costs that the scheduler has learned; it fades
+    uint64_t measured_ns;           // in so much time, that without any request left out
+    struct device_time device_time; // counted where it happens
 };
 
 // verdicts_fd: see store.h.

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # Promises on a running store: taken or refused as a whole, held by the scheduler under two loads, judged, told when they break.
 import json
+import os
 import time
 
 from store_rig import DEADLINE_S, main, wait_for
@@ -99,7 +100,8 @@ def broken_is_told(rig):
     control, _ = two_disks(rig, "")
     too_much = "reserve: 900TB/s"
     answer = control.ok("disk.promise", {"name": "a", "promises": too_much + ", limit: 1000TB/s"})
-    assert answer["unproven"] == [{"name": "a", "promise": too_much}], answer
+    assert [(u["name"], u["promise"]) for u in answer["unproven"]] == [("a", too_much)], answer
+    assert "counts as nothing" in answer["unproven"][0]["because"], answer
     load(rig, "a", "--size", 16384)
     load(rig, "b", "--size", 16384)
     wait_for("the reserve to be broken", lambda: not verdicts(control, "a")[too_much]["kept"])
@@ -117,6 +119,30 @@ def broken_is_told(rig):
     message = control.refused("disk.promise", {"name": "b", "promises": too_much})
     assert "the device cannot keep" in message and "900TB/s (disk 'b': " in message, message
     wait_for("it to be told", lambda: "more is reserved than the device can promise" in rig.log())
+
+
+def latencies_are_admitted(rig):
+    """By what the device takes for the disk's requests, or for others', and by the time that those take which go first."""
+    control, _ = two_disks(rig, "")
+    answer = control.ok("disk.promise", {"name": "a", "promises": "latency: p90 < 1us"})
+    assert [u["promise"] for u in answer["unproven"]] == ["latency: p90 < 1us"] and "busy" in answer["unproven"][0]["because"], answer
+    load(rig, "a", "--size", 4096)
+    wait_for("what the device takes to be known", lambda: verdicts(control, "a")["latency: p90 < 1us"]["proven"])
+    message = control.refused("disk.promise", {"name": "a", "promises": "latency: p90 < 900ns"})
+    assert "disk 'a': 'latency: p90 < 900ns' cannot be kept: the device itself takes " in message and "for its requests" in message, message
+    control.ok("disk.promise", {"name": "a", "promises": ""})
+    # A disk that has done nothing is held to what is known of others, and told so where that does not refuse it.
+    answer = control.add_disk(rig, "c", {"promises": "latency: p90 < 1us"}, rig.image("c", 8))
+    assert "for those of disk '" in answer["error"]["message"], answer
+    os.unlink(rig.path("c.sock"))
+    answer = control.add_disk(rig, "c", {"promises": "latency: p90 < 1s, reserve: 1 iops"}, rig.image("c", 8))["result"]["unproven"]
+    assert {u["promise"]: "disk '" in u["because"] for u in answer} == {"latency: p90 < 1s": True, "reserve: 1 iops": True}, answer
+    assert "twice" in control.refused("disk.promise", {"name": "c", "promises": "reserve: 1T iops"})
+    # What goes first takes the time that it has had, if it is to be as quick: nothing is left for a reserve beside it.
+    quick = f"latency: p50 < {control.ok('disk.stat', {'name': 'a'})['latency']['read']['mean_ns'] // 1000}us"
+    message = control.refused("disk.promise", {"promises": {"a": quick, "b": "reserve: 80%"}})
+    assert f"{quick} (disk 'a': " in message and "80% (disk 'b')" in message and "85% can be promised" in message, message
+    control.ok("disk.promise", {"promises": {"a": "latency: p50 < 10s", "b": "reserve: 80%"}})  # later will do with less
 
 
 def slow_device_is_told(rig):
@@ -139,4 +165,4 @@ def from_the_command_line(rig):
     assert store.wait(DEADLINE_S) == 2 and "disk 'b': 'reserve: lots'" in rig.log("second"), rig.log("second")
 
 
-main([limit_is_held, refused_changes_nothing, other_schedulers_say_no, broken_is_told, slow_device_is_told, from_the_command_line])
+main([limit_is_held, refused_changes_nothing, other_schedulers_say_no, broken_is_told, slow_device_is_told, latencies_are_admitted, from_the_command_line])

@@ -69,6 +69,28 @@ static void test_one_metric(void **state)
     assert_int_equal(promise_fit(&nvme, alone.holders, alone.n), 680000);
 }
 
+// What is to be done within a promised latency goes first, and takes what it takes; with a reserve of the same disk, the larger.
+static void test_latencies_take_time(void **state)
+{
+    (void)state;
+    struct house h = {.n = 0};
+    struct promise_holder *web = join(&h, PROMISE_DISK, "web", "latency: p99 < 5ms, reserve: 20%");
+    join(&h, PROMISE_DISK, "db", "reserve: 200MB/s");
+    web->latency_need = 350000;
+    assert_int_equal(admit(&h), 0);
+    assert_int_equal(promise_need(web), 350000);
+    web->latency_need = 400000;
+    refused(&h, "device 'nvme0' cannot keep 200MB/s (db: 50%) + latency: p99 < 5ms (web: 40%) = 90% of its time: 85% can be "
+                "promised; reserve 5% less");
+    web->latency_need = 0; // not known
+    assert_int_equal(promise_need(web), 200000);
+    assert_int_equal(admit(&h), 0);
+    web->alone[PROMISE_LATENCY] = 5000000;
+    web->latency_source = "for those of disk 'db'";
+    refused(&h, "web: 'latency: p99 < 5ms' cannot be kept: device 'nvme0' itself takes 5ms for those of disk 'db'; promise more "
+                "than that");
+}
+
 static void test_limits_and_weights_take_nothing(void **state)
 {
     (void)state;
@@ -183,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_metric),
+        cmocka_unit_test(test_latencies_take_time),
         cmocka_unit_test(test_limits_and_weights_take_nothing),
         cmocka_unit_test(test_metrics_together),
         cmocka_unit_test(test_the_largest_counts),

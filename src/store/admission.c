@@ -256,15 +256,17 @@ int admission_check(const struct store *store, const struct admission_change *ch
     const size_t most = count_disks(store) + n;
     struct promise_holder *holders = calloc(most, sizeof(*holders));
     struct entry *entries = calloc(most, sizeof(*entries));
-    int r = holders && entries ? 0 : tv_error_set(err, -ENOMEM, "promises: out of memory");
     bool more = false;
-    for (size_t i = 0; i < n && !r; i++)
+    int r = 0;
+    for (size_t i = 0; i < n; i++)
         more |= asks_for_more(&changes[i]);
-    if (!r) {
+    if (holders && entries) {
         const size_t n_holders = list_holders(store, changes, n, holders, entries, unproven);
         r = more ? promise_admit(&device, holders, n_holders, err) : 0;
         if (r == -EBUSY && promise_fit(&device, holders, n_holders) < MILLION)
             r = explain(entries, n, err);
+    } else {
+        r = tv_error_set(err, -ENOMEM, "promises: out of memory");
     }
     free(holders);
     free(entries);

@@ -6,8 +6,8 @@
 // since a new disk could be promised nothing otherwise. What asks for no more than was promised before is not refused, whatever the
 // device has become.
 //
-// A latency takes the time that the disk's requests have had, or as much less as they may take longer: they go before all others. It
-// is refused as well if it is below what the device itself takes for the promised part of the disk's requests, or of those for
+// A latency takes the time that the disk's requests have had, or as much less as they may take longer: they go before all others.
+// It is refused as well if it is below what the device itself takes for the promised part of the disk's requests, or of those for
 // which it takes least, as long as this disk has made too few (device_time.h).
 #pragma once
 

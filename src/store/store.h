@@ -70,8 +70,8 @@ int store_blank_disk(struct store *store, const char *name, struct tv_error *err
 // Other rules (volume/fault_rules.h) for the volume of type "fault" that the disk has. What hung is carried out.
 int store_set_faults(struct store *store, const char *name, const json_t *rules, struct tv_error *err);
 // Other promises of running disks, {name: text}: for all of them or none. What was taken on trust (admission.h) is appended to
-// `unproven`, {"name", "promise", "because"}. -ENOENT, -EINVAL and -ERANGE for what means nothing, -EBUSY when there is not so much to be
-// promised, -EOPNOTSUPP when the scheduler cannot hold it.
+// `unproven`, {"name", "promise", "because"}. -ENOENT, -EINVAL and -ERANGE for what means nothing, -EBUSY when there is not so much
+// to be promised, -EOPNOTSUPP when the scheduler cannot hold it.
 int store_promise(struct store *store, const json_t *promises, bool admitted, json_t *unproven, struct tv_error *err);
 json_t *store_list_promises(const struct store *store); // of the disks that were promised something, with verdicts
 json_t *store_list(const struct store *store);

@@ -13,6 +13,7 @@ static const struct promise_capacity device = {.name = "the device", .share_max 
 #define PRIOR_TIMES 2u           // a disk of which nothing is known may reach twice what the best does that is known
 #define LARGE_LEAST_BYTES 65536u // the mean request of a disk that shows what bandwidth there is
 #define SMALL_MOST_BYTES 8192u   // and of one that shows how many requests there are
+#define HALF 500u                // of 1000
 #define MILLION 1000000u
 
 // A disk as admission sees it: without what is taken on trust and nothing is known of.
@@ -48,10 +49,17 @@ static bool needs_measure(const struct promise *p)
     return p->kind == PROMISE_RESERVE && (p->metric == PROMISE_BANDWIDTH || p->metric == PROMISE_OPERATIONS);
 }
 
+// Whether the device takes less than a promised latency for so many of the disk's requests; false also where it is not known.
+static bool is_quick_enough(const struct disk *disk, const struct promise *p)
+{
+    const uint64_t ns = device_time_of(&disk->promised.device_time, p->per_mille);
+    return ns && ns < p->value;
+}
+
 bool admission_is_proven(const struct disk *disk, const struct promise *p)
 {
     if (p->metric == PROMISE_LATENCY)
-        return device_time_of(&disk->promised.device_time, p->per_mille);
+        return is_quick_enough(disk, p);
     return !needs_measure(p) || is_measured(disk);
 }
 
@@ -79,12 +87,12 @@ static const struct disk *best_of(const struct store *store, enum promise_metric
     return best;
 }
 
-// The disk for whose requests the device takes least; NULL: none is known.
-static const struct disk *quickest_of(const struct store *store, unsigned per_mille, uint64_t *least_ns)
+// The disk for the quicker half of whose requests the device takes least; NULL: none is known.
+static const struct disk *quickest_of(const struct store *store, uint64_t *least_ns)
 {
     const struct disk *quickest = NULL;
     for (const struct disk *disk = store->disks; disk; disk = disk->next) {
-        const uint64_t ns = device_time_of(&disk->promised.device_time, per_mille);
+        const uint64_t ns = device_time_of(&disk->promised.device_time, HALF);
         if (!ns || (quickest && ns >= *least_ns))
             continue;
         *least_ns = ns;
@@ -139,30 +147,44 @@ static uint64_t latency_need(const struct disk *disk, const struct promise *p)
     if (!is_measured(disk) || !d->measured_ns)
         return 0;
     uint64_t need = (uint64_t)((unsigned __int128)d->measured.device_ns * MILLION / d->measured_ns);
-    need = need < MILLION ? need : MILLION;
+    need = (need < MILLION ? need : MILLION) * ADMISSION_SHARE_MAX / MILLION; // who has all is refused beside others alone
     return mean_ns < p->value ? (uint64_t)((unsigned __int128)need * mean_ns / p->value) : need;
+}
+
+// What takes that long for every other request can be done about by nobody. What takes it for some may be due to what others do,
+// and become better when they are held back: that is tried, and told.
+static void note_latency(const struct disk *disk, const struct promise *p, const struct disk *quickest, uint64_t half_ns,
+                         json_t *unproven)
+{
+    char because[256], text[PROMISE_TEXT_MAX];
+    const uint64_t ns = device_time_of(&disk->promised.device_time, p->per_mille);
+    if (is_quick_enough(disk, p))
+        return;
+    if (ns)
+        snprintf(because, sizeof(because),
+                 "for some of its requests the device takes %s now; others are held back as far as it helps",
+                 promise_format_value(PROMISE_LATENCY, ns, text));
+    else if (quickest)
+        snprintf(because, sizeof(because),
+                 "how long the device takes for its requests is not known yet; for half of those of disk '%s' %s", quickest->name,
+                 promise_format_value(PROMISE_LATENCY, half_ns, text));
+    else
+        snprintf(because, sizeof(because), "how long the device takes while it is busy is not known yet");
+    note(unproven, disk, p, because);
 }
 
 // `is_new`: it is promised now, and not before; what was taken once is not refused for another's sake.
 static void describe_latency(struct promise_holder *holder, struct entry *entry, const struct disk *disk, const struct promise *p,
                              bool is_new, json_t *unproven)
 {
-    char because[256], text[PROMISE_TEXT_MAX];
+    uint64_t half_ns = device_time_of(&disk->promised.device_time, HALF);
+    const struct disk *quickest = half_ns ? disk : quickest_of(disk->store, &half_ns);
     holder->latency_need = latency_need(disk, p);
-    uint64_t ns = device_time_of(&disk->promised.device_time, p->per_mille);
-    const struct disk *quickest = ns ? disk : quickest_of(disk->store, p->per_mille, &ns);
-    holder->alone[PROMISE_LATENCY] = is_new ? ns : 0;
+    holder->alone[PROMISE_LATENCY] = is_new ? half_ns : 0;
     holder->latency_source = entry->source;
-    snprintf(entry->source, sizeof(entry->source), quickest == disk ? "for its requests" : "for those of disk '%s'",
+    snprintf(entry->source, sizeof(entry->source), quickest == disk ? "for half of its requests" : "for half of those of disk '%s'",
              quickest ? quickest->name : "");
-    if (quickest == disk)
-        return;
-    if (quickest)
-        snprintf(because, sizeof(because), "how long the device takes for its requests is not known yet; for those of disk '%s' %s",
-                 quickest->name, promise_format_value(PROMISE_LATENCY, ns, text));
-    else
-        snprintf(because, sizeof(because), "how long the device takes while it is busy is not known yet");
-    note(unproven, disk, p, because);
+    note_latency(disk, p, quickest, half_ns, unproven);
 }
 
 static void describe(struct promise_holder *holder, struct entry *entry, const struct disk *disk, const struct promise_set *set,

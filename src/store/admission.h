@@ -7,8 +7,9 @@
 // device has become.
 //
 // A latency takes the time that the disk's requests have had, or as much less as they may take longer: they go before all others.
-// It is refused as well if it is below what the device itself takes for the promised part of the disk's requests, or of those for
-// which it takes least, as long as this disk has made too few (device_time.h).
+// It is refused as well if it is below what the device itself takes for half of the disk's requests, or of those for which it takes
+// least, as long as this disk has made too few (device_time.h). It is on trust while the device takes longer for more of them than
+// may be late: others are held back for it then, and nobody knows how much that helps.
 #pragma once
 
 #include "promise/admit.h"

@@ -107,6 +107,14 @@ static void count(struct disk *disk, const struct volume_request *io, uint64_t l
     }
 }
 
+// What the device itself took, at least: less what it had before, and no less than what it adds to the device's work. (What it has
+// is done side by side, so the former alone may come to nothing.)
+static uint64_t own_time_ns(const struct dispatch_item *item, uint64_t took_ns)
+{
+    const uint64_t least_ns = item->cost_ns < took_ns ? item->cost_ns : took_ns;
+    return took_ns > item->ahead_ns + least_ns ? took_ns - item->ahead_ns : least_ns;
+}
+
 // The time for which the disk's own limit held it back does not count.
 static void count_latency(struct disk *disk, const struct dispatch_item *item, uint64_t now_ns)
 {
@@ -115,7 +123,7 @@ static void count_latency(struct disk *disk, const struct dispatch_item *item, u
     disk->promised.usage.late += now_ns - since_ns >= disk->promised.late_ns;
     disk->promised.usage.latency_ns += now_ns - since_ns;
     if (disk->store->knows_costs) // else nobody knows what of it was others' time
-        device_time_add(&disk->promised.device_time, took_ns > item->ahead_ns ? took_ns - item->ahead_ns : 0);
+        device_time_add(&disk->promised.device_time, own_time_ns(item, took_ns));
 }
 
 static void finish(struct disk_request *request, int result)

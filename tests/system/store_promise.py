@@ -124,16 +124,16 @@ def broken_is_told(rig):
 def latencies_are_admitted(rig):
     """By what the device takes for the disk's requests, or for others', and by the time that those take which go first."""
     control, _ = two_disks(rig, "")
-    answer = control.ok("disk.promise", {"name": "a", "promises": "latency: p90 < 1us"})
-    assert [u["promise"] for u in answer["unproven"]] == ["latency: p90 < 1us"] and "busy" in answer["unproven"][0]["because"], answer
+    answer = control.ok("disk.promise", {"name": "a", "promises": "latency: p90 < 10s"})
+    assert [u["promise"] for u in answer["unproven"]] == ["latency: p90 < 10s"] and "busy" in answer["unproven"][0]["because"], answer
     load(rig, "a", "--size", 4096)
-    wait_for("what the device takes to be known", lambda: verdicts(control, "a")["latency: p90 < 1us"]["proven"])
+    wait_for("what the device takes to be known", lambda: verdicts(control, "a")["latency: p90 < 10s"]["proven"])
     message = control.refused("disk.promise", {"name": "a", "promises": "latency: p90 < 900ns"})
-    assert "disk 'a': 'latency: p90 < 900ns' cannot be kept: the device itself takes " in message and "for its requests" in message, message
+    assert "disk 'a': 'latency: p90 < 900ns' cannot be kept: the device itself takes " in message and "for half of its requests" in message, message
     control.ok("disk.promise", {"name": "a", "promises": ""})
     # A disk that has done nothing is held to what is known of others, and told so where that does not refuse it.
     answer = control.add_disk(rig, "c", {"promises": "latency: p90 < 1us"}, rig.image("c", 8))
-    assert "for those of disk '" in answer["error"]["message"], answer
+    assert "for half of those of disk 'a'" in answer["error"]["message"], answer
     os.unlink(rig.path("c.sock"))
     answer = control.add_disk(rig, "c", {"promises": "latency: p90 < 1s, reserve: 1 iops"}, rig.image("c", 8))["result"]["unproven"]
     assert {u["promise"]: "disk '" in u["because"] for u in answer} == {"latency: p90 < 1s": True, "reserve: 1 iops": True}, answer

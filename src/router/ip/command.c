@@ -103,8 +103,10 @@ static bool is_ports_own(const struct ip *ip, const struct ip_prefix *prefix)
     struct route route;
     if (!fib_get(&ip->fib, prefix->family, prefix->key, prefix->len, &route))
         return false;
-    if (ip->candidates)
-        return candidates_best(ip->candidates, prefix->family, prefix->key, prefix->len)->origin == ORIGIN_PORT;
+    if (ip->candidates) {
+        const struct candidate *best = candidates_best(ip->candidates, prefix->family, prefix->key, prefix->len);
+        return best && best->origin == ORIGIN_PORT;
+    }
     return route.kind == TARGET_LOCAL || route.kind == TARGET_BROADCAST;
 }
 
@@ -208,6 +210,8 @@ static void describe_origin(json_t *json, const struct candidate *e)
                      {RTPROT_RIP, "rip"},
                      {RTPROT_EIGRP, "eigrp"},
                      {196, "static"}}; // zebra's own number (FRR, zebra/rt_netlink.h)
+    if (!e)
+        return; // it is gone, but there was no memory to take it out of the tables
     json_object_set_new(json, "origin", json_string(origins[e->origin]));
     if (e->origin == ORIGIN_PORT || e->origin == ORIGIN_CONTROL)
         return;

@@ -347,9 +347,10 @@ static int give_target(struct fib *fib, unsigned f, rib_key key, unsigned len, u
 int fib_install(struct fib *fib, unsigned family, rib_key key, unsigned len, uint16_t id)
 {
     const unsigned f = fib_family(family);
-    if (rib_get(&fib->ribs[f], key, len) == id)
+    const uint16_t before = rib_get(&fib->ribs[f], key, len);
+    if (before == id)
         return 0;
-    if (id && fib_is_full(fib))
+    if (!before && fib_is_full(fib)) // to lead elsewhere takes no more memory
         return -ENOSPC;
     const int r = give_target(fib, f, key, len, id);
     if (!r && id)

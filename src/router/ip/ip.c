@@ -319,7 +319,8 @@ static bool is_taken(struct ip *ip, const struct ip_prefix *p, enum target_kind 
     struct route other;
     if (!fib_get(&ip->fib, p->family, p->key, p->len, &other) || (kind == TARGET_LOCAL && other.kind == TARGET_LOCAL))
         return false;
-    return !ip->candidates || candidates_best(ip->candidates, p->family, p->key, p->len)->origin == ORIGIN_PORT;
+    const struct candidate *best = ip->candidates ? candidates_best(ip->candidates, p->family, p->key, p->len) : NULL;
+    return !ip->candidates || (best && best->origin == ORIGIN_PORT);
 }
 
 static int add_route(struct ip *ip, unsigned family, rib_key key, unsigned len, enum target_kind kind, unsigned port,

@@ -15,6 +15,7 @@ def control_plane(rig, router, vn, **params):
     """A network with a namespace of its own; that one's name."""
     need_root()
     name = f"trivet-{os.getpid()}-{vn}"
+    rig.undo.append(["sh", "-c", f"ip netns del {name} 2>/dev/null"])  # of a router that this test had to kill
     router.control.ok("vn.add", {"name": vn, "type": "ip", "buffers": 1024, "netns": name, **params})
     return name
 

@@ -61,7 +61,7 @@ class Frr:
         if config is not None:
             with open(self.path(f"{name}.conf"), "w", encoding="ascii") as f:
                 f.write(config)
-        with open(self.path(f"{name}.log"), "ab") as log:
+        with open(self.rig.path("store.log"), "ab") as log:  # main() shows this one
             self.processes[name] = self.rig.start(
                 ["ip", "netns", "exec", self.space, "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', self.path("group"),
                  os.path.join(self.root, "usr/lib/frr", name), "-u", "root", "-g", "root", "-f", self.path(f"{name}.conf"), "-i",
@@ -89,10 +89,3 @@ class Frr:
                 assert answer[-1] == 0, f"{name}: {command}: {answer[:-4].decode()}"
                 said += answer[:-4]
         return said.decode()
-
-    def log(self):
-        text = ""
-        for name in self.processes:
-            with open(self.path(f"{name}.log"), encoding="utf-8", errors="replace") as f:
-                text += f"--- {name}\n{f.read()[-2000:]}"
-        return text

@@ -226,6 +226,10 @@ def test_outside_by_the_namespace(rig):
     run("ip", "netns", "exec", inside, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
     for command in (["addr", "add", "192.0.2.9/24", "dev", "in"], ["link", "set", "in", "up"], ["route", "add", "10.0.1.0/24", "via", "192.0.2.1"]):
         run("ip", "-n", outside, *command)
+    # A machine with an address that is in no prefix of its port: the namespace knows the way as well.
+    router.port("v", "m", addresses=["10.0.3.254/24"], machine={"mac": "02:00:00:00:00:07", "addresses": ["10.7.0.1", "fd00:7::1"]})
+    assert "10.7.0.1 dev m" in run("ip", "-n", inside, "route") and "fd00:7::1 dev m" in run("ip", "-n", inside, "-6", "route")
+    assert routes(router, "v")["10.7.0.1/32"]["origin"] == "port"
     wait_for("the outside's prefix", lambda: routes(router, "v").get("192.0.2.0/24", {}).get("type") == "namespace")
     assert ping(a, "192.0.2.9") == ["echo", "192.0.2.9", "whole"]
     assert ping(a, "10.255.0.1") == ["echo", "10.255.0.1", "whole"]

@@ -60,11 +60,33 @@ static enum target_kind resolve(void *arg, const struct netlink_hop *in, struct 
     return ip_is_own(port->state, in->family, in->gateway) ? TARGET_NONE : TARGET_VIA;
 }
 
+// The addresses of the machine behind a port, which need not be in a prefix of the port's.
+static unsigned list_machine(const struct guard *guard, struct ip_prefix stations[static 2 * GUARD_ADDRESSES_MAX])
+{
+    unsigned n = 0;
+    uint8_t bytes[16];
+    for (unsigned i = 0; i < guard->n_ip4; i++) {
+        memset(bytes, 0, sizeof(bytes));
+        memcpy(bytes, guard->ip4[i], 4);
+        stations[n++] = (struct ip_prefix){.family = IP4, .len = 32, .key = ip6_key(bytes)};
+    }
+    for (unsigned i = 0; i < guard->n_ip6; i++)
+        stations[n++] = (struct ip_prefix){.family = IP6, .len = 128, .key = ip6_key(guard->ip6[i])};
+    return n;
+}
+
 int control_plane_add_port(struct control_plane *plane, struct vn_port *port, struct tv_error *err)
 {
     struct ip_port *own = port->state;
-    const struct namespace_device device = {
-        .name = port->name, .mac = own->mac, .mtu = own->mtu, .n_addresses = own->n_addresses, .addresses = own->addresses};
+    struct ip_prefix stations[2 * GUARD_ADDRESSES_MAX];
+    const unsigned n_stations = list_machine(&own->guard, stations);
+    const struct namespace_device device = {.name = port->name,
+                                            .mac = own->mac,
+                                            .mtu = own->mtu,
+                                            .n_addresses = own->n_addresses,
+                                            .addresses = own->addresses,
+                                            .n_stations = n_stations,
+                                            .stations = stations};
     int fd = namespace_add_device(plane->space, &device, &own->device, err);
     if (fd < 0)
         return fd;

@@ -284,12 +284,32 @@ static int add_address(unsigned index, const struct ip_prefix *a)
     return change(&w);
 }
 
+static int add_station(unsigned index, const struct ip_prefix *station)
+{
+    struct netlink_writer w;
+    uint8_t bytes[16];
+    const bool is_4 = station->family == IP4;
+    const struct rtmsg message = {.rtm_family = is_4 ? AF_INET : AF_INET6,
+                                  .rtm_dst_len = station->len,
+                                  .rtm_table = RT_TABLE_MAIN,
+                                  .rtm_protocol = RTPROT_STATIC,
+                                  .rtm_scope = RT_SCOPE_LINK,
+                                  .rtm_type = RTN_UNICAST};
+    netlink_begin(&w, RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, &message, sizeof(message));
+    ip6_bytes(station->key, bytes);
+    netlink_put(&w, RTA_DST, bytes, is_4 ? 4 : 16);
+    netlink_put(&w, RTA_OIF, &index, sizeof(index));
+    return change(&w);
+}
+
 static int set_up(const struct namespace_device *device, unsigned *index)
 {
     *index = if_nametoindex(device->name);
     int r = *index ? set_up_link(*index, device) : -errno;
     for (unsigned i = 0; !r && i < device->n_addresses; i++)
         r = add_address(*index, &device->addresses[i]);
+    for (unsigned i = 0; !r && i < device->n_stations; i++)
+        r = add_station(*index, &device->stations[i]);
     return r;
 }
 

@@ -25,6 +25,8 @@ struct namespace_device {
     const uint8_t *mac;
     unsigned mtu, n_addresses;
     const struct ip_prefix *addresses;
+    unsigned n_stations; // who else is on its link
+    const struct ip_prefix *stations;
 };
 
 // A TAP device with these addresses, up, which takes and gives whole Ethernet frames. The kernel resolves nobody behind it: a frame

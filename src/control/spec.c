@@ -259,30 +259,38 @@ static int check_mac(const char *mac, struct tv_error *err)
                : tv_error_set(err, -EINVAL, "mac '%s' should be a station's address, as 52:54:00:12:34:56", mac);
 }
 
+static int decode_mac(const json_t *json, struct net_spec *net, struct tv_error *err)
+{
+    cleanup_free char *mac = NULL;
+    int rc = take_string(json, "mac", &mac, err);
+    if (!rc && mac)
+        rc = check_mac(mac, err);
+    if (!rc && mac)
+        snprintf(net->mac, sizeof(net->mac), "%s", mac);
+    else if (!rc)
+        make_mac(net);
+    return rc;
+}
+
 static int decode_net(const json_t *json, struct net_spec *net, struct tv_error *err)
 {
     uint64_t queues = 1, mtu_bytes = 0;
-    cleanup_free char *mac = NULL;
     int rc = take_string(json, "name", &net->name, err);
     if (!rc && (!net->name || !spec_name_is_good(net->name)))
         return tv_error_set(err, -EINVAL, "net '%s': the name should be letters, digits, '-', '_' and '.'",
                             net->name ? net->name : "");
     if (!rc)
         rc = take_string(json, "socket", &net->socket, err);
+    if (!rc && !net->socket)
+        return tv_error_set(err, -EINVAL, "net '%s': 'socket' is missing", net->name);
     if (!rc)
-        rc = net->socket ? absolute("socket", net->socket, err) : tv_error_set(err, -EINVAL, "'socket' is missing");
+        rc = absolute("socket", net->socket, err);
     if (!rc)
-        rc = take_string(json, "mac", &mac, err);
-    if (!rc && mac)
-        rc = check_mac(mac, err);
+        rc = decode_mac(json, net, err);
     if (!rc)
         rc = take_number(json, "mtu_bytes", 68, 65535, &mtu_bytes, err);
     if (!rc)
         rc = take_number(json, "queues", 1, 16, &queues, err);
-    if (!rc && mac)
-        snprintf(net->mac, sizeof(net->mac), "%s", mac);
-    else if (!rc)
-        make_mac(net);
     net->queues = (unsigned)queues;
     net->mtu_bytes = (unsigned)mtu_bytes;
     return rc ? tv_error_prefix(err, "net '%s'", net->name) : 0;

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from machine import BIN, BOOT_S, Control, Machine, fail, folder, image, started  # noqa: E402
 
 MACS = {"a": "52:54:00:00:00:0a", "b": "52:54:00:00:00:0b"}
-KILLS = 3
+KILLS = 2
 SPACE = f"trivet-{os.getpid()}-net"  # the router's namespace, where root has a TAP device of the network's
 SERVE = """
 import hashlib, socket
@@ -73,7 +73,7 @@ def boot(name, connection, **options):
 
 
 def expect_ping(m, address):
-    answer = m.run(f"ping -c 3 -i 0.2 -w 60 {address}")
+    answer = m.run(f"ping -c 2 -i 0.2 -w 60 {address}")
     if " 0% packet loss" not in answer:
         fail("no answer to a ping: " + answer, m)
 

@@ -14,6 +14,7 @@
 #include "router/offload.h"
 #include "router/params.h"
 #include "router/port/vhost_memory.h"
+#include "router/port/vhost_wake.h"
 
 #include <errno.h>
 #include <linux/virtio_net.h>
@@ -212,6 +213,7 @@ static int serve(struct vhost *own, struct tv_error *err)
         rte_vhost_driver_unregister(own->path);
         return tv_error_set(err, -EIO, "socket '%s' cannot be served", own->path);
     }
+    vhost_wake();
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "router/control_capture.h"
 #include "router/frame_text.h"
 #include "router/params.h"
+#include "router/peer/peer.h"
 #include "router/port/port.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 
 struct control {
     struct router *router;
+    struct peers *peers;
     void (*quit)(void *arg);
     void *arg;
 };
@@ -229,6 +231,44 @@ COMMAND(method_remove_neighbours, "neighbour.remove")
 COMMAND(method_list_neighbours, "neighbour.list")
 #undef COMMAND
 
+// ---- other hosts ----
+
+static void method_serve_peers(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    int fd = req ? rpc_request_take_fd(req, 0) : -1;
+    if (fd < 0)
+        fd = -1;
+    const int r = peers_serve(control.peers, params, fd, &err);
+    if (r && fd >= 0)
+        close(fd);
+    answer(req, r, &err);
+}
+
+static void method_add_peer(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    const int r = peers_add(control.peers, params, &err);
+    answer(req, r, &err);
+}
+
+static void method_remove_peer(void *arg, struct rpc_request *req, const json_t *params)
+{
+    struct tv_error err = {0};
+    (void)arg;
+    const int r = peers_remove(control.peers, params, &err);
+    answer(req, r, &err);
+}
+
+static void method_list_peers(void *arg, struct rpc_request *req, const json_t *params)
+{
+    (void)arg;
+    (void)params;
+    rpc_reply(req, json_pack("{s:o}", "peers", peers_list(control.peers)));
+}
+
 static void method_stat(void *arg, struct rpc_request *req, const json_t *params)
 {
     (void)arg;
@@ -242,6 +282,16 @@ static void method_quit(void *arg, struct rpc_request *req, const json_t *params
     (void)params;
     rpc_reply(req, json_object());
     control.quit(control.arg);
+}
+
+void router_end_control(struct rpc_server *server)
+{
+    control_end_captures();
+    if (control.router)
+        router_set_control(control.router, NULL);
+    rpc_server_destroy(server);
+    peers_destroy(control.peers);
+    control.peers = NULL;
 }
 
 struct rpc_server *router_serve_control(struct router *router, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
@@ -268,14 +318,25 @@ struct rpc_server *router_serve_control(struct router *router, struct loop *loop
         {"trace", method_trace},
         {"capture.start", control_start_capture},
         {"capture.stop", control_stop_capture},
+        {"peer.serve", method_serve_peers},
+        {"peer.add", method_add_peer},
+        {"peer.remove", method_remove_peer},
+        {"peer.list", method_list_peers},
         {"router.stat", method_stat},
         {"router.quit", method_quit},
         {NULL, NULL},
     };
     const struct rpc_service service = {.methods = methods};
-    control = (struct control){router, quit, arg};
+    struct peers *peers = peers_create(router, loop, err);
+    if (!peers) {
+        close(listen_fd);
+        return NULL;
+    }
+    control = (struct control){router, peers, quit, arg};
     control_init_captures(router, loop);
     struct rpc_server *server = rpc_server_create(loop, listen_fd, &service, err);
+    if (!server)
+        router_end_control(NULL);
     router_set_control(router, server);
     return server;
 }

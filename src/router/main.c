@@ -88,10 +88,7 @@ static int start(struct program *p, const struct options *options, struct tv_err
 
 static void finish(struct program *p)
 {
-    control_end_captures();
-    if (p->router)
-        router_set_control(p->router, NULL);
-    rpc_server_destroy(p->control);
+    router_end_control(p->control);
     router_destroy(p->router);
     if (p->has_eal)
         eal_stop();

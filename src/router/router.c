@@ -9,6 +9,7 @@
 #include "router/worker.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,8 @@ struct entry {
 struct router {
     struct loop *loop;
     unsigned n_workers, n_vns;
+    void (*changed)(void *arg);
+    void *changed_arg;
     struct worker *workers[WORKERS_MAX];
     struct promises *promises[WORKERS_MAX];
     struct loop_source *timer;
@@ -110,6 +113,18 @@ static struct vn_port *find_port(struct entry *entry, const char *name, struct t
     return port;
 }
 
+static void tell_change(struct router *router)
+{
+    if (router->changed)
+        router->changed(router->changed_arg);
+}
+
+void router_set_changed(struct router *router, void (*fn)(void *arg), void *arg)
+{
+    router->changed = fn;
+    router->changed_arg = arg;
+}
+
 // The one that is asked for, or the one with the fewest networks.
 static int choose_worker(struct router *router, const json_t *params, struct entry *entry, struct tv_error *err)
 {
@@ -185,6 +200,7 @@ static void remove_entry(struct router *router, struct entry *entry)
     *entry = router->vns[--router->n_vns];
     if (!router->n_vns)
         loop_set_timer(router->timer, 0, 0);
+    tell_change(router);
 }
 
 int router_remove_vn(struct router *router, const char *name, struct tv_error *err)
@@ -232,6 +248,7 @@ int router_add_port(struct router *router, const json_t *params, int fd, struct 
     if (r)
         vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
     worker_wake(entry->worker);
+    tell_change(router);
     return r;
 }
 
@@ -244,6 +261,7 @@ int router_remove_port(struct router *router, const char *vn, const char *name, 
     promises_leave_port(entry->promises, entry->vn, port);
     vn_remove_port(entry->vn, port, worker_rcu(entry->worker));
     worker_wake(entry->worker); // so that what it knows of the port goes now
+    tell_change(router);
     return 0;
 }
 
@@ -283,6 +301,103 @@ int router_command(struct router *router, const char *command, const json_t *par
     r = c->run(entry->vn, params, result, err);
     worker_wake(entry->worker);
     return r ? tv_error_prefix(err, "network '%s'", name) : 0;
+}
+
+// ---- what hosts tell each other ----
+
+#define IDENTITY_MAX 32
+
+static void identify(const struct vn_port *port, const json_t *described, char identity[static IDENTITY_MAX])
+{
+    snprintf(identity, IDENTITY_MAX, "%s:%d:%d", port->port->kind->name,
+             (int)json_integer_value(json_object_get(described, "udp_port")),
+             (int)json_integer_value(json_object_get(described, "vni")));
+}
+
+// The network's link to the host, and what both call the network.
+static struct vn_port *find_link_to(const struct vn *vn, const char *host, char identity[static IDENTITY_MAX])
+{
+    struct vn_port *found = NULL;
+    for (unsigned i = 0; i < VN_PORTS_MAX && !found; i++) {
+        struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        if (!port || !port->port->kind->is_link)
+            continue;
+        json_t *described = port->port->kind->describe(port->port);
+        const char *remote = json_string_value(json_object_get(described, "remote"));
+        if (remote && !strcmp(remote, host)) {
+            identify(port, described, identity);
+            found = port;
+        }
+        json_decref(described);
+    }
+    return found;
+}
+
+static int run_on(struct vn *vn, const char *command, const json_t *params, json_t **result, struct tv_error *err)
+{
+    const struct vn_command *c = vn->type->commands;
+    while (c && c->name && strcmp(c->name, command))
+        c++;
+    return c && c->name ? c->run(vn, params, result, err) : -EOPNOTSUPP;
+}
+
+static json_t *list_machines(struct vn *vn)
+{
+    json_t *listed = NULL, *entry, *machines = json_array(), *params = json_object();
+    struct tv_error err;
+    size_t i;
+    run_on(vn, "neighbour.list", params, &listed, &err);
+    json_array_foreach(json_object_get(listed, "neighbours"), i, entry)
+    {
+        if (!strcmp(json_string_value(json_object_get(entry, "state")), "machine"))
+            json_array_append_new(machines, json_pack("{s:O, s:O}", "address", json_object_get(entry, "address"), "mac",
+                                                      json_object_get(entry, "mac")));
+    }
+    json_decref(listed);
+    json_decref(params);
+    return machines;
+}
+
+json_t *router_announce(const struct router *router, const char *host)
+{
+    json_t *networks = json_object();
+    char identity[IDENTITY_MAX];
+    for (unsigned i = 0; i < router->n_vns; i++)
+        if (find_link_to(router->vns[i].vn, host, identity))
+            json_object_set_new(networks, identity, list_machines(router->vns[i].vn));
+    return networks;
+}
+
+static struct entry *find_identity(const struct router *router, const char *host, const char *identity, struct vn_port **port)
+{
+    char own[IDENTITY_MAX];
+    for (unsigned i = 0; i < router->n_vns; i++) {
+        *port = find_link_to(router->vns[i].vn, host, own);
+        if (*port && !strcmp(own, identity))
+            return (struct entry *)&router->vns[i];
+    }
+    return NULL;
+}
+
+uint64_t router_find_link(const struct router *router, const char *host, const char *identity)
+{
+    struct vn_port *port;
+    return find_identity(router, host, identity, &port) ? port->serial : 0;
+}
+
+int router_hear(struct router *router, const char *host, const char *identity, const json_t *neighbours, struct tv_error *err)
+{
+    struct vn_port *port;
+    json_t *result = NULL;
+    struct entry *entry = find_identity(router, host, identity, &port);
+    if (!entry)
+        return tv_error_set(err, -ENOENT, "no network has the link %.40s to %s", identity, host);
+    json_t *params = json_pack("{s:s, s:O}", "port", port->name, "neighbours", neighbours);
+    const int r = run_on(entry->vn, "neighbour.set", params, &result, err);
+    json_decref(params);
+    json_decref(result);
+    worker_wake(entry->worker);
+    return r;
 }
 
 // ---- looking ----

@@ -37,6 +37,18 @@ void router_set_control(struct router *router, struct rpc_server *control);
 // is the caller's, or as it was.
 int router_command(struct router *router, const char *command, const json_t *params, json_t **result, struct tv_error *err);
 
+// ---- what hosts tell each other of the networks that stand on both (peer/peer.h) ----
+
+// fn(arg) after each change of networks and ports; NULL: no longer.
+void router_set_changed(struct router *router, void (*fn)(void *arg), void *arg);
+// Of each network that has a link to the host: {its identity, the same on both: [{"address", "mac"} of its machines here]}. host:
+// as links show it. The caller's.
+json_t *router_announce(const struct router *router, const char *host);
+// The link of the network of that identity to the host: a number that no other link ever has; 0: there is none.
+uint64_t router_find_link(const struct router *router, const char *host, const char *identity);
+// The machines that it has there, and no others; a list as above, which is checked. -ENOENT: there is no such link.
+int router_hear(struct router *router, const char *host, const char *identity, const json_t *neighbours, struct tv_error *err);
+
 json_t *router_list(const struct router *router);                                            // the names of its networks
 json_t *router_stat_vn(const struct router *router, const char *name, struct tv_error *err); // NULL with err
 json_t *router_stat(const struct router *router);                                            // its workers
@@ -57,3 +69,4 @@ void router_clear_capture(struct router *router, const char *vn, const struct ca
 // control.c: JSON-RPC on a listening socket (taken); quit(arg) when router.quit came.
 struct rpc_server *router_serve_control(struct router *router, struct loop *loop, int listen_fd, void (*quit)(void *), void *arg,
                                         struct tv_error *err);
+void router_end_control(struct rpc_server *server); // NULL is fine

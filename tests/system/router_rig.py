@@ -15,10 +15,10 @@ TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 class Router:
     """A router with a control socket in the rig's folder."""
 
-    def __init__(self, rig, *extra, **popen):
+    def __init__(self, rig, *extra, name="router", **popen):
         self.rig = rig
         self.program = os.path.join(rig.build, "bin", "trivet-router")
-        self.path = rig.path("router.sock")
+        self.path = rig.path(f"{name}.sock")
         with open(rig.path("store.log"), "ab") as log:  # main() shows this one
             self.process = rig.start([self.program, "--control", self.path, "--memory", "256", *extra], stderr=log, **popen)
         wait_for("the control socket", lambda: self.process.poll() is not None or self.answers())

@@ -150,7 +150,8 @@ static int carry_out(struct vn *vn, const json_t *list, bool adds, struct tv_err
     size_t i;
     json_array_foreach(list, i, json)
     {
-        read_entry(vn, json, adds, &entry, err); // it was right before
+        if (read_entry(vn, json, adds, &entry, err))
+            continue; // it was right before
         remove_said(ethernet, &entry, adds);
         if (adds && !is_guarded_mac(vn, entry.mac)) // the machine is here itself
             ethernet->said[ethernet->n_said++] = entry;
@@ -158,10 +159,11 @@ static int carry_out(struct vn *vn, const json_t *list, bool adds, struct tv_err
     return ethernet_publish_table(vn, err);
 }
 
-static int run_neighbours(struct vn *vn, const json_t *params, bool adds, struct tv_error *err)
+// All right, and room for them.
+static int check_list(struct vn *vn, const json_t *list, bool adds, struct tv_error *err)
 {
     struct ethernet *ethernet = vn->state;
-    const json_t *list = json_object_get(params, "neighbours"), *json;
+    const json_t *json;
     struct varp_entry entry;
     size_t i;
     if (!json_is_array(list))
@@ -179,7 +181,39 @@ static int run_neighbours(struct vn *vn, const json_t *params, bool adds, struct
     if (n && !grown)
         return tv_error_set(err, -ENOMEM, "out of memory");
     ethernet->said = grown;
-    return carry_out(vn, list, adds, err);
+    return 0;
+}
+
+static int run_neighbours(struct vn *vn, const json_t *params, bool adds, struct tv_error *err)
+{
+    const json_t *list = json_object_get(params, "neighbours");
+    const int r = check_list(vn, list, adds, err);
+    return r ? r : carry_out(vn, list, adds, err);
+}
+
+// {"port", "neighbours"}: what is said of the port is this and nothing else.
+static int run_set(struct vn *vn, const json_t *params, json_t **result, struct tv_error *err)
+{
+    const char *port_name;
+    size_t i;
+    json_t *json;
+    (void)result;
+    int r = params_get_string(params, "port", NULL, &port_name, err);
+    const struct vn_port *port = r ? NULL : vn_find_port(vn, port_name);
+    if (!port)
+        return r ? r : tv_error_set(err, -ENOENT, "there is no port '%.20s'", port_name);
+    json_t *list = json_deep_copy(json_object_get(params, "neighbours"));
+    json_array_foreach(list, i, json)
+    {
+        json_object_set_new(json, "port", json_string(port_name)); // what is no object is refused below
+    }
+    r = check_list(vn, list, true, err);
+    if (!r) {
+        ethernet_forget_said(vn->state, port->index, NULL);
+        r = carry_out(vn, list, true, err);
+    }
+    json_decref(list);
+    return r;
 }
 
 static int run_add(struct vn *vn, const json_t *params, json_t **result, struct tv_error *err)
@@ -217,6 +251,7 @@ static int run_list(struct vn *vn, const json_t *params, json_t **result, struct
 const struct vn_command ethernet_commands[] = {
     {"neighbour.add", run_add},
     {"neighbour.remove", run_remove},
+    {"neighbour.set", run_set},
     {"neighbour.list", run_list},
     {NULL, NULL},
 };

@@ -91,7 +91,7 @@ def test_nothing_arrives_in_another_network(rig):
     assert router.take("v7", "m") == [] and router.take("v8", "m") == []
     rng = random.Random(7)
     sent, wait = len(bad), 0
-    for _ in range(40):
+    for _ in range(20):
         batch = [good]
         for _ in range(100):
             broken = bytearray(good)
@@ -273,8 +273,8 @@ def test_kernel_vxlan(rig):
         run("ip", "-n", inside, "link", "set", f"vx{vni}", "up")
         assert ping(near, "10.7.0.2") == ["echo", "10.7.0.2", "whole"]
         assert ping(inside, "10.7.0.1", 1400, mode="dont") == ["echo", "10.7.0.1", "whole"]
-        assert transfer(rig, near, inside, "10.7.0.2", 4 << 20) == 4 << 20
-        assert transfer(rig, inside, near, "10.7.0.1", 4 << 20) == 4 << 20
+        assert transfer(rig, near, inside, "10.7.0.2", 1 << 20) == 1 << 20
+        assert transfer(rig, inside, near, "10.7.0.1", 1 << 20) == 1 << 20
     drops = router.stat("net")["ports"]["vtep"]["drops"]
     assert not drops["checksum"] and not drops["link"], drops
     assert router.end() == 0
@@ -300,8 +300,8 @@ def test_kernel_vxlan_routed(rig):
     assert ping(near, "10.7.0.1", 1422, mode="dont") == ["echo", "10.7.0.1", "whole"]
     assert ping(near, "10.7.0.1", 1423, mode="dont") == ["error", "10.8.0.254", "3", "4", "1450"]
     assert ping(near, "10.7.0.1", 8000) == ["echo", "10.7.0.1", "whole"], "inner packets are fragmented, outer ones are not"
-    assert transfer(rig, near, far, "10.7.0.1", 4 << 20) == 4 << 20
-    assert transfer(rig, far, near, "10.8.0.1", 4 << 20) == 4 << 20
+    assert transfer(rig, near, far, "10.7.0.1", 1 << 20) == 1 << 20
+    assert transfer(rig, far, near, "10.8.0.1", 1 << 20) == 1 << 20
     assert router.end() == 0
 
 

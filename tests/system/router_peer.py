@@ -123,11 +123,11 @@ def test_machines_are_known(rig):
 
 
 def test_killed_and_again(rig):
-    """A router is killed and comes again with other machines, several times: what is known afterwards is what there is."""
+    """A router is killed and comes again with other machines: what is known afterwards is what there is."""
     make_certificates(rig)
     ports = {"a": free_port(), "b": free_port()}
     b = host(rig, "b", ports)
-    for turn in range(3):
+    for turn in range(2):
         a = host(rig, "a", ports)
         for n in range(2, 4 + turn):
             add_machine(a, 10 * turn + n)
@@ -193,12 +193,13 @@ def test_strangers(rig):
              for wrong in ([{**good, "mac": "ff:ff:ff:ff:ff:ff"}], [{**good, "address": "x"}], [3], [good, {}], [{**good, "mac": 1}], {"a": 1}))]
     with socket.create_server(("127.0.0.1", ports["b"])) as listening:
         listening.settimeout(60)
-        for rubbish in (b"", b"\0" * 100, b"{\n", note("varp.network", network="vxlan:4789:7", neighbours=[good])[:-9]):
+        for rubbish in (b"\0" * 100 + b"\n", b"{\n", note("varp.network", network="vxlan:4789:7", neighbours=[good])[:-9]):
             with context.wrap_socket(listening.accept()[0], server_side=True) as s:
                 s.sendall(rubbish)
                 s.settimeout(60)
-                if rubbish:  # it is what ends the connection, but for the last, which we cut
-                    s.unwrap() if rubbish[-1:] == b"}" else s.recv(65536)
+                if rubbish[-1:] == b"\n":  # it is what ends the connection; of the others we are
+                    while s.recv(65536):
+                        pass
         with context.wrap_socket(listening.accept()[0], server_side=True) as s:
             for line in bad:
                 s.sendall(line)

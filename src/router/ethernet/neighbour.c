@@ -146,7 +146,7 @@ static int carry_out(struct vn *vn, const json_t *list, bool adds, struct tv_err
 {
     struct ethernet *ethernet = vn->state;
     const json_t *json;
-    struct varp_entry entry;
+    struct varp_entry entry = {0};
     size_t i;
     json_array_foreach(list, i, json)
     {

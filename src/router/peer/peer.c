@@ -22,7 +22,7 @@
 #define STRANGERS_MOST 64  // connections that have not shaken hands yet
 #define NETWORKS_MOST 4096 // of a peer
 #define RETRY_LEAST_NS (100 * NS_PER_MS)
-#define RETRY_MOST_NS (5 * NS_PER_S)
+#define RETRY_MOST_NS (2 * NS_PER_S)
 #define HOLD_NS (30 * NS_PER_S)    // what a peer has said counts without a connection
 #define SETTLE_NS (10 * NS_PER_MS) // changes that come together are told together
 

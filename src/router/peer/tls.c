@@ -137,6 +137,8 @@ static void end(struct tls *tls, const char *why)
 static void on_timer(void *arg)
 {
     struct tls *tls = arg;
+    if (tls->is_done && tls->is_shaken && !tls->why)
+        gnutls_bye(tls->session, GNUTLS_SHUT_WR);
     tls->events.ended(tls->events.arg, tls, tls->is_done ? tls->why : "no hands were shaken in time");
     dispose(tls);
 }

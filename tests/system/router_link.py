@@ -127,7 +127,10 @@ def test_what_is_refused(rig):
     assert "links of the other kind" in router.control.refused("port.add", raw)
     assert "of the type ip" in router.control.refused("port.add", {"vn": "w", "name": "t", "kind": "vtep"})
     assert "the network's vtep already" in router.control.refused("port.add", {"vn": "net", "name": "t", "kind": "vtep"})
-    router.control.ok("port.add", link)
+    told = {"udp_port": 5000, "ttl": 3, "dscp": 46, "checksum": True, "path_mtu": 1400}
+    router.control.ok("port.add", {**link, **told})
+    stat = router.stat("w")["ports"]["far"]
+    assert {key: stat[key] for key in (*link, *told) if key != "vn"} == {**{k: v for k, v in link.items() if k != "vn"}, **told}, stat
     assert router.stat("net")["ports"]["vtep"]["links"] == 2
     assert router.end() == 0
 

@@ -127,9 +127,10 @@ static json_t *link_describe(struct port *port)
     ip_format_address(c->family, c->local, local);
     ip_format_address(c->family, c->remote, remote);
     json_t *json =
-        json_pack("{s:s, s:b, s:s, s:s, s:i, s:i}", "underlay", link->underlay, "connected",
+        json_pack("{s:s, s:b, s:s, s:s, s:i, s:i, s:i, s:b, s:i, s:i}", "underlay", link->underlay, "connected",
                   atomic_load_explicit(&link->vtep, memory_order_relaxed) != NULL, "local", local, "remote", remote, "udp_port",
-                  (int)c->udp_port, "frame_most", (int)atomic_load_explicit(&link->frame_most, memory_order_relaxed));
+                  (int)c->udp_port, "ttl", c->ttl - 1, "dscp", (int)c->dscp, "checksum", (int)c->has_checksum, "path_mtu",
+                  (int)link->path_mtu, "frame_most", (int)atomic_load_explicit(&link->frame_most, memory_order_relaxed));
     if (c->framing == TUNNEL_VXLAN)
         json_object_set_new(json, "vni", json_integer(c->vni));
     return json;

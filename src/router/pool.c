@@ -11,9 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CACHED_BUFFERS 512 // with each thread
-#define SMALL_POOL 2048   // buffers; smaller ones have no caches of DPDK's
-#define STACK_MOST 64     // and this of their own
+#define CACHED_MOST 512 // buffers with each thread, and no more than an eighth of all
+#define SMALL_POOL 2048 // buffers; smaller ones have no caches of DPDK's
+#define STACK_MOST 64   // and this of their own
 
 // ---- where free buffers are ----
 
@@ -144,6 +144,13 @@ static int populate(struct rte_mempool *pool)
     return r < 0 ? r : r < (int)pool->size ? -ENOMEM : 0;
 }
 
+// The same buffers come again while they are in the CPU's cache; but what one thread keeps the other cannot have.
+static unsigned cache_of(unsigned n_buffers)
+{
+    const unsigned share = n_buffers / 8 < CACHED_MOST ? n_buffers / 8 : CACHED_MOST;
+    return n_buffers < SMALL_POOL ? 0 : share;
+}
+
 int pool_create(unsigned id, unsigned n_buffers, unsigned data_bytes, struct rte_mempool **pool)
 {
     char name[RTE_MEMPOOL_NAMESIZE - 8];
@@ -151,7 +158,7 @@ int pool_create(unsigned id, unsigned n_buffers, unsigned data_bytes, struct rte
     struct rte_pktmbuf_pool_private private = {.mbuf_data_room_size = (uint16_t)room};
     snprintf(name, sizeof(name), "vn%u", id);
     *pool = rte_mempool_create_empty(name, n_buffers, (unsigned)sizeof(struct rte_mbuf) + room,
-                                     n_buffers < SMALL_POOL ? 0 : CACHED_BUFFERS, sizeof(private), SOCKET_ID_ANY,
+                                     cache_of(n_buffers), sizeof(private), SOCKET_ID_ANY,
                                      is_flat() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
     if (!*pool)
         return -ENOMEM;

@@ -157,9 +157,8 @@ int pool_create(unsigned id, unsigned n_buffers, unsigned data_bytes, struct rte
     const unsigned room = RTE_PKTMBUF_HEADROOM + data_bytes;
     struct rte_pktmbuf_pool_private private = {.mbuf_data_room_size = (uint16_t)room};
     snprintf(name, sizeof(name), "vn%u", id);
-    *pool = rte_mempool_create_empty(name, n_buffers, (unsigned)sizeof(struct rte_mbuf) + room,
-                                     cache_of(n_buffers), sizeof(private), SOCKET_ID_ANY,
-                                     is_flat() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
+    *pool = rte_mempool_create_empty(name, n_buffers, (unsigned)sizeof(struct rte_mbuf) + room, cache_of(n_buffers),
+                                     sizeof(private), SOCKET_ID_ANY, is_flat() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
     if (!*pool)
         return -ENOMEM;
     rte_pktmbuf_pool_init(*pool, &private);

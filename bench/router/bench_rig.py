@@ -1,4 +1,5 @@
 # What the router's benchmarks share: a router and dpdk-testpmd, both on one CPU and on ordinary pages.
+import atexit
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ class Router:
         self.log = open(os.path.join(folder, f"log{Router.n}"), "wb")
         self.process = subprocess.Popen([os.path.join(build, "bin", "trivet-router"), "--control", path, "--workers", str(cpu), "--no-huge",
                                          "--memory", memory_mb, *items], stderr=self.log)
+        atexit.register(self.process.kill)  # when a measurement fails
         wait_for("the router", lambda: os.path.exists(path) or self.process.poll() is not None)
         self.control = Control(path)
 

@@ -73,8 +73,7 @@ struct pace {
 
 struct pace_burst {
     unsigned packets;
-    uint64_t bits, cycles;
-    uint64_t charged; // cycles without what was not its doing (drr.h)
+    uint64_t bits, cycles; // cycles without what was not its doing (drr.h)
     bool is_full;
 };
 
@@ -164,14 +163,14 @@ static inline void pace_found_empty(struct pace *pace)
 
 static inline void pace_charge_meters(struct pace *pace, const struct pace_burst *burst)
 {
-    const uint64_t units[PACE_METRICS] = {burst->bits, burst->packets, burst->charged};
+    const uint64_t units[PACE_METRICS] = {burst->bits, burst->packets, burst->cycles};
     for (unsigned i = 0; i < PACE_METRICS; i++) {
         if (pace->limits & 1u << i)
             meter_charge(&pace->limit[i], units[i], pace->hz);
         if (pace->reserves & 1u << i)
             meter_charge(&pace->reserve[i], units[i], pace->hz);
     }
-    meter_charge(&pace->entitled, burst->charged, pace->hz);
+    meter_charge(&pace->entitled, burst->cycles, pace->hz);
     if (pace->limits & 1u << PACE_BITS)
         pace->mean_packet = burst->bits / burst->packets * pace->hz;
 }
@@ -186,7 +185,7 @@ static inline void pace_charge(struct pace *pace, const struct pace_burst *burst
     if (burst->is_full) {
         counter_add(&usage->full_packets, burst->packets);
         counter_add(&usage->full_bits, burst->bits);
-        counter_add(&usage->full_cycles, burst->charged);
+        counter_add(&usage->full_cycles, burst->cycles);
     }
     if (pace->limits | pace->reserves)
         pace_charge_meters(pace, burst);

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define PORT_QUANTUM_US 5 // of a port of weight 100, a turn
-#define BURST_US 10       // of dear packets fewer make a burst, so that others need not wait long for its end
+#define BURST_US 5        // of dear packets fewer make a burst, so that others need not wait long for its end
 
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
@@ -498,20 +498,19 @@ static void count_late(struct pace *pace, const struct vn *vn, uint64_t waited_c
         counter_add(&pace->usage.late_packets, vn->last.packets);
 }
 
-void vn_charge(struct vn *vn, uint64_t cycles, uint64_t charged, uint64_t now)
+void vn_charge(struct vn *vn, uint64_t cycles, uint64_t now)
 {
     struct vn_port *in = vn->last_in;
     const uint64_t waited_cycles = now - vn->last_since;
     vn->last.cycles = cycles;
-    vn->last.charged = charged;
     vn->last.is_full = vn->last.packets >= PORT_BURST / 2 || vn->last.packets == burst_most(vn);
-    vn->packet_cycles = charged / vn->last.packets;
+    vn->packet_cycles = cycles / vn->last.packets;
     counter_add(&vn->latency[latency_bucket_of(waited_cycles)], vn->last.packets);
     pace_charge(&vn->pace, &vn->last);
     pace_charge(&in->pace, &vn->last);
     count_late(&vn->pace, vn, waited_cycles);
     count_late(&in->pace, vn, waited_cycles);
-    const bool goes_on = in->pace.drr.deficit_cycles > 0 && drr_charge(&in->pace.drr, charged, charged); // else it was owed
+    const bool goes_on = in->pace.drr.deficit_cycles > 0 && drr_charge(&in->pace.drr, cycles, cycles); // else it was owed
     if (vn->last.packets < vn->last_asked) {
         pace_found_empty(&in->pace);
         end_visit(vn);

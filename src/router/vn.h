@@ -164,8 +164,8 @@ void vn_refresh(struct vn *vn);
 // One burst of the port whose turn it is; ports have turns as networks have, by deficit round robin in cycles. How many packets; 0:
 // none has any, or limits are used up. The network has been looked at (pace_look()) at this time.
 unsigned vn_poll(struct vn *vn);
-// What the burst has cost; `charged` of it was the network's doing. Now it is `now`.
-void vn_charge(struct vn *vn, uint64_t cycles, uint64_t charged, uint64_t now);
+// What the burst has cost, without what was not the network's doing (drr.h). Now it is `now`.
+void vn_charge(struct vn *vn, uint64_t cycles, uint64_t now);
 // In another network's turn, by the same worker: packets of this network's buffers that the port receives. Taken; dropped where the
 // port is gone, or the network is just having a turn that led here.
 void vn_input(struct vn *vn, struct vn_port *in, struct rte_mbuf **packets, unsigned n);

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUANTUM_US 20     // of a network of weight 100, a turn
+#define QUANTUM_US 5      // of a network of weight 100, a turn
 #define ROUND_US 2000     // all of them together, at most: quanta are smaller where there are many
 #define OWED_US 20000     // beyond its turn, at most
 #define CHARGE_MAX_US 500 // for one burst, at most
@@ -32,10 +32,10 @@ struct worker {
     unsigned n_vns;
     // The worker's own.
     uint64_t quantum, round, owed_most, charge_most, spin, hz, last_packet, last_cycles;
-    uint64_t stolen;                         // cycles of bursts beyond charge_most: the host ran something else
     uint64_t weights;                        // of all networks
     uint64_t nap, nap_least, nap_most, wait; // cycles
     uint32_t ticked_s;
+    _Atomic uint64_t stolen; // cycles of bursts beyond charge_most: the host ran something else
     _Atomic uint64_t busy_cycles, idle_cycles, sleeps;
 };
 
@@ -53,11 +53,11 @@ static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn
     const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
     const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
     worker->last_cycles = now;
-    worker->stolen += cycles - charged;
+    counter_add(&worker->stolen, cycles - charged);
     *has_turn = *has_turn && drr_charge(&vn->pace.drr, charged, charged); // what it is owed costs no turns
     if (n) {
         counter_add(&worker->busy_cycles, cycles);
-        vn_charge(vn, cycles, charged, now);
+        vn_charge(vn, charged, now);
     } else {
         counter_add(&worker->idle_cycles, cycles);
         pace_found_empty(&vn->pace);
@@ -67,7 +67,7 @@ static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn
 
 static void look(const struct worker *worker, struct vn *vn)
 {
-    pace_look(&vn->pace, worker->last_cycles, worker->last_cycles - worker->stolen);
+    pace_look(&vn->pace, worker->last_cycles, worker->last_cycles - counter_get(&worker->stolen));
 }
 
 static bool is_owed(const struct worker *worker, const struct vn *vn, uint64_t end)
@@ -124,8 +124,10 @@ static void tick(struct worker *worker)
         vn_tick(vn, now_s);
         const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
         worker->last_cycles = now;
-        counter_add(&vn->pace.usage.cycles, cycles);
-        drr_charge(&vn->pace.drr, cycles, worker->charge_most);
+        const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
+        counter_add(&worker->stolen, cycles - charged);
+        counter_add(&vn->pace.usage.cycles, charged);
+        drr_charge(&vn->pace.drr, charged, charged);
     }
 }
 
@@ -357,7 +359,8 @@ uint64_t worker_hz(void)
 
 json_t *worker_describe(const struct worker *worker)
 {
-    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:I}", "lcore", (int)worker->lcore, "networks", (int)worker->n_vns, "cycles_per_s",
-                     (json_int_t)worker->hz, "busy_cycles", (json_int_t)counter_get(&worker->busy_cycles), "idle_cycles",
-                     (json_int_t)counter_get(&worker->idle_cycles), "sleeps", (json_int_t)counter_get(&worker->sleeps));
+    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "lcore", (int)worker->lcore, "networks", (int)worker->n_vns,
+                     "cycles_per_s", (json_int_t)worker->hz, "busy_cycles", (json_int_t)counter_get(&worker->busy_cycles),
+                     "idle_cycles", (json_int_t)counter_get(&worker->idle_cycles), "stolen_cycles",
+                     (json_int_t)counter_get(&worker->stolen), "sleeps", (json_int_t)counter_get(&worker->sleeps));
 }

@@ -69,7 +69,7 @@ static unsigned serve_burst(struct load *load, bool *has_turn)
     const uint64_t cycles = n ? n * load->cycles : 50;
     *has_turn = *has_turn && drr_charge(&load->pace.drr, cycles, cycles);
     if (n) {
-        const struct pace_burst burst = {n, n * load->bits, cycles, cycles, n == asked};
+        const struct pace_burst burst = {n, n * load->bits, cycles, n == asked};
         pace_charge(&load->pace, &burst);
     } else {
         pace_found_empty(&load->pace);

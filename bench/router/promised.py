@@ -5,7 +5,7 @@
 #   not come of what it offers; its latency is what the router tells, beside what it is alone. Then both ask for everything, by weights 1
 #   to 3: the error of the shares of the CPU.
 # - Two networks of two ports with limits and reserves between 10 Mbit/s and some Gbit/s, over each second of a run.
-# - From when a frame is sent to a TAP device, with the router asleep, to when it is read from another one (as root).
+# - From when a frame is sent to a TAP device, with the router asleep, to when it is read from another one; the same beside aggressors (as root).
 import os
 import random
 import socket
@@ -129,7 +129,7 @@ def measure_victims(build, folder, cpu, rounds):
     for kind, rows in runs.items():
         loss, p99, alone, error = map(list, zip(*rows))
         figures += [report.figure(f"victim's loss, aggressor {kind}", "%", loss, "lower", 1, source=what),
-                    report.figure(f"victim's p99, aggressor {kind}", "us", p99, "lower", 2, alone, "alone"),
+                    report.figure(f"victim's p99 in the router, aggressor {kind}", "us", p99, "lower", 2, alone, "alone"),
                     report.figure(f"error of CPU shares, aggressor {kind}", "%", error, "lower", 3, source="ResQ (NSDI'18): 2.9 %")]
     return figures
 
@@ -165,36 +165,58 @@ def measure_bandwidth(build, folder, cpu, rounds):
             report.figure("reserves, largest lack over 1 s", "%", reserves, "lower", 2, source=what)]
 
 
+class Taps:
+    """A network of two TAP devices, and a socket behind each."""
+
+    def __init__(self, router):
+        self.names = [f"tb{end}{os.getpid()}" for end in "ab"]
+        router.control.ok("vn.add", {"name": "taps"})
+        for name in self.names:
+            router.control.ok("port.add", {"vn": "taps", "name": name[2], "kind": "tap", "device": name})
+            subprocess.run(["sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1"], check=True)  # nothing of the kernel's own
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        self.ends = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) for _ in self.names]
+        for end, name in zip(self.ends, self.names):
+            end.bind((name, 0))
+            end.settimeout(10)
+
+    def take(self):
+        """The microseconds that each of WAKES frames took, with the router idle in between."""
+        took = []
+        for n in range(WAKES):
+            time.sleep(0.003)
+            frame = b"\xff" * 6 + station(1) + b"\x88\xb5" + struct.pack(">I", n) + bytes(46)
+            began = time.perf_counter()
+            self.ends[0].send(frame)
+            while self.ends[1].recv(2048)[14:18] != frame[14:18]:
+                pass
+            took.append((time.perf_counter() - began) * 1e6)
+        return sorted(took)
+
+    def end(self):
+        for end in self.ends:
+            end.close()
+
+
 def run_wake(build, folder, cpu):
-    """The median of microseconds from one TAP device to another, through a router that sleeps; and its share of the CPU when idle, in %."""
+    """The median and p99 of microseconds from one TAP device to another, through a router that sleeps; its share of the CPU when idle, in %; and p99
+    beside each aggressor."""
     router = Router(build, folder, cpu)
-    names = [f"tb{end}{os.getpid()}" for end in "ab"]
-    router.control.ok("vn.add", {"name": "v"})
-    for name in names:
-        router.control.ok("port.add", {"vn": "v", "name": name[2], "kind": "tap", "device": name})
-        subprocess.run(["sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1"], check=True)  # nothing of the kernel's own
-        subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    ends = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) for _ in names]
-    for end, name in zip(ends, names):
-        end.bind((name, 0))
-    ends[1].settimeout(5)
-    took = []
-    for n in range(WAKES):
-        time.sleep(0.003)
-        frame = b"\xff" * 6 + station(1) + b"\x88\xb5" + struct.pack(">I", n) + bytes(46)
-        began = time.perf_counter()
-        ends[0].send(frame)
-        while ends[1].recv(2048)[14:18] != frame[14:18]:
-            pass
-        took.append((time.perf_counter() - began) * 1e6)
+    taps = Taps(router)
+    took = taps.take()
     time.sleep(0.2)
     first, began = cpu_seconds(router.process.pid), time.monotonic()
     time.sleep(max(SECONDS, 2))
     idle = 100 * (cpu_seconds(router.process.pid) - first) / (time.monotonic() - began)
+    beside = {}
+    for kind in AGGRESSORS:
+        add_aggressor(router, kind)
+        time.sleep(0.2)
+        beside[kind] = taps.take()[WAKES * 99 // 100]
+        router.control.ok("vn.remove", {"name": "aggressor"})
     router.end()
-    for end in ends:
-        end.close()
-    return statistics.median(took), sorted(took)[len(took) * 99 // 100], idle
+    taps.end()
+    return statistics.median(took), took[WAKES * 99 // 100], idle, beside
 
 
 def cpu_seconds(pid):
@@ -208,11 +230,14 @@ def measure_wakes(build, folder, cpu, rounds):
         print("bench router: waking is measured as root, with TAP devices", file=sys.stderr)
         return []
     rows = [run_wake(build, folder, cpu) for _ in range(rounds)]
-    for median, p99, idle in rows:
-        print(f"waking for a frame: {median:.0f} us, p99 {p99:.0f} us; idle {idle:.2f} % CPU", flush=True)
+    for median, p99, idle, beside in rows:
+        told = ", ".join(f"{kind} {us:.0f}" for kind, us in beside.items())
+        print(f"waking for a frame: {median:.0f} us, p99 {p99:.0f} us, beside packets {told}; idle {idle:.2f} % CPU", flush=True)
+    medians, p99s, idles, besides = map(list, zip(*rows))
     what = "the targets of networks, docs/measurements.md"
-    return [report.figure("TAP to TAP, router asleep, median", "us", [m for m, _, _ in rows], "lower", 100, source=what),
-            report.figure("idle, ports that wake it", "% CPU", [i for _, _, i in rows], "lower", 2, source=what)]
+    return [report.figure("TAP to TAP, router asleep, median", "us", medians, "lower", 100, source=what),
+            report.figure("idle, ports that wake it", "% CPU", idles, "lower", 2, source=what),
+            *(report.figure(f"TAP to TAP p99, aggressor {kind}", "us", [b[kind] for b in besides], "lower", 2, p99s, "alone") for kind in AGGRESSORS)]
 
 
 def measure(build, folder, cpus, rounds):

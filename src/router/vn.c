@@ -218,7 +218,7 @@ int vn_set_capture(struct vn *vn, const char *port, struct capture *capture, str
     snprintf(vn->captured_port, sizeof(vn->captured_port), "%s", port);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
         struct vn_port *p = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
-        if (p && (!*port || !strcmp(p->name, port)))
+        if (p && !p->punts_for && (!*port || !strcmp(p->name, port)))
             atomic_store_explicit(&p->capture, capture, memory_order_release); // acquired in look()
     }
     return 0;
@@ -246,6 +246,12 @@ static void look(struct vn_port *port, enum pcapng_direction direction, struct r
         capture_packets(capture, port->name, direction, packets, n);
 }
 
+static void note_latency(struct vn *vn, const struct pace *pace)
+{
+    if (pace->late_cycles && pace->late_cycles < vn->late_least)
+        vn->late_least = pace->late_cycles;
+}
+
 static void refresh_slot(struct vn *vn, unsigned index)
 {
     struct vn_port *port = atomic_load_explicit(&vn->slots[index], memory_order_acquire);
@@ -263,6 +269,7 @@ static void refresh_slot(struct vn *vn, unsigned index)
     vn->active[vn->n_active++] = port;
     vn->n_backlogged += port->pace.is_backlogged;
     pace_apply(&port->pace);
+    note_latency(vn, &port->pace);
 }
 
 void vn_refresh(struct vn *vn)
@@ -274,7 +281,9 @@ void vn_refresh(struct vn *vn)
     vn->is_busy = true;
     vn->n_active = vn->next_active = vn->n_backlogged = 0;
     vn->is_visiting = false;
+    vn->late_least = UINT64_MAX;
     pace_apply(&vn->pace);
+    note_latency(vn, &vn->pace);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
     if (vn->type->update)

@@ -116,6 +116,7 @@ struct vn {
     bool is_busy;                              // it has a turn, and may not be entered again
     uint32_t seen_version, now_s;
     unsigned n_active, next_active;
+    uint64_t late_least;     // the shortest latency that was promised to it or to a port of its, in cycles; UINT64_MAX: none
     unsigned n_backlogged;   // of the active ones
     bool is_visiting;        // active[next_active] has its turn
     struct vn_port *last_in; // what the last burst came by, and what it was

@@ -13,8 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUANTUM_US 5      // of a network of weight 100, a turn
-#define ROUND_US 2000     // all of them together, at most: quanta are smaller where there are many
+#define QUANTUM_US 20 // of a network of weight 100, a turn
+#define ROUND_US 2000 // all of them together, at most: quanta are smaller where there are many
+#define ROUND_LEAST_US 10
 #define OWED_US 20000     // beyond its turn, at most
 #define CHARGE_MAX_US 500 // for one burst, at most
 #define SPIN_US 50        // without a packet, before sleeping
@@ -31,8 +32,9 @@ struct worker {
     _Atomic unsigned n_slots; // all are below
     unsigned n_vns;
     // The worker's own.
-    uint64_t quantum, round, owed_most, charge_most, spin, hz, last_packet, last_cycles;
+    uint64_t quantum, owed_most, charge_most, spin, hz, last_packet, last_cycles;
     uint64_t weights;                        // of all networks
+    uint64_t late_least;                     // of all, as theirs
     uint64_t nap, nap_least, nap_most, wait; // cycles
     uint32_t ticked_s;
     _Atomic uint64_t stolen; // cycles of bursts beyond charge_most: the host ran something else
@@ -91,22 +93,34 @@ static unsigned serve(struct worker *worker, struct vn *vn)
     return packets;
 }
 
+// As long as nobody was promised a short latency; else a round is so short that it is a small part of that.
+static void set_turns(struct worker *worker)
+{
+    const uint64_t us = worker->hz / 1000000,
+                   least = worker->late_least / 8 > us * ROUND_LEAST_US ? worker->late_least / 8 : us * ROUND_LEAST_US;
+    const uint64_t round = least < us * ROUND_US ? least : us * ROUND_US;
+    worker->owed_most = round < us * ROUND_US ? 4 * round : us * OWED_US;
+    worker->quantum = us * QUANTUM_US;
+    if (worker->quantum / DRR_WEIGHT_DEFAULT * worker->weights > round)
+        worker->quantum = round * DRR_WEIGHT_DEFAULT / worker->weights;
+}
+
 static unsigned serve_all(struct worker *worker)
 {
     unsigned packets = 0;
-    uint64_t weights = 0;
+    uint64_t weights = 0, late_least = UINT64_MAX;
     const unsigned n = atomic_load_explicit(&worker->n_slots, memory_order_acquire);
-    worker->quantum = worker->hz / 1000000 * QUANTUM_US;
-    if (worker->quantum / DRR_WEIGHT_DEFAULT * worker->weights > worker->round)
-        worker->quantum = worker->round * DRR_WEIGHT_DEFAULT / worker->weights;
+    set_turns(worker);
     for (unsigned i = 0; i < n; i++) {
         struct vn *vn = get_vn(worker, i);
         if (!vn)
             continue;
         packets += serve(worker, vn);
         weights += vn->pace.drr.weight;
+        late_least = vn->late_least < late_least ? vn->late_least : late_least;
     }
     worker->weights = weights;
+    worker->late_least = late_least;
     return packets;
 }
 
@@ -259,9 +273,6 @@ static int prepare(struct worker *worker, struct tv_error *err)
         return tv_error_set(err, -ENOMEM, "a worker cannot be made: %s", strerror(errno));
     rte_rcu_qsbr_init(worker->rcu, 1);
     worker->hz = rte_get_tsc_hz();
-    worker->quantum = worker->hz / 1000000 * QUANTUM_US;
-    worker->round = worker->hz / 1000000 * ROUND_US;
-    worker->owed_most = worker->hz / 1000000 * OWED_US;
     worker->charge_most = worker->hz / 1000000 * CHARGE_MAX_US;
     worker->spin = worker->hz / 1000000 * SPIN_US;
     worker->nap = worker->nap_least = worker->hz / 1000000 * NAP_LEAST_US;

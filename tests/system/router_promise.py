@@ -115,11 +115,11 @@ def test_weights_of_ports(rig):
     flood(router, "v", "light")
     flood(router, "v", "heavy", promises="weight: 300")
     before = router.stat("v")["ports"]
-    wait_for("packets", lambda: router.stat("v")["ports"]["light"]["received_packets"] > before["light"]["received_packets"] + 400_000)
+    wait_for("packets", lambda: router.stat("v")["ports"]["light"]["received_packets"] > before["light"]["received_packets"] + 2_500_000)
     after = router.stat("v")["ports"]  # one reading is of one moment, as nearly as matters; what packets cost is the same
     ratio = (after["heavy"]["received_packets"] - before["heavy"]["received_packets"]) / (
         after["light"]["received_packets"] - before["light"]["received_packets"])
-    assert 2.5 < ratio < 3.5, ratio
+    assert 2.4 < ratio < 3.7, ratio
     assert router.end() == 0
 
 

@@ -3,6 +3,7 @@
 
 #include "control/cleanup.h"
 #include "control/client.h"
+#include "control/net_spec.h"
 #include "control/tool.h"
 
 #include <errno.h>
@@ -113,6 +114,25 @@ static int put_options(json_t *spec, const char *text, struct tv_error *err)
     return rc;
 }
 
+static int put_services(const struct net_command *c, json_t *spec, struct tv_error *err)
+{
+    cleanup_json json_t *words = net_split(c->forward);
+    json_t *services = json_pack("{s:b, s:b, s:b}", "nat", c->nat, "dhcp", c->dhcp, "dns", c->dns), *word, *forward;
+    json_t *forwards = json_array();
+    size_t i;
+    int rc = 0;
+    json_object_set_new(spec, "services", services);
+    json_object_set_new(services, "forwards", forwards);
+    json_array_foreach(words, i, word)
+    {
+        if (!rc)
+            rc = net_spec_parse_forward(json_string_value(word), &forward, err);
+        if (!rc)
+            json_array_append_new(forwards, forward);
+    }
+    return rc;
+}
+
 // What there is is not changed by it: a file says what a network is to become (trivet up).
 static int refuse_other(int fd, const char *name, struct tv_error *err)
 {
@@ -133,6 +153,8 @@ static int net_create(const struct net_command *c)
         json_object_set_new(spec, "tenant", json_string(c->tenant));
     cleanup_json json_t *params = json_pack("{s:o}", "spec", spec);
     int rc = put_options(spec, c->option, &err);
+    if (!rc)
+        rc = put_services(c, spec, &err);
     if (rc)
         return net_failed(c, &err);
     cleanup_close int fd = client_connect_or_start(&err);
@@ -233,6 +255,10 @@ int cmd_net(int argc, char **argv)
 {
     struct net_command c = {0};
     const struct option_spec options[] = {{"--json", &c.json, NULL},
+                                          {"--nat", &c.nat, NULL},
+                                          {"--dhcp", &c.dhcp, NULL},
+                                          {"--dns", &c.dns, NULL},
+                                          {"--forward", NULL, &c.forward},
                                           {"--type", NULL, &c.type},
                                           {"--prefix", NULL, &c.prefix},
                                           {"--gateway", NULL, &c.gateway},

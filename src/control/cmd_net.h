@@ -9,9 +9,10 @@ struct net_command {
     char **words; // behind the verb
     int n_words;
     bool json;
-    const char *type, *prefix, *gateway, *tenant, *option;     // of create; NULL: not said
-    const char *port, *output, *count, *seconds, *snap;        // of capture and graph
-    const char *from, *frame, *source, *to, *mac, *ttl, *size; // of trace
+    bool nat, dhcp, dns;                                             // of create
+    const char *type, *prefix, *gateway, *tenant, *option, *forward; // the same; NULL: not said
+    const char *port, *output, *count, *seconds, *snap;              // of capture and graph
+    const char *from, *frame, *source, *to, *mac, *ttl, *size;       // of trace
 };
 
 int net_failed(const struct net_command *c, const struct tv_error *err); // says so; the exit status

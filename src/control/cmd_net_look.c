@@ -98,6 +98,11 @@ static void print_network(const json_t *n)
         print_list(json_object_get(n, "gateways"));
         putchar('\n');
     }
+    if (json_object_get(spec, "services")) {
+        printf("  services ");
+        print_members(json_object_get(spec, "services"), none);
+        printf("  namespace %s\n", text(n, "namespace"));
+    }
     if (json_object_size(json_object_get(spec, "options"))) {
         printf("  options  ");
         print_members(json_object_get(spec, "options"), none);

@@ -90,6 +90,12 @@ struct daemon_net {
     json_t *spec;         // net_spec.h
     enum net_state state; // as far as the router has answered
     char reason[256];     // of NET_FAILED
+    // dnsmasq of its gateway; daemon_gateway.c.
+    struct daemon *daemon;
+    struct worker dnsmasq; // pid 0: none
+    int dnsmasq_pidfd;
+    struct loop_source *dnsmasq_watch, *dnsmasq_timer;
+    json_t *hosts; // that it was told
 };
 
 struct daemon {
@@ -178,6 +184,14 @@ void net_restore(struct daemon *d); // what the router should have and has not, 
 void net_router_died(struct daemon *d);
 rpc_method_fn daemon_net_list, daemon_net_get, daemon_net_apply, daemon_net_remove, daemon_net_attach, daemon_net_detach,
     daemon_net_route, daemon_net_call; // methods
+
+// daemon_gateway.c: a network with services has a gateway (gateway.h), whose DHCP and DNS are looked after here.
+int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd,
+                        struct tv_error *err);     // its device, for the router; -1: it has none
+void daemon_gateway_refresh(struct daemon_net *n); // the network is up, or its machines have changed
+void daemon_gateway_remove(struct daemon_net *n);
+void daemon_gateway_adopt(struct daemon_net *n);
+void daemon_gateway_leave(struct daemon_net *n); // it goes on without us
 
 // daemon_nic.c
 int daemon_nic_open(struct daemon_machine *m, unsigned nic, struct tv_error *err); // the answer follows

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "control/cleanup.h"
 #include "control/daemon.h"
+#include "control/gateway.h"
 #include "control/net_spec.h"
 
 #include <errno.h>
@@ -44,6 +45,8 @@ static struct daemon_net *add(struct daemon *d, json_t *spec)
         return NULL;
     }
     n->spec = spec;
+    n->daemon = d;
+    daemon_gateway_adopt(n);
     while (*at && strcmp(net_spec_name((*at)->spec), net_spec_name(spec)) < 0)
         at = &(*at)->next;
     n->next = *at;
@@ -57,6 +60,7 @@ static void drop(struct daemon *d, struct daemon_net *n)
     while (*at != n)
         at = &(*at)->next;
     *at = n->next;
+    daemon_gateway_leave(n);
     json_decref(n->spec);
     free(n);
 }
@@ -145,11 +149,11 @@ static void answered_whatever(void *arg, const json_t *result, const struct tv_e
     end(arg);
 }
 
-// Takes params.
-static void ask_for(struct work *w, const char *method, json_t *params, rpc_answer_fn *fn)
+// Takes params; fd goes with it, unless it is -1.
+static void ask_with(struct work *w, const char *method, json_t *params, int fd, rpc_answer_fn *fn)
 {
     struct rpc_conn *control = w->daemon->router_control;
-    const int rc = control ? rpc_call_async(control, method, params, NULL, 0, CALL_TIMEOUT_MS, fn, w) : -ENOTCONN;
+    const int rc = control ? rpc_call_async(control, method, params, &fd, fd >= 0, CALL_TIMEOUT_MS, fn, w) : -ENOTCONN;
     if (!control)
         json_decref(params);
     if (!rc) {
@@ -158,6 +162,11 @@ static void ask_for(struct work *w, const char *method, json_t *params, rpc_answ
     }
     const struct tv_error err = {.code = rc == -EMSGSIZE ? rc : -ENOTCONN, .text = "more than one line of control takes"};
     note_error(w, &err);
+}
+
+static void ask_for(struct work *w, const char *method, json_t *params, rpc_answer_fn *fn)
+{
+    ask_with(w, method, params, -1, fn);
 }
 
 static void ask(struct work *w, const char *method, json_t *params)
@@ -190,13 +199,33 @@ static void ask_for_routes(struct work *w, const char *method, const json_t *rou
         ask(w, method, json_pack("{s:s, s:O}", "vn", w->name, "routes", routes));
 }
 
+// The port that leads to the gateway. anew: whatever there is of it goes first.
+static void ask_for_gateway(struct work *w, const json_t *spec, bool anew)
+{
+    struct daemon_net *n = net_find(w->daemon, w->name);
+    struct gateway gateway;
+    struct tv_error err = {0};
+    cleanup_close int fd = -1;
+    if (!n || !json_object_get(spec, "services"))
+        return;
+    if (daemon_gateway_open(n, anew, &fd, &err)) {
+        note_error(w, &err);
+        return;
+    }
+    gateway_init(&gateway, w->daemon->run_dir, spec);
+    cleanup_json json_t *port = gateway_port(&gateway), *routes = gateway_routes(&gateway);
+    ask_with(w, "port.add", net_spec_port(spec, port), fd, answered);
+    ask_for_routes(w, "route.add", routes);
+}
+
 // The whole of it, to a router that has none of that name. Machines' ports come with their machines.
-static void ask_to_make(struct work *w, const json_t *spec)
+static void ask_to_make(struct work *w, const json_t *spec, bool anew)
 {
     size_t i;
     json_t *port;
     ask(w, "vn.add", net_spec_vn(spec));
     json_array_foreach(json_object_get(spec, "ports"), i, port) ask(w, "port.add", port_params(w, spec, port));
+    ask_for_gateway(w, spec, anew);
     ask_for_routes(w, "route.add", json_object_get(spec, "routes"));
 }
 
@@ -215,8 +244,10 @@ static void settle(struct work *w)
     snprintf(n->reason, sizeof(n->reason), "%.255s", w->err.code ? w->err.text : "");
     if (w->err.code)
         log_event(LOG_WARN, "trivetd", "network not made", LOG_STR("network", w->name), LOG_STR("error", w->err.text));
-    else
+    if (!w->err.code) {
         bring_machines_back(w->daemon, w->name);
+        daemon_gateway_refresh(n);
+    }
 }
 
 // --- what the router should have
@@ -255,13 +286,15 @@ static void find_lost_nics(struct work *w, const json_t *there)
 static void compare_ports(struct work *w, const json_t *there)
 {
     const struct daemon_net *n = net_find(w->daemon, w->name);
-    const json_t *wanted = n ? json_object_get(n->spec, "ports") : NULL;
     size_t i;
     json_t *port;
-    json_array_foreach(n ? there : NULL, i, port)
+    if (!n)
+        return;
+    const json_t *wanted = json_object_get(n->spec, "ports");
+    json_array_foreach(there, i, port)
     {
         const char *name = text(port, "name");
-        if (name && !has_named(wanted, name) && !is_machines(w->daemon, w->name, name))
+        if (name && strcmp(name, GATEWAY_PORT) != 0 && !has_named(wanted, name) && !is_machines(w->daemon, w->name, name))
             ask(w, "port.remove", json_pack("{s:s, s:s}", "vn", w->name, "name", name));
     }
     json_array_foreach(wanted, i, port)
@@ -269,8 +302,9 @@ static void compare_ports(struct work *w, const json_t *there)
         if (!has_named(there, text(port, "name")))
             ask(w, "port.add", port_params(w, n->spec, port));
     }
-    if (n)
-        ask_for_routes(w, "route.add", json_object_get(n->spec, "routes"));
+    if (!has_named(there, GATEWAY_PORT))
+        ask_for_gateway(w, n->spec, false);
+    ask_for_routes(w, "route.add", json_object_get(n->spec, "routes"));
     find_lost_nics(w, there);
 }
 
@@ -295,7 +329,7 @@ static void restore_one(struct daemon *d, struct daemon_net *n, const json_t *th
     } else {
         if (is_there)
             ask_to_remove(w);
-        ask_to_make(w, n->spec);
+        ask_to_make(w, n->spec, false);
         for (struct daemon_machine *m = d->machines; m; m = m->next)
             for (unsigned i = 0; i < m->spec.n_nics && m->worker.pid; i++)
                 m->nic_away[i] |= strcmp(m->spec.nics[i].network, w->name) == 0;
@@ -366,6 +400,11 @@ static json_t *describe(const struct daemon *d, const struct daemon_net *n)
                              "machines", machines);
     if (text(n->spec, "tenant"))
         json_object_set(json, "tenant", json_object_get(n->spec, "tenant"));
+    if (json_object_get(n->spec, "services")) {
+        struct gateway gateway;
+        gateway_init(&gateway, d->run_dir, n->spec);
+        json_object_set_new(json, "namespace", json_string(gateway.space));
+    }
     if (n->state == NET_FAILED && n->reason[0])
         json_object_set_new(json, "reason", json_string(n->reason));
     return json;
@@ -410,6 +449,8 @@ static void take_back(struct work *w)
     struct daemon *d = w->daemon;
     struct daemon_net *n = net_find(d, w->name);
     struct work *back = begin(d, w->name, w->before ? settle : NULL);
+    if (n)
+        daemon_gateway_remove(n);
     if (n && w->before) {
         json_decref(n->spec);
         n->spec = json_incref(w->before);
@@ -423,7 +464,7 @@ static void take_back(struct work *w)
     if (d->router_control)
         ask_to_remove(back);
     if (d->router_control && w->before)
-        ask_to_make(back, w->before);
+        ask_to_make(back, w->before, true);
     end(back);
 }
 
@@ -503,9 +544,15 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
         rpc_reply_error(req, RPC_FAILED, &err);
         return;
     }
-    if (w->before)
+    if (w->before) {
+        cleanup_json json_t *after = n->spec;
         ask_to_remove(w);
-    ask_to_make(w, w->after);
+        n->spec = json_incref(w->before);
+        daemon_gateway_remove(n); // what the network had
+        json_decref(n->spec);
+        n->spec = json_incref(after);
+    }
+    ask_to_make(w, w->after, true);
     if (n) {
         n->state = NET_MAKING;
         for (struct daemon_machine *m = d->machines; m; m = m->next)
@@ -537,6 +584,7 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
         rpc_reply_error(req, RPC_FAILED, &err);
         return;
     }
+    daemon_gateway_remove(n);
     drop(d, n);
     if (w && d->nets) // with the last one the router goes
         ask_to_remove(w);

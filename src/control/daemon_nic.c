@@ -123,6 +123,7 @@ int daemon_nic_open(struct daemon_machine *m, unsigned nic, struct tv_error *err
     if (!d->router_control)
         return tv_error_set(err, -ENOTCONN, "machine '%s': network '%s': the router is not up again yet; its log is %s/router.log",
                             m->spec.name, m->spec.nics[nic].network, d->state_dir);
+    daemon_gateway_refresh(net_find(d, m->spec.nics[nic].network));
     close_one(m, nic);
     struct nic_opening *opening = calloc(1, sizeof(*opening));
     if (!opening)

@@ -2,6 +2,7 @@
 #include "control/net_spec.h"
 
 #include "control/cleanup.h"
+#include "control/gateway.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -276,6 +277,103 @@ static int put_list(json_t *spec, const json_t *list, const char *key, const cha
     return 0;
 }
 
+// --- NAT, forwards, DHCP and DNS
+
+int net_spec_parse_forward(const char *word, json_t **forward, struct tv_error *err)
+{
+    char protocol[4], to[INET_ADDRSTRLEN], end;
+    unsigned port, to_port;
+    *forward = NULL;
+    if (sscanf(word, "%3[a-z]:%5u:%15[0-9.]:%5u%c", protocol, &port, to, &to_port, &end) != 4)
+        return tv_error_set(err, -EINVAL, "forward '%.60s' should be as tcp:8080:10.0.0.2:80", word);
+    *forward = json_pack("{s:s, s:i, s:s, s:i}", "protocol", protocol, "port", (int)port, "to", to, "to_port", (int)to_port);
+    return 0;
+}
+
+static int check_forward(const json_t *json, const json_t *prefixes, struct tv_error *err)
+{
+    static const char *const keys[] = {"protocol", "port", "to", "to_port", NULL};
+    const char *protocol = text(json, "protocol"), *to = text(json, "to");
+    const json_int_t port = json_integer_value(json_object_get(json, "port")),
+                     to_port = json_integer_value(json_object_get(json, "to_port"));
+    unsigned char bytes[16];
+    int rc = check_keys(json, keys, "a forward", err);
+    if (rc)
+        return rc;
+    if (!protocol || (strcmp(protocol, "tcp") != 0 && strcmp(protocol, "udp") != 0))
+        return tv_error_set(err, -EINVAL, "a forward is of tcp or udp, not '%.20s'", protocol ? protocol : "");
+    if (port < 1 || port > 65535 || to_port < 1 || to_port > 65535)
+        return tv_error_set(err, -EINVAL, "a forward is from a port to a port, each from 1 to 65535");
+    if (!to || net_parse_address(to, bytes, NULL) != AF_INET || !prefix_of(prefixes, to))
+        return tv_error_set(err, -EINVAL, "a forward to '%.60s': is no IPv4 address of the network's prefixes", to ? to : "");
+    return 0;
+}
+
+static int check_forwards(const json_t *forwards, const json_t *prefixes, struct tv_error *err)
+{
+    size_t i;
+    json_t *forward;
+    if (forwards && !json_is_array(forwards))
+        return tv_error_set(err, -EINVAL, "'forwards' should be a list");
+    json_array_foreach(forwards, i, forward)
+    {
+        int rc = check_forward(forward, prefixes, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static bool has_ip4(const json_t *prefixes)
+{
+    size_t i;
+    json_t *entry;
+    bool found = false;
+    json_array_foreach(prefixes, i, entry) found |= !strchr(json_string_value(entry), ':');
+    return found;
+}
+
+// What they need of the rest.
+static int check_services_fit(const json_t *services, const json_t *spec, struct tv_error *err)
+{
+    size_t i;
+    json_t *port;
+    if (!has_ip4(json_object_get(spec, "prefixes")))
+        return tv_error_set(err, -EINVAL, "NAT, forwards, DHCP and DNS are for IPv4: give a prefix, such as 10.0.0.0/24");
+    if (net_spec_routes(spec) && (json_object_get(services, "dhcp") || json_object_get(services, "dns")))
+        return tv_error_set(err, -EINVAL, "DHCP and DNS are for networks of the type ethernet");
+    json_array_foreach(json_object_get(spec, "ports"), i, port)
+    {
+        if (strcmp(text(port, "name"), GATEWAY_PORT) == 0)
+            return tv_error_set(err, -EINVAL, "port '" GATEWAY_PORT "': the name is that of the network's own gateway");
+    }
+    return 0;
+}
+
+// Those that are wanted; a network without has none.
+static int put_services(json_t *spec, const json_t *services, struct tv_error *err)
+{
+    static const char *const keys[] = {"nat", "dhcp", "dns", "forwards", NULL}, *const flags[] = {"nat", "dhcp", "dns", NULL};
+    const json_t *forwards = json_object_get(services, "forwards");
+    cleanup_json json_t *checked = json_object();
+    int rc = services ? check_keys(services, keys, "'services'", err) : 0;
+    for (const char *const *flag = flags; *flag && !rc; flag++) {
+        const json_t *value = json_object_get(services, *flag);
+        if (value && !json_is_boolean(value))
+            rc = tv_error_set(err, -EINVAL, "'%s' should be true or false", *flag);
+        if (json_is_true(value))
+            json_object_set_new(checked, *flag, json_true());
+    }
+    if (!rc)
+        rc = check_forwards(forwards, json_object_get(spec, "prefixes"), err);
+    if (!rc && json_array_size(forwards))
+        json_object_set_new(checked, "forwards", json_deep_copy(forwards));
+    if (rc || !json_object_size(checked))
+        return rc;
+    json_object_set(spec, "services", checked);
+    return check_services_fit(checked, spec, err);
+}
+
 // --- the whole
 
 static int check_options(const json_t *options, const char *type, struct tv_error *err)
@@ -292,8 +390,8 @@ static int check_options(const json_t *options, const char *type, struct tv_erro
 
 static int check_whole(const json_t *json, json_t *spec, struct tv_error *err)
 {
-    static const char *const keys[] = {"name",     "type",    "tenant", "description", "prefixes",
-                                       "gateways", "options", "ports",  "routes",      NULL};
+    static const char *const keys[] = {"name",    "type",  "tenant", "description", "prefixes", "gateways",
+                                       "options", "ports", "routes", "services",    NULL};
     const char *type = text(json, "type"), *tenant = text(json, "tenant");
     const json_t *options = json_object_get(json, "options");
     int rc = check_keys(json, keys, "it", err);
@@ -327,7 +425,7 @@ static int check_whole(const json_t *json, json_t *spec, struct tv_error *err)
         rc = put_list(spec, json_object_get(json, "routes"), "routes", "prefix", net_spec_check_route, err);
     if (!rc && !net_spec_routes(spec) && json_array_size(json_object_get(spec, "routes")))
         rc = tv_error_set(err, -EINVAL, "a network of the type ethernet has no routes; give 'type' ip");
-    return rc;
+    return rc ? rc : put_services(spec, json_object_get(json, "services"), err);
 }
 
 int net_spec_check(const json_t *json, json_t **spec, struct tv_error *err)

@@ -2,8 +2,8 @@
 // keeps it.
 //
 // A specification is an object of JSON: {"name", "type", "tenant", "description", "prefixes", "gateways", "options", "ports",
-// "routes"}. net_spec_check() checks it whole and makes the one form of it, so that two that mean the same are equal. What the
-// router can tell better (whether a device is there, an option in its range) it tells when it is asked. Any thread.
+// "routes", "services"}. net_spec_check() checks it whole and makes the one form of it, so that two that mean the same are equal.
+// What the router can tell better (whether a device is there, an option in its range) it tells when it is asked. Any thread.
 #pragma once
 
 #include "base/error.h"
@@ -18,6 +18,8 @@
 int net_spec_check(const json_t *json, json_t **spec, struct tv_error *err);
 // A port by itself, checked in the same way.
 int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err);
+// "tcp:8080:10.0.0.2:80" as one of services' forwards.
+int net_spec_parse_forward(const char *text, json_t **forward, struct tv_error *err);
 int net_spec_check_route(const json_t *json, json_t **route, struct tv_error *err);
 
 const char *net_spec_name(const json_t *spec);

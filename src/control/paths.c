@@ -60,7 +60,9 @@ int path_state_dir(char out[static PATH_MAX], struct tv_error *err)
 static int search_path(char out[static PATH_MAX], const char *name, struct tv_error *err)
 {
     const char *path = getenv("PATH");
-    for (const char *p = path ? path : "/usr/bin:/bin"; *p;) {
+    char all[8192]; // a user's own may leave out where daemons are
+    snprintf(all, sizeof(all), "%s:/usr/sbin:/sbin", path ? path : "/usr/bin:/bin");
+    for (const char *p = all; *p;) {
         size_t len = strcspn(p, ":");
         if (len && path_format(out, err, "%.*s/%s", (int)len, p, name) == 0 && access(out, X_OK) == 0)
             return 0;

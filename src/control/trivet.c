@@ -40,7 +40,8 @@ const struct command commands[] = {
      "Make disks, copy, grow and convert them, keep what they were, and promise them something else while they run."},
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"net", cmd_net,
-     "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--option KEY=VALUE,...] | delete "
+     "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--nat] [--dhcp] [--dns] "
+     "[--forward tcp:PORT:ADDRESS:PORT,...] [--option KEY=VALUE,...] | delete "
      "NETWORK | "
      "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
      "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | "

@@ -37,10 +37,11 @@ struct route {
 struct network {
     char *name, *tenant, *description, *type, *gateway, *unknown;
     uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb;
-    char **prefixes;
+    bool nat, dhcp, dns;
+    char **prefixes, **forwards;
     struct port *ports;
     struct route *routes;
-    uint32_t n_prefixes, n_ports, n_routes;
+    uint32_t n_prefixes, n_forwards, n_ports, n_routes;
 };
 
 // A machine's place in a network.
@@ -123,6 +124,10 @@ static const cyaml_schema_field_t network_fields[] = {
     TEXT(network, type),
     LIST(network, prefixes, word, 16),
     TEXT(network, gateway),
+    CYAML_FIELD_BOOL("nat", CYAML_FLAG_OPTIONAL, struct network, nat),
+    CYAML_FIELD_BOOL("dhcp", CYAML_FLAG_OPTIONAL, struct network, dhcp),
+    CYAML_FIELD_BOOL("dns", CYAML_FLAG_OPTIONAL, struct network, dns),
+    LIST(network, forwards, word, 256),
     NUMBER(network, weight),
     NUMBER(network, buffers),
     NUMBER(network, macs),
@@ -429,6 +434,23 @@ static json_t *read_route(const struct route *route)
     return json;
 }
 
+static int read_services(const struct reader *r, const struct network *network, json_t *json)
+{
+    struct tv_error why = {0};
+    json_t *services = json_pack("{s:b, s:b, s:b}", "nat", network->nat, "dhcp", network->dhcp, "dns", network->dns), *forward;
+    json_t *forwards = json_array();
+    json_object_set_new(json, "services", services);
+    json_object_set_new(services, "forwards", forwards);
+    for (uint32_t i = 0; i < network->n_forwards; i++) {
+        char key[32];
+        snprintf(key, sizeof(key), "forwards/%u", i);
+        if (net_spec_parse_forward(network->forwards[i], &forward, &why))
+            return FAULT(r, "networks", network->name, key, "network '%s': %s", network->name, why.text);
+        json_array_append_new(forwards, forward);
+    }
+    return 0;
+}
+
 static int read_network(struct reader *r, const struct network *network)
 {
     json_t *ports = json_array(), *routes = json_array(), *checked;
@@ -444,6 +466,8 @@ static int read_network(struct reader *r, const struct network *network)
     put_text(json, "tenant", network->tenant);
     put_text(json, "description", network->description);
     int rc = check_tenant(r, "networks", network->name, network->tenant);
+    if (!rc)
+        rc = read_services(r, network, json);
     if (!rc && net_spec_check(json, &checked, &why))
         rc = FAULT(r, "networks", network->name, "", "%s", why.text);
     else if (!rc)

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Networks with a gateway: DHCP, DNS, NAT to the outside and ports forwarded into them; two of them with the same addresses, a switch and a
+router; again after the router, dnsmasq and trivetd were killed; nothing of it stays."""
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+from command import fail, nothing_left, ours, skip, trivet, trivet_json, until  # noqa: E402
+from router_rig import SEND, SERVE  # noqa: E402
+
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+if os.geteuid() != 0:
+    skip("needs root, for network namespaces")
+for program in ("ip", "nft", "dnsmasq"):
+    if not shutil.which(program):
+        skip(f"there is no {program} here")
+PID = os.getpid()
+BYTES = 1 << 20
+OUTSIDE = f"198.18.{PID % 250 + 1}"  # for measurements between networks (RFC 2544); the host is 1 there, the world 2
+
+
+def ip(*words, may_fail=False):
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode and not may_fail:
+        fail(f"ip {' '.join(words)}: {done.stderr}")
+    return done
+
+
+def space(name):
+    full = f"trivet-{PID}-{name}"
+    if ip("netns", "add", full, may_fail=True).returncode:
+        skip("no network namespaces here")
+    atexit.register(ip, "netns", "del", full, may_fail=True)
+    ip("-n", full, "link", "set", "lo", "up")
+    return full
+
+
+def python(where, program, *words, **options):
+    return subprocess.Popen(["ip", "netns", "exec", where, sys.executable, "-c", program, *map(str, words)], stdout=subprocess.PIPE, text=True,
+                            **options)
+
+
+def send(sender, receiver, address, listens=None):
+    """BYTES by TCP, to an address that may be another for the one who listens."""
+    server = python(receiver, SERVE, listens or address)
+    if server.stdout.readline() != "ready\n":
+        fail(f"nobody listens at {listens or address}")
+    client = python(sender, SEND, address, BYTES, stderr=subprocess.PIPE)
+    try:
+        said, wrong = client.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        client.kill()
+        said, wrong = "", "it goes on for 60 s"
+    server.kill()
+    server.wait()
+    if said.strip() != str(BYTES):
+        fail(f"from {sender} to {address}: {said!r} {wrong}")
+
+
+# What udhcpc(8) does: discover, request, and its host name with them. Prints the address, the router and the name server.
+DHCP = """
+import socket, struct, sys
+mac = bytes.fromhex(open("/sys/class/net/eth0/address").read().strip().replace(":", ""))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+s.bind(("", 68))
+s.settimeout(3)
+def ask(kind, extra=b""):
+    head = struct.pack(">BBBBIHH16s16s192xI", 1, 1, 6, 0, 0x1234, 0, 0x8000, b"", mac, 0x63825363)
+    for _ in range(20):
+        s.sendto(head + bytes([53, 1, kind, 12, 5]) + b"guest" + bytes([55, 2, 3, 6]) + extra + b"\\xff", ("255.255.255.255", 67))
+        try:
+            data = s.recv(2048)
+        except TimeoutError:
+            continue
+        options, at = {}, 240
+        while data[at] != 255:
+            options[data[at]] = data[at + 2:at + 2 + data[at + 1]]
+            at += 2 + data[at + 1]
+        if options[53] == bytes([2 if kind == 1 else 5]):  # else it is late
+            return data[16:20], options
+    sys.exit("no answer")
+address, offer = ask(1)
+address, ack = ask(3, bytes([50, 4]) + address + bytes([54, 4]) + offer[54])
+print(*map(socket.inet_ntoa, (address, ack[3], ack[6])))
+"""
+DNS = """
+import socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(20)
+name = b"".join(bytes([len(w)]) + w.encode() for w in sys.argv[2].split(".")) + b"\\0"
+s.sendto(struct.pack(">HHHHHH", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack(">HH", 1, 1), (sys.argv[1], 53))
+data = s.recv(2048)
+print(socket.inet_ntoa(data[-4:]) if data[3] & 15 == 0 and data[7] else "none")
+"""
+
+
+def output(where, program, *words):
+    said, _ = python(where, program, *words).communicate(timeout=100)
+    return said.split()
+
+
+def plug(network):
+    """The network's port is a TAP device; the guest's end of it goes into the guest's namespace."""
+    device = f"tvt{PID}{network[-1]}"
+    ip("link", "set", device, "netns", guests[network], "name", "eth0")
+    ip("-n", guests[network], "link", "set", "eth0", "up")
+    ip("-n", guests[network], "addr", "add", "10.0.0.9/24", "dev", "eth0")
+    ip("-n", guests[network], "route", "add", "default", "via", "10.0.0.1")
+
+
+def pid_of(name):
+    return [pid for pid, comm in ours().items() if comm == name]
+
+
+world = space("world")
+ip("link", "add", f"tvw{PID}", "type", "veth", "peer", "name", "eth0", "netns", world)
+atexit.register(ip, "link", "del", f"tvw{PID}", may_fail=True)
+ip("addr", "add", f"{OUTSIDE}.1/24", "dev", f"tvw{PID}")
+ip("link", "set", f"tvw{PID}", "up")
+ip("-n", world, "addr", "add", f"{OUTSIDE}.2/24", "dev", "eth0")
+ip("-n", world, "link", "set", "eth0", "up")
+
+with open("/proc/sys/net/ipv4/ip_forward") as f:
+    atexit.register(lambda was: open("/proc/sys/net/ipv4/ip_forward", "w").write(was), f.read())
+guests = {network: space(network) for network in ("lan1", "lan2", "core3")}
+for network in guests:
+    words = ["--type", "ip"] if network == "core3" else ["--dhcp", "--dns"]
+    forward = ["--forward", "tcp:7:10.0.0.9:7"] if network == "lan1" else []
+    trivet("net", "create", network, "--prefix", "10.0.0.0/24", "--nat", *words, *forward)
+    inside = trivet_json("net", "show", network)["namespace"]
+    atexit.register(ip, "netns", "del", inside, may_fail=True)
+    atexit.register(subprocess.run, ["nft", "delete", "table", "ip", inside], stderr=subprocess.DEVNULL, check=False)
+    trivet("net", "attach", network, "guest", "tap", f"device=tvt{PID}{network[-1]}",
+           *(["addresses=10.0.0.1/24"] if network == "core3" else []))
+    plug(network)
+
+for network in ("lan1", "lan2"):
+    lease = output(guests[network], DHCP)
+    if len(lease) != 3 or not lease[0].startswith("10.0.0.") or lease[1:] != ["10.0.0.1", "10.0.0.1"]:
+        fail(f"DHCP in {network}: {lease}")
+    if output(guests[network], DNS, "10.0.0.1", "guest") != [lease[0]]:
+        fail(f"DNS in {network} does not know the name of who asked for an address")
+print("ok: addresses and names")
+
+
+def all_send():
+    for guest in guests.values():
+        send(guest, world, f"{OUTSIDE}.2")  # the world has no route back but to the host: both ends see translated addresses
+    send(world, guests["lan1"], f"{OUTSIDE}.1", "10.0.0.9")
+
+
+all_send()
+print("ok: three networks with the same addresses reach the outside, and a forwarded port is reached from there")
+
+# Nothing else is: not the host itself, and no other network's gateway.
+said = output(guests["lan2"], """
+import socket, sys
+s = socket.socket()
+s.settimeout(2)
+try:
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    print("connected")
+except OSError:
+    print("refused")
+""", f"{OUTSIDE}.1", "22")
+if said != ["refused"]:
+    fail(f"the host from lan2: {said}")
+
+dnsmasq = pid_of("dnsmasq")
+os.kill(dnsmasq[0], signal.SIGKILL)
+until("another dnsmasq", lambda: len(pid_of("dnsmasq")) == 2 and dnsmasq[0] not in pid_of("dnsmasq"), 60)
+dnsmasq = sorted(pid_of("dnsmasq"))
+os.kill(pid_of("trivetd")[0], signal.SIGKILL)
+until("trivetd gone", lambda: not pid_of("trivetd"))
+trivet("net", "list")
+until("the networks taken over", lambda: all(n["state"] == "up" for n in trivet_json("net", "list")["networks"]), 60)
+all_send()
+if sorted(pid_of("dnsmasq")) != dnsmasq:
+    fail("dnsmasq was started anew with trivetd")
+router = pid_of("trivet-router")[0]
+os.kill(router, signal.SIGKILL)  # TAP devices go with it, but for those of gateways
+until("another router", lambda: pid_of("trivet-router") not in ([], [router]), 60)
+until("the networks again", lambda: all(n["state"] == "up" for n in trivet_json("net", "list")["networks"]), 60)
+for network in guests:
+    plug(network)
+all_send()
+print("ok: and again after dnsmasq, trivetd and the router were killed")
+
+left = [trivet_json("net", "show", network)["namespace"] for network in guests]
+trivet("down")
+nothing_left()
+known = ip("netns").stdout + subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
+if any(name in known for name in left):
+    fail(f"left: {known}")
+print("ok: nothing of it stays")

@@ -120,6 +120,7 @@ static int start(struct daemon_net *n, const json_t *hosts, struct tv_error *err
                                      .prepare_arg = &gateway};
     rc = worker_start(&n->dnsmasq, &how, err);
     gateway_free_words(&words);
+    record(n); // before anything else: whoever comes after us has to find it
     return rc ? rc : watch(n, true);
 }
 
@@ -138,7 +139,6 @@ void daemon_gateway_refresh(struct daemon_net *n)
                   LOG_STR("error", err.text));
         loop_set_timer(n->dnsmasq_timer, 10 * RESTART_NS, 0);
     }
-    record(n);
 }
 
 // --- its life

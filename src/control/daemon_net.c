@@ -404,6 +404,7 @@ static json_t *describe(const struct daemon *d, const struct daemon_net *n)
         struct gateway gateway;
         gateway_init(&gateway, d->run_dir, n->spec);
         json_object_set_new(json, "namespace", json_string(gateway.space));
+        json_object_set_new(json, "dnsmasq_pid", json_integer(n->dnsmasq.pid)); // 0: none
     }
     if (n->state == NET_FAILED && n->reason[0])
         json_object_set_new(json, "reason", json_string(n->reason));

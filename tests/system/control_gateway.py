@@ -172,16 +172,16 @@ except OSError:
 if said != ["refused"]:
     fail(f"the host from lan2: {said}")
 
-dnsmasq = pid_of("dnsmasq")
-os.kill(dnsmasq[0], signal.SIGKILL)
-until("another dnsmasq", lambda: len(pid_of("dnsmasq")) == 2 and dnsmasq[0] not in pid_of("dnsmasq"), 60)
-dnsmasq = sorted(pid_of("dnsmasq"))
+dead = trivet_json("net", "show", "lan1")["dnsmasq_pid"]
+os.kill(dead, signal.SIGKILL)
+until("another dnsmasq", lambda: trivet_json("net", "show", "lan1")["dnsmasq_pid"] not in (0, dead), 60)
+dnsmasq = [n["dnsmasq_pid"] for n in trivet_json("net", "list")["networks"]]
 os.kill(pid_of("trivetd")[0], signal.SIGKILL)
 until("trivetd gone", lambda: not pid_of("trivetd"))
 trivet("net", "list")
 until("the networks taken over", lambda: all(n["state"] == "up" for n in trivet_json("net", "list")["networks"]), 60)
-all_send()
-if sorted(pid_of("dnsmasq")) != dnsmasq:
+send(guests["lan1"], world, f"{OUTSIDE}.2")
+if [n["dnsmasq_pid"] for n in trivet_json("net", "list")["networks"]] != dnsmasq or not all(pid in ours() for pid in dnsmasq if pid):
     fail("dnsmasq was started anew with trivetd")
 router = pid_of("trivet-router")[0]
 os.kill(router, signal.SIGKILL)  # TAP devices go with it, but for those of gateways

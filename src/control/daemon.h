@@ -187,9 +187,9 @@ rpc_method_fn daemon_net_list, daemon_net_get, daemon_net_apply, daemon_net_remo
 
 // daemon_gateway.c: a network with services has a gateway (gateway.h), whose DHCP and DNS are looked after here.
 int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd,
-                        struct tv_error *err);     // its device, for the router; -1: it has none
-void daemon_gateway_refresh(struct daemon_net *n); // the network is up, or its machines have changed
-void daemon_gateway_remove(struct daemon_net *n);
+                        struct tv_error *err);                        // its device, for the router; -1: it has none
+void daemon_gateway_refresh(struct daemon_net *n);                    // the network is up, or its machines have changed
+void daemon_gateway_remove(struct daemon_net *n, const json_t *spec); // what the network has, or had, by that
 void daemon_gateway_adopt(struct daemon_net *n);
 void daemon_gateway_leave(struct daemon_net *n); // it goes on without us
 

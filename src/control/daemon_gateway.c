@@ -161,16 +161,16 @@ int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd, struct tv_erro
     return *fd < 0 ? *fd : 0;
 }
 
-void daemon_gateway_remove(struct daemon_net *n)
+void daemon_gateway_remove(struct daemon_net *n, const json_t *spec)
 {
     struct gateway gateway;
     char path[PATH_MAX];
     static const char *const files[] = {"log", "leases"};
     stop(n);
     loop_set_timer(n->dnsmasq_timer, 0, 0);
-    if (!services(n))
+    if (!json_object_get(spec, "services"))
         return;
-    gateway_init(&gateway, n->daemon->run_dir, n->spec);
+    gateway_init(&gateway, n->daemon->run_dir, spec);
     gateway_remove(&gateway);
     record(n);
     for (int i = 0; i < 2; i++)

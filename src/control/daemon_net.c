@@ -451,7 +451,7 @@ static void take_back(struct work *w)
     struct daemon_net *n = net_find(d, w->name);
     struct work *back = begin(d, w->name, w->before ? settle : NULL);
     if (n)
-        daemon_gateway_remove(n);
+        daemon_gateway_remove(n, n->spec);
     if (n && w->before) {
         json_decref(n->spec);
         n->spec = json_incref(w->before);
@@ -545,13 +545,9 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
         rpc_reply_error(req, RPC_FAILED, &err);
         return;
     }
-    if (w->before) {
-        cleanup_json json_t *after = n->spec;
+    if (n) {
         ask_to_remove(w);
-        n->spec = json_incref(w->before);
-        daemon_gateway_remove(n); // what the network had
-        json_decref(n->spec);
-        n->spec = json_incref(after);
+        daemon_gateway_remove(n, w->before);
     }
     ask_to_make(w, w->after, true);
     if (n) {
@@ -585,7 +581,7 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
         rpc_reply_error(req, RPC_FAILED, &err);
         return;
     }
-    daemon_gateway_remove(n);
+    daemon_gateway_remove(n, n->spec);
     drop(d, n);
     if (w && d->nets) // with the last one the router goes
         ask_to_remove(w);

@@ -363,9 +363,10 @@ static int add_hosts(struct gateway_words *w, const json_t *hosts, struct tv_err
 
 int gateway_dnsmasq(const struct gateway *g, const char *leases, const json_t *hosts, struct gateway_words *w, struct tv_error *err)
 {
-    static const char *const fixed[] = {"dnsmasq",           "--keep-in-foreground", "--conf-file=/dev/null",
-                                        "--no-hosts",        "--interface=" INNER,   "--except-interface=lo",
-                                        "--bind-interfaces", "--pid-file=",          "--log-facility=-"};
+    static const char of_device[] = "--interface=" INNER;
+    static const char *const fixed[] = {
+        "dnsmasq",           "--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", of_device, "--except-interface=lo",
+        "--bind-interfaces", "--pid-file=",          "--log-facility=-"};
     *w = (struct gateway_words){0};
     int rc = 0;
     for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]) && !rc; i++)

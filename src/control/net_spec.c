@@ -36,9 +36,10 @@ int net_parse_address(const char *text, unsigned char bytes[static 16], int *bit
 
 static bool is_within(const char *address, const char *prefix)
 {
-    unsigned char a[16], p[16];
-    int bits;
-    if (net_parse_address(address, a, NULL) != net_parse_address(prefix, p, &bits))
+    unsigned char a[16] = {0}, p[16] = {0};
+    int bits = 0;
+    const int family = net_parse_address(address, a, NULL);
+    if (!family || family != net_parse_address(prefix, p, &bits) || bits < 0)
         return false;
     const int bytes = bits / 8, rest = bits % 8;
     return memcmp(a, p, (size_t)bytes) == 0 && (!rest || (a[bytes] ^ p[bytes]) >> (8 - rest) == 0);

@@ -19,7 +19,7 @@ int net_spec_check(const json_t *json, json_t **spec, struct tv_error *err);
 // A port by itself, checked in the same way.
 int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err);
 // "tcp:8080:10.0.0.2:80" as one of services' forwards.
-int net_spec_parse_forward(const char *text, json_t **forward, struct tv_error *err);
+int net_spec_parse_forward(const char *word, json_t **forward, struct tv_error *err);
 int net_spec_check_route(const json_t *json, json_t **route, struct tv_error *err);
 
 const char *net_spec_name(const json_t *spec);

@@ -1,0 +1,158 @@
+// Specifications of networks: one form for what means the same, messages that name what is wrong, and what the router is told.
+#include "control/net_spec.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+// With ' for ".
+static json_t *parse(const char *text)
+{
+    char *copy = strdup(text);
+    for (char *c = copy; *c; c++)
+        if (*c == '\'')
+            *c = '"';
+    json_t *json = json_loads(copy, 0, NULL);
+    free(copy);
+    assert_non_null(json);
+    return json;
+}
+
+static json_t *check(const char *text)
+{
+    struct tv_error err = {0};
+    json_t *json = parse(text), *spec = NULL;
+    const int rc = net_spec_check(json, &spec, &err);
+    if (rc)
+        print_message("%s\n", err.text);
+    assert_int_equal(rc, 0);
+    json_decref(json);
+    return spec;
+}
+
+static void expect_wrong(const char *text, const char *says)
+{
+    struct tv_error err = {0};
+    json_t *json = parse(text), *spec = NULL;
+    assert_int_equal(net_spec_check(json, &spec, &err), -EINVAL);
+    assert_null(spec);
+    if (!strstr(err.text, says))
+        fail_msg("'%s' does not say '%s'", err.text, says);
+    json_decref(json);
+}
+
+static void test_one_form(void **state)
+{
+    (void)state;
+    json_t *a = check("{'name': 'n'}"),
+           *b = check("{'name': 'n', 'type': 'ethernet', 'options': {}, 'ports': [], 'services': {'nat': false}}");
+    assert_true(json_equal(a, b));
+    json_decref(a);
+    json_decref(b);
+    a = check("{'name': 'n', 'type': 'ip', 'prefixes': ['10.0.0.0/24', 'fd00::/64']}");
+    b = check("{'name': 'n', 'type': 'ip', 'prefixes': ['10.0.0.0/24', 'fd00::/64'], 'gateways': ['fd00::1', '10.0.0.1']}");
+    assert_true(json_equal(a, b)); // the first address of each is the gateway, in the order of prefixes
+    json_t *again = NULL;
+    assert_int_equal(net_spec_check(a, &again, NULL), 0);
+    assert_true(json_equal(a, again));
+    json_decref(again);
+    json_decref(a);
+    json_decref(b);
+}
+
+static void test_what_is_wrong(void **state)
+{
+    (void)state;
+    expect_wrong("{}", "network ''");
+    expect_wrong("{'name': 'sixteen-letters-'}", "1 to 15");
+    expect_wrong("{'name': 'n', 'typ': 'ip'}", "'typ'");
+    expect_wrong("{'name': 'n', 'type': 'atm'}", "'atm'");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.1/24']}", "'10.0.0.1/24'");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/33']}", "'10.0.0.0/33'");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0']}", "'10.0.0.0'");
+    expect_wrong("{'name': 'n', 'prefixes': [10]}", "texts");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/31']}", "no room");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'gateways': ['10.0.1.1']}", "none of");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'gateways': ['10.0.0.1', '10.0.0.2']}", "one prefix");
+    expect_wrong("{'name': 'n', 'options': {'table_mb': 1}}", "'table_mb'");
+    expect_wrong("{'name': 'n', 'ports': [{'name': 'p'}]}", "'kind'");
+    expect_wrong("{'name': 'n', 'ports': [{'name': 'p', 'kind': 'tap'}, {'name': 'p', 'kind': 'tap'}]}", "twice");
+    expect_wrong("{'name': 'n', 'routes': [{'prefix': '10.0.0.0/8', 'via': '10.0.0.1'}]}", "no routes");
+    expect_wrong("{'name': 'n', 'type': 'ip', 'routes': [{'prefix': '10.0.0.0/8'}]}", "one of");
+    expect_wrong("{'name': 'n', 'services': {'nat': true}}", "prefix");
+    expect_wrong("{'name': 'n', 'type': 'ip', 'prefixes': ['10.0.0.0/24'], 'services': {'dhcp': true}}", "ethernet");
+    expect_wrong(
+        "{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'forwards': [{'protocol': 'tcp', 'port': 0, 'to': '10.0.0.2', "
+        "'to_port': 1}]}}",
+        "1 to 65535");
+    expect_wrong(
+        "{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'ports': [{'name': 'gateway', 'kind': 'tap'}], 'services': {'nat': true}}",
+        "'gateway'");
+}
+
+static void test_machines(void **state)
+{
+    (void)state;
+    struct machine_spec machine = {.name = (char *)"web", .tenant = (char *)"acme"};
+    struct nic_spec nic = {.network = (char *)"n", .mac = "52:54:00:00:00:01", .addresses = {(char *)"10.0.0.2"}, .n_addresses = 1};
+    struct tv_error err = {0};
+    json_t *spec = check("{'name': 'n', 'type': 'ip', 'tenant': 'acme', 'prefixes': ['10.0.0.0/24']}");
+    assert_int_equal(net_spec_check_machine(spec, &machine, &nic, &err), 0);
+    json_t *port = net_spec_machine_port(spec, "web", &nic, "/run/s"), *again = net_spec_machine_port(spec, "web", &nic, "/run/s");
+    json_t *wanted =
+        parse("{'vn': 'n', 'name': 'web', 'kind': 'vhost', 'socket': '/run/s', 'addresses': ['10.0.0.1/32'], 'machine': {'mac': "
+              "'52:54:00:00:00:01', 'addresses': ['10.0.0.2']}}");
+    assert_true(json_equal(port, again)); // the router's own address on the link as well
+    json_object_del(port, "mac");
+    assert_true(json_equal(port, wanted));
+    json_decref(wanted);
+    json_decref(again);
+    json_decref(port);
+    machine.tenant = (char *)"beta";
+    assert_int_equal(net_spec_check_machine(spec, &machine, &nic, &err), -EPERM);
+    machine.tenant = (char *)"acme";
+    nic.addresses[0] = (char *)"10.0.0.1";
+    assert_int_equal(net_spec_check_machine(spec, &machine, &nic, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "gateway"));
+    nic.addresses[0] = (char *)"10.0.1.1";
+    assert_int_equal(net_spec_check_machine(spec, &machine, &nic, &err), -EINVAL);
+    nic.n_addresses = 0;
+    assert_int_equal(net_spec_check_machine(spec, &machine, &nic, &err), -EINVAL);
+    json_decref(spec);
+}
+
+static void test_addresses(void **state)
+{
+    (void)state;
+    unsigned char bytes[16];
+    char a[SPEC_MAC_TEXT_MAX], b[SPEC_MAC_TEXT_MAX];
+    int bits;
+    assert_int_equal(net_parse_address("10.0.0.1", bytes, NULL), 2); // AF_INET
+    assert_int_equal(net_parse_address("10.0.0.1/24", bytes, NULL), 0);
+    assert_int_equal(net_parse_address("fd00::1/64", bytes, &bits), 10);
+    assert_int_equal(bits, 64);
+    assert_int_equal(net_parse_address("fd00::1/129", bytes, &bits), 0);
+    assert_int_equal(net_parse_address("10.0.0.0/-1", bytes, &bits), 0);
+    assert_int_equal(net_parse_address("10.0.0.0/8x", bytes, &bits), 0);
+    assert_true(net_mac_is_good("52:54:00:12:34:56"));
+    assert_false(net_mac_is_good("53:54:00:12:34:56"));
+    assert_false(net_mac_is_good("00:00:00:00:00:00"));
+    assert_false(net_mac_is_good("52:54:00:12:34:5"));
+    net_make_mac("ab", "c", a);
+    net_make_mac("a", "bc", b);
+    assert_true(net_mac_is_good(a));
+    assert_string_not_equal(a, b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_form), cmocka_unit_test(test_what_is_wrong),
+                                       cmocka_unit_test(test_machines), cmocka_unit_test(test_addresses)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

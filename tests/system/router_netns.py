@@ -8,7 +8,7 @@ import sys
 from router_ip import ping
 from router_rig import Router, main, move_tap, namespace, need_root, readline, run, tap, transfer, wait_for
 
-MANY = 25000  # routes
+MANY = 15000  # routes
 
 
 def control_plane(rig, router, vn, **params):

@@ -178,8 +178,8 @@ static struct session *make_session(const char *vn, const char *port, uint32_t s
 void control_start_capture(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
-    const char *vn, *port;
-    uint32_t snap_bytes;
+    const char *vn = "", *port = "";
+    uint32_t snap_bytes = CAPTURE_SNAP_MAX;
     (void)arg;
     int fd = req ? rpc_request_take_fd(req, 0) : -1;
     int r = check_fd(fd, &err);
@@ -214,7 +214,7 @@ void control_stop_capture(void *arg, struct rpc_request *req, const json_t *para
     struct session *s = r ? NULL : find(vn);
     if (!r && (!s || s->is_ending))
         tv_error_set(&err, -ENOENT, "network '%.40s' is not being captured", vn);
-    if (err.code) {
+    if (err.code || !s) {
         rpc_reply_error(req, r ? RPC_BAD_PARAMS : RPC_FAILED, &err);
         return;
     }

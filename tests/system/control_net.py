@@ -110,7 +110,8 @@ def blocks(path):
 
 captured = os.path.join(TOP, "lan.pcapng")
 capture = subprocess.Popen([TRIVET, "net", "capture", "lan", "--output", captured], env=ENV, stderr=subprocess.PIPE, text=True)
-until("the capture", lambda: "already" in trivet("net", "capture", "lan", "--output", captured + "2", status=1).stderr, 60)
+until("the capture", lambda: os.path.exists(captured) and os.path.getsize(captured), 60)
+refused("capture", "lan", "--output", captured + "2", says=["'lan'", "already"], status=1)
 for _ in range(3):
     reaches()
 until("packets in the file", lambda: blocks(captured).count(6) >= 6, 60)

@@ -367,7 +367,7 @@ static int parse(const json_t *params, struct promise_set *set, bool *admitted, 
 
 static int decide(struct promises *p, struct admission_change *change, const json_t *params, struct tv_error *err)
 {
-    bool admitted;
+    bool admitted = false;
     int r = parse(params, &change->set, &admitted, err);
     return r || admitted ? r : admission_check(&p->admission, change, NULL, err);
 }

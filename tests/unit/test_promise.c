@@ -56,6 +56,7 @@ static void test_values(void **state)
         {PROMISE_LINK, "reserve: 100Mbit/s", {PROMISE_RESERVE, PROMISE_BIT_RATE, 0, 100000000}},
         {PROMISE_LINK, "limit: 1.5M packets/s", {PROMISE_LIMIT, PROMISE_PACKETS, 0, 1500000}},
         {PROMISE_LINK, "limit: 100kpps", {PROMISE_LIMIT, PROMISE_PACKETS, 0, 100000}},
+        {PROMISE_LINK, "latency: p99 < 200us", {PROMISE_RESERVE, PROMISE_LATENCY, 990, 200000}},
         {PROMISE_DISK, "reserve: 1000TB/s", {PROMISE_RESERVE, PROMISE_BANDWIDTH, 0, PROMISE_VALUE_MAX}},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {

@@ -149,12 +149,15 @@ static void tell_failed(struct verdict_file *f, int result)
     f->told_failed = true;
 }
 
+static bool write_some(struct verdict_file *f);
+
 static void written(struct io_op *op, int result)
 {
     struct verdict_file *f = (struct verdict_file *)((char *)op - offsetof(struct verdict_file, op));
     f->is_busy = false;
     if (result == (int)f->iov.iov_len) {
         f->told_failed = false;
+        write_some(f); // what lies elsewhere in the file, until all is written
         return;
     }
     promise_archive_untake(f->archive, op->offset_bytes, f->iov.iov_len);

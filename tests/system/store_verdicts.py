@@ -84,6 +84,24 @@ def outlives_the_store(rig):
     assert recorded(rig)["all_judged_ms"] == now, (recorded(rig), now)
 
 
+def many_promises_are_recorded(rig):
+    """Each lies in two places of the file; all of them get there."""
+    promises = "reserve: 1B/s and 1 iops and 1%, limit: 900TB/s and 1T iops and 99%, latency: p50 < 10s, weight: 5"
+    store, control = start(rig, "verdicts", "a", "b")
+    for disk in "ab":
+        control.ok("disk.promise", {"name": disk, "promises": promises})
+    drivers = load(rig, "a", "b")
+
+    def judged():
+        return [v["day"]["judged_ms"] for disk in "ab" for v in control.ok("disk.stat", {"name": disk})["verdicts"]]
+
+    wait_for("all to be judged", lambda: sum(ms > 0 for ms in judged()) >= 8)  # limits and latencies at least
+    before = [ms for ms in judged() if ms]
+    wait_for("all to be recorded", lambda: sum(
+        r["judged_ms"] >= min(before) for r in verdict_file.read(rig.path("verdicts")).values()) >= len(before))
+    end(*drivers, store)
+
+
 def what_is_damaged_is_left_out(rig):
     with open(rig.path("foreign"), "w", encoding="ascii") as f:
         f.write("#!/bin/sh\nexit 0\n")
@@ -123,4 +141,4 @@ def waits_for_another_store(rig):
     end(*drivers, store)
 
 
-main([outlives_the_store, what_is_damaged_is_left_out, waits_for_another_store])
+main([outlives_the_store, many_promises_are_recorded, what_is_damaged_is_left_out, waits_for_another_store])

@@ -517,7 +517,40 @@ static bool is_settled(const struct daemon_net *n, struct rpc_request *req)
     return false;
 }
 
-// {"spec", "dry": bool}: makes the network, or changes it, which makes it anew; "dry" only says what would be done.
+// The router has decided: a refusal has changed nothing there.
+static void promised(struct work *w)
+{
+    struct daemon_net *n = net_find(w->daemon, w->name);
+    if (w->err.code) {
+        if (n) {
+            json_decref(n->spec);
+            n->spec = json_incref(w->before);
+        }
+        database_put_network(w->daemon->db, w->before, true, NULL);
+        rpc_reply_error(w->req, RPC_FAILED, &w->err);
+        return;
+    }
+    database_put_network(w->daemon->db, w->after, true, NULL);
+    rpc_reply(w->req, json_incref(w->answer));
+}
+
+static const char *promises_of(const json_t *spec)
+{
+    const char *promises = text(json_object_get(spec, "options"), "promises");
+    return promises ? promises : "";
+}
+
+// Nothing else has changed: it need not be made anew.
+static bool differs_in_promises_only(const json_t *a, const json_t *b)
+{
+    cleanup_json json_t *ja = json_deep_copy(a), *jb = json_deep_copy(b);
+    json_object_del(json_object_get(ja, "options"), "promises");
+    json_object_del(json_object_get(jb, "options"), "promises");
+    return json_equal(ja, jb);
+}
+
+// {"spec", "dry": bool}: makes the network, or changes it, which makes it anew unless it is about promises alone; "dry" only says
+// what would be done.
 void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
@@ -543,6 +576,12 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
     if (begin_change(d, n, spec, req, json_pack("{s:s}", "result", result), &w, &err)) {
         daemon_consider_end(d);
         rpc_reply_error(req, RPC_FAILED, &err);
+        return;
+    }
+    if (n && n->state == NET_UP && differs_in_promises_only(w->before, w->after)) {
+        w->done = promised;
+        ask(w, "vn.promise", json_pack("{s:s, s:s}", "name", w->name, "promises", promises_of(w->after)));
+        end(w);
         return;
     }
     if (n) {

@@ -1,4 +1,4 @@
-// Promises on the disks of machines, as trivetd has them: see daemon.h.
+// Promises on the disks of machines, and what is told of these and of networks', as trivetd has them: see daemon.h.
 //
 // A machine's specification says what its disks are promised, and a disk gets it whenever it is given to the store. Of a machine
 // that runs the store is asked first; what it refuses has changed nothing.
@@ -200,9 +200,11 @@ void daemon_promise(void *arg, struct rpc_request *req, const json_t *params)
 
 // --- what is promised, and whether it is kept
 
+// The store is asked first, then the router.
 struct looking {
     struct daemon *daemon;
     struct rpc_request *req;
+    json_t *list;
 };
 
 static const json_t *verdicts_of(const json_t *told, const char *label)
@@ -228,41 +230,57 @@ static json_t *describe(const struct daemon_machine *m, unsigned disk, const jso
                      verdicts ? json_deep_copy(verdicts) : json_array());
 }
 
-// `told`: the store's answer; NULL: it is not there, or does not answer.
-static void answer_look(const struct daemon *d, struct rpc_request *req, const json_t *told)
+static void end_look(struct looking *l)
 {
-    json_t *list = json_array();
-    for (const struct daemon_machine *m = d->machines; m; m = m->next)
-        for (unsigned i = 0; i < m->spec.n_disks; i++)
-            if (m->spec.disks[i].promises)
-                json_array_append_new(list, describe(m, i, told));
-    rpc_reply(req, json_pack("{s:o, s:b}", "promises", list, "late", d->store_late));
+    rpc_reply(l->req, json_pack("{s:o, s:b}", "promises", l->list, "late", l->daemon->store_late));
+    free(l);
 }
 
-static void look_answered(void *arg, const json_t *result, const struct tv_error *err)
+static void router_answered(void *arg, const json_t *result, const struct tv_error *err)
+{
+    struct looking *l = arg;
+    (void)err; // a router that is not there has no networks now
+    if (json_is_array(result))
+        json_array_extend(l->list, (json_t *)result);
+    end_look(l);
+}
+
+// `told`: the store's answer; NULL: it is not there, or does not answer.
+static void look_on(struct looking *l, const json_t *told)
+{
+    for (const struct daemon_machine *m = l->daemon->machines; m; m = m->next)
+        for (unsigned i = 0; i < m->spec.n_disks; i++)
+            if (m->spec.disks[i].promises)
+                json_array_append_new(l->list, describe(m, i, told));
+    struct rpc_conn *router = l->daemon->router_control;
+    if (!router || rpc_call_async(router, "router.promises", json_object(), NULL, 0, LOOK_TIMEOUT_MS, router_answered, l))
+        end_look(l);
+}
+
+static void store_answered(void *arg, const json_t *result, const struct tv_error *err)
 {
     struct looking *l = arg;
     if (err->code == -ETIMEDOUT)
         daemon_store_note_late(l->daemon);
-    answer_look(l->daemon, l->req, result);
-    free(l);
+    look_on(l, result);
 }
 
 void daemon_promises(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
-    struct looking *l = d->store_control && !d->store_late ? malloc(sizeof(*l)) : NULL;
+    struct looking *l = malloc(sizeof(*l));
     (void)params;
-    if (l) {
-        *l = (struct looking){.daemon = d, .req = req};
-        if (rpc_call_async(d->store_control, "disk.promises", json_object(), NULL, 0, LOOK_TIMEOUT_MS, look_answered, l) == 0)
-            return;
-        free(l);
+    if (!l) {
+        fail(req, &(struct tv_error){.code = -ENOMEM, .text = "no memory"});
+        return;
     }
-    answer_look(d, req, NULL);
+    *l = (struct looking){.daemon = d, .req = req, .list = json_array()};
+    if (!d->store_control || d->store_late ||
+        rpc_call_async(d->store_control, "disk.promises", json_object(), NULL, 0, LOOK_TIMEOUT_MS, store_answered, l))
+        look_on(l, NULL);
 }
 
-// The store tells of a promise that was broken or is kept again. Whoever listens to us is told as well.
+// The store or the router tells of a promise that was broken or is kept again. Whoever listens to us is told as well.
 void daemon_promise_changed(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;
@@ -271,7 +289,7 @@ void daemon_promise_changed(void *arg, struct rpc_request *req, const json_t *pa
     const char *held_by = json_string_value(json_object_get(params, "held_by"));
     const bool kept = json_is_true(json_object_get(params, "kept"));
     if (name && promise)
-        log_event(kept ? LOG_INFO : LOG_WARN, "trivetd", kept ? "promise is kept again" : "promise broken", LOG_STR("disk", name),
+        log_event(kept ? LOG_INFO : LOG_WARN, "trivetd", kept ? "promise is kept again" : "promise broken", LOG_STR("name", name),
                   LOG_STR("promise", promise), LOG_STR("held_by", held_by ? held_by : "nobody"));
     rpc_server_broadcast(d->server, "promise.changed", json_deep_copy(params));
     rpc_reply(req, json_object());

@@ -80,7 +80,9 @@ static int watch_router(struct daemon *d, bool is_child, struct tv_error *err)
     if (fd < 0)
         return tv_error_set(err, fd, "trivet-router takes no connection: %s; its log is %s/router.log", strerror(-fd),
                             d->state_dir);
-    d->router_control = rpc_conn_create(d->loop, fd, NULL, err);
+    static const struct rpc_method methods[] = {{"promise.changed", daemon_promise_changed}, {0}};
+    const struct rpc_service service = {.methods = methods, .arg = d};
+    d->router_control = rpc_conn_create(d->loop, fd, &service, err);
     return d->router_control ? 0 : -ENOMEM;
 }
 

@@ -26,6 +26,8 @@ static const struct {
     {"control-port", "sbin/control-port", 0755},
     {"console-shell", "sbin/console-shell", 0755},
     {"trivet.check", "usr/sbin/trivet.check", 0755},
+    {"trivet.check.net", "usr/sbin/trivet.check.net", 0755},
+    {"udhcpc.script", "etc/udhcpc.script", 0755},
     {"profile", "etc/profile", 0644},
     {"passwd", "etc/passwd", 0644},
     {"group", "etc/group", 0644},

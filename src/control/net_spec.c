@@ -220,9 +220,10 @@ static int put_gateways(json_t *spec, const json_t *said, struct tv_error *err)
 int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err)
 {
     static const char *const keys[] = {
-        "name",   "kind",     "socket",  "unsealed",  "device", "address",   "role",   "receive",
-        "send",   "mac",      "machine", "addresses", "mtu",    "mac_limit", "pad_to", "flood_bytes_per_s",
-        "frames", "promises", "reserve", "limit",     "weight", "latency",   NULL};
+        "name",     "kind",     "socket",  "unsealed",  "device", "address",   "role",   "receive",
+        "send",     "mac",      "machine", "addresses", "mtu",    "mac_limit", "pad_to", "flood_bytes_per_s",
+        "frames",   "promises", "weight",  "underlay",  "local",  "remote",    "vni",    "udp_port",
+        "path_mtu", "ttl",      "dscp",    "checksum",  NULL};
     const char *name = text(json, "name"), *kind = text(json, "kind");
     *port = NULL;
     int rc = check_name(name, "port", err);
@@ -230,7 +231,7 @@ int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err)
         return rc;
     rc = check_keys(json, keys, "it", err);
     if (!rc && !kind)
-        rc = tv_error_set(err, -EINVAL, "'kind' is missing: vhost, tap, packet, xdp, pci, memif or ring");
+        rc = tv_error_set(err, -EINVAL, "'kind' is missing: vhost, tap, packet, xdp, pci, memif, ring, vxlan, raw or vtep");
     if (!rc)
         *port = json_deep_copy(json);
     return rc ? tv_error_prefix(err, "port '%s'", name) : 0;
@@ -381,7 +382,8 @@ static int check_options(const json_t *options, const char *type, struct tv_erro
 {
     static const char *const of_switches[] = {"weight", "worker", "buffers", "macs", "age_s", "unknown", "promises", NULL};
     static const char *const of_routers[] = {
-        "weight", "worker", "buffers", "neighbours", "neighbour_age_s", "icmp_errors_per_s", "table_mb", "promises", NULL};
+        "weight",   "worker",   "buffers", "neighbours", "neighbour_age_s", "icmp_errors_per_s",
+        "table_mb", "promises", "netns",   "fpm_port",   "stale_s",         NULL};
     if (!options)
         return 0;
     return check_keys(

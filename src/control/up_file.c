@@ -22,12 +22,18 @@ struct tenant {
 };
 
 // Of a network, as trivet-router(8) has it.
+// As texts: promise/promise.h reads them.
+struct promises {
+    char *reserve, *limit, *weight, *latency, *utilization;
+};
+
 struct port {
-    char *name, *kind, *device, *socket, *address, *role, *mac;
+    char *name, *kind, *device, *socket, *address, *role, *mac, *underlay, *local, *remote;
     char **addresses;
     uint32_t n_addresses;
-    uint32_t *mtu, *mac_limit, *flood_bytes_per_s;
+    uint32_t *mtu, *mac_limit, *flood_bytes_per_s, *vni, *udp_port, *path_mtu;
     bool unsealed;
+    struct promises *promises;
 };
 
 struct route {
@@ -35,8 +41,9 @@ struct route {
 };
 
 struct network {
-    char *name, *tenant, *description, *type, *gateway, *unknown;
-    uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb;
+    char *name, *tenant, *description, *type, *gateway, *unknown, *netns;
+    struct promises *promises;
+    uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb, *fpm_port, *stale_s;
     bool nat, dhcp, dns;
     char **prefixes, **forwards;
     struct port *ports;
@@ -47,11 +54,6 @@ struct network {
 // A machine's place in a network.
 struct net {
     char *name, *mac, *ip;
-};
-
-// As texts: promise/promise.h reads them.
-struct promises {
-    char *reserve, *limit, *weight, *latency, *utilization;
 };
 
 struct disk {
@@ -93,6 +95,10 @@ static const cyaml_strval_t reboots[] = {{"reset", 0}, {"exit", 1}};
 static const cyaml_schema_value_t word = {CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, CYAML_UNLIMITED)};
 
 static const cyaml_schema_field_t tenant_fields[] = {NAME(tenant), TEXT(tenant, description), CYAML_FIELD_END};
+static const cyaml_schema_field_t promise_fields[] = {
+    TEXT(promises, reserve), TEXT(promises, limit),       TEXT(promises, weight),
+    TEXT(promises, latency), TEXT(promises, utilization), CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t port_fields[] = {
     NAME(port),
     TEXT(port, kind),
@@ -105,6 +111,13 @@ static const cyaml_schema_field_t port_fields[] = {
     NUMBER(port, mtu),
     NUMBER(port, mac_limit),
     NUMBER(port, flood_bytes_per_s),
+    TEXT(port, underlay),
+    TEXT(port, local),
+    TEXT(port, remote),
+    NUMBER(port, vni),
+    NUMBER(port, udp_port),
+    NUMBER(port, path_mtu),
+    CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct port, promises, promise_fields),
     CYAML_FIELD_BOOL("unsealed", CYAML_FLAG_OPTIONAL, struct port, unsealed),
     CYAML_FIELD_END,
 };
@@ -137,16 +150,16 @@ static const cyaml_schema_field_t network_fields[] = {
     NUMBER(network, neighbour_age_s),
     NUMBER(network, icmp_errors_per_s),
     NUMBER(network, table_mb),
+    TEXT(network, netns),
+    NUMBER(network, fpm_port),
+    NUMBER(network, stale_s),
+    CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, promises, promise_fields),
     LIST(network, ports, port_value, 256),
     LIST(network, routes, route_value, CYAML_UNLIMITED),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t net_fields[] = {NAME(net), TEXT(net, mac), TEXT(net, ip), CYAML_FIELD_END};
 static const cyaml_schema_value_t net_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct net, net_fields)};
-static const cyaml_schema_field_t promise_fields[] = {
-    TEXT(promises, reserve), TEXT(promises, limit),       TEXT(promises, weight),
-    TEXT(promises, latency), TEXT(promises, utilization), CYAML_FIELD_END,
-};
 static const cyaml_schema_field_t disk_fields[] = {
     NAME(disk),
     TEXT(disk, path),
@@ -313,9 +326,11 @@ static int put_over(const struct reader *r, const struct disk *disk, json_t *jso
     return put_path(r, (const char *const[]){"disks", disk->name, "over"}, overlay, disk->over);
 }
 
-static int put_promises(const struct reader *r, const struct disk *disk, json_t *json)
+// What the owner, `what` in words, is promised of a resource, as one text. place: section, name and the key that leads there.
+static int put_promises(const struct reader *r, const char *const place[static 3], const char *what,
+                        const struct promises *promises, enum promise_resource resource, json_t *json)
 {
-    const struct promises none = {0}, *p = disk->promises ? disk->promises : &none;
+    const struct promises none = {0}, *p = promises ? promises : &none;
     const struct {
         const char *key, *value;
     } entries[] = {{"reserve", p->reserve},
@@ -323,15 +338,22 @@ static int put_promises(const struct reader *r, const struct disk *disk, json_t 
                    {"weight", p->weight},
                    {"latency", p->latency},
                    {"utilization", p->utilization}};
-    struct promise_set set = {.resource = PROMISE_DISK};
-    char text[PROMISE_SET_TEXT_MAX], key[32];
+    struct promise_set set = {.resource = resource};
+    char text[PROMISE_SET_TEXT_MAX], key[64];
     for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
         struct tv_error why = {0};
-        snprintf(key, sizeof(key), "promises/%s", entries[i].key);
+        snprintf(key, sizeof(key), "%s/%s", place[2], entries[i].key);
         if (entries[i].value && promise_set_add(&set, entries[i].key, entries[i].value, &why))
-            return FAULT(r, "disks", disk->name, key, "disk '%s': %s", disk->name, why.text);
+            return FAULT(r, place[0], place[1], key, "%s: %s", what, why.text);
     }
     return set.n ? json_object_set_new(json, "promises", json_string(promise_set_format(&set, text))) : 0;
+}
+
+static int put_disk_promises(const struct reader *r, const struct disk *disk, json_t *json)
+{
+    char what[128];
+    snprintf(what, sizeof(what), "disk '%.100s'", disk->name);
+    return put_promises(r, (const char *const[]){"disks", disk->name, "promises"}, what, disk->promises, PROMISE_DISK, json);
 }
 
 static int read_disk(struct reader *r, uint32_t index)
@@ -348,7 +370,7 @@ static int read_disk(struct reader *r, uint32_t index)
     if (!rc)
         rc = put_from(r, disk, json);
     if (!rc)
-        rc = put_promises(r, disk, json);
+        rc = put_disk_promises(r, disk, json);
     if (!rc)
         rc = put_default_path(r, disk, json);
     if (!rc)
@@ -402,6 +424,9 @@ static json_t *read_options(const struct network *network)
     put_if(options, "neighbour_age_s", network->neighbour_age_s);
     put_if(options, "icmp_errors_per_s", network->icmp_errors_per_s);
     put_if(options, "table_mb", network->table_mb);
+    put_text(options, "netns", network->netns);
+    put_if(options, "fpm_port", network->fpm_port);
+    put_if(options, "stale_s", network->stale_s);
     return options;
 }
 
@@ -417,6 +442,12 @@ static json_t *read_port(const struct port *port)
     put_if(json, "mtu", port->mtu);
     put_if(json, "mac_limit", port->mac_limit);
     put_if(json, "flood_bytes_per_s", port->flood_bytes_per_s);
+    put_text(json, "underlay", port->underlay);
+    put_text(json, "local", port->local);
+    put_text(json, "remote", port->remote);
+    put_if(json, "vni", port->vni);
+    put_if(json, "udp_port", port->udp_port);
+    put_if(json, "path_mtu", port->path_mtu);
     if (port->n_addresses)
         json_object_set_new(json, "addresses", words(port->addresses, port->n_addresses));
     if (port->unsealed)
@@ -451,6 +482,23 @@ static int read_services(const struct reader *r, const struct network *network, 
     return 0;
 }
 
+// Of the network itself, and of its ports.
+static int put_network_promises(const struct reader *r, const struct network *network, json_t *json)
+{
+    char what[128], key[64];
+    snprintf(what, sizeof(what), "network '%.40s'", network->name);
+    int rc = put_promises(r, (const char *const[]){"networks", network->name, "promises"}, what, network->promises, PROMISE_LINK,
+                          json_object_get(json, "options"));
+    for (uint32_t i = 0; i < network->n_ports && !rc; i++) {
+        const struct port *port = &network->ports[i];
+        snprintf(what, sizeof(what), "port '%.40s' of network '%.40s'", port->name, network->name);
+        snprintf(key, sizeof(key), "ports/%.40s/promises", port->name);
+        rc = put_promises(r, (const char *const[]){"networks", network->name, key}, what, port->promises, PROMISE_LINK,
+                          json_array_get(json_object_get(json, "ports"), i));
+    }
+    return rc;
+}
+
 static int read_network(struct reader *r, const struct network *network)
 {
     json_t *ports = json_array(), *routes = json_array(), *checked;
@@ -466,6 +514,8 @@ static int read_network(struct reader *r, const struct network *network)
     put_text(json, "tenant", network->tenant);
     put_text(json, "description", network->description);
     int rc = check_tenant(r, "networks", network->name, network->tenant);
+    if (!rc)
+        rc = put_network_promises(r, network, json);
     if (!rc)
         rc = read_services(r, network, json);
     if (!rc && net_spec_check(json, &checked, &why))

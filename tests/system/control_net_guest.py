@@ -52,7 +52,8 @@ class Console:
 
 
 def reach(console, address):
-    said = console.run(f"ping -c 2 -i 0.2 -w 60 {address}")
+    # What is sent while a network comes back is lost.
+    said = console.run(f"for i in $(seq 60); do ping -c 1 -W 1 {address} && break; done")
     if not re.search(r"[1-9] packets received", said):
         fail(f"{console.name} does not reach {address}: {said}")
 

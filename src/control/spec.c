@@ -201,20 +201,28 @@ static int decode_nic_addresses(const json_t *addresses, struct nic_spec *nic, s
     return 0;
 }
 
+// Where none is given: the same at each start, made from two names.
+static int decode_mac(const json_t *json, const char *name, const char *other, char mac[static SPEC_MAC_TEXT_MAX],
+                      struct tv_error *err)
+{
+    cleanup_free char *given = NULL;
+    int rc = take_string(json, "mac", &given, err);
+    if (!rc && given && !net_mac_is_good(given))
+        rc = tv_error_set(err, -EINVAL, "mac '%.40s' should be a station's, such as 52:54:00:12:34:56", given);
+    if (!rc && given)
+        snprintf(mac, SPEC_MAC_TEXT_MAX, "%s", given);
+    else if (!rc)
+        net_make_mac(name, other, mac);
+    return rc;
+}
+
 static int decode_nic(const json_t *json, const char *machine, struct nic_spec *nic, struct tv_error *err)
 {
-    cleanup_free char *mac = NULL;
     int rc = take_string(json, "network", &nic->network, err);
     if (!rc && (!nic->network || !spec_name_is_good(nic->network)))
         return tv_error_set(err, -EINVAL, "'network' should be the name of a network");
     if (!rc)
-        rc = take_string(json, "mac", &mac, err);
-    if (!rc && mac && !net_mac_is_good(mac))
-        rc = tv_error_set(err, -EINVAL, "mac '%.40s' should be a station's, such as 52:54:00:12:34:56", mac);
-    if (!rc && mac)
-        snprintf(nic->mac, sizeof(nic->mac), "%s", mac);
-    else if (!rc)
-        net_make_mac(machine, nic->network, nic->mac);
+        rc = decode_mac(json, machine, nic->network, nic->mac, err);
     if (!rc)
         rc = decode_nic_addresses(json_object_get(json, "addresses"), nic, err);
     return rc ? tv_error_prefix(err, "network '%s'", nic->network ? nic->network : "") : 0;
@@ -238,40 +246,6 @@ static int decode_nics(const json_t *nics, struct machine_spec *spec, struct tv_
     return 0;
 }
 
-// The same at each start, and another for each port there is: 24 bits of a hash (FNV-1a) behind the prefix that machines have.
-static void make_mac(struct net_spec *net)
-{
-    uint32_t hash = 2166136261u;
-    for (const char *c = net->socket; *c; c++)
-        hash = (hash ^ (uint8_t)*c) * 16777619u;
-    hash ^= hash >> 24;
-    snprintf(net->mac, sizeof(net->mac), "52:54:00:%02x:%02x:%02x", hash >> 16 & 0xff, hash >> 8 & 0xff, hash & 0xff);
-}
-
-static int check_mac(const char *mac, struct tv_error *err)
-{
-    unsigned first;
-    bool good = strlen(mac) == 17 && strspn(mac, "0123456789abcdefABCDEF:") == 17 && sscanf(mac, "%2x", &first) == 1;
-    for (unsigned i = 0; i < 17 && good; i++)
-        good = (mac[i] == ':') == (i % 3 == 2);
-    return good && !(first & 1) && strcmp(mac, "00:00:00:00:00:00") != 0
-               ? 0
-               : tv_error_set(err, -EINVAL, "mac '%s' should be a station's address, as 52:54:00:12:34:56", mac);
-}
-
-static int decode_mac(const json_t *json, struct net_spec *net, struct tv_error *err)
-{
-    cleanup_free char *mac = NULL;
-    int rc = take_string(json, "mac", &mac, err);
-    if (!rc && mac)
-        rc = check_mac(mac, err);
-    if (!rc && mac)
-        snprintf(net->mac, sizeof(net->mac), "%s", mac);
-    else if (!rc)
-        make_mac(net);
-    return rc;
-}
-
 static int decode_net(const json_t *json, struct net_spec *net, struct tv_error *err)
 {
     uint64_t queues = 1, mtu_bytes = 0;
@@ -286,7 +260,7 @@ static int decode_net(const json_t *json, struct net_spec *net, struct tv_error 
     if (!rc)
         rc = absolute("socket", net->socket, err);
     if (!rc)
-        rc = decode_mac(json, net, err);
+        rc = decode_mac(json, "port", net->socket, net->mac, err);
     if (!rc)
         rc = take_number(json, "mtu_bytes", 68, 65535, &mtu_bytes, err);
     if (!rc)

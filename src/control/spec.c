@@ -377,6 +377,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
         rc = decode_nics(json_object_get(json, "nics"), spec, err);
     if (!rc)
         rc = decode_nets(json_object_get(json, "nets"), spec, err);
+    if (!rc && spec->n_nics + spec->n_nets > SPEC_NICS_MAX)
+        rc = tv_error_set(err, -EINVAL, "%u network cards are more than %d", spec->n_nics + spec->n_nets, SPEC_NICS_MAX);
     if (!rc)
         rc = check(spec, err);
     if (rc) {

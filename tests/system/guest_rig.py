@@ -22,6 +22,7 @@ echo "GUEST-DISK serial=$($bb cat $sys/serial) sectors=$($bb cat $sys/size) ro=$
      "discard=$($bb cat $sys/queue/discard_max_bytes) queues=$($bb ls $sys/mq | $bb wc -l)"
 %s
 echo GUEST-END
+$bb stty sane # waits until the console has sent everything, for which power-off does not
 $bb poweroff -f
 """
 

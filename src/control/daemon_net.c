@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/gateway.h"
 #include "control/net_spec.h"
+#include "promise/promise.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -534,10 +535,20 @@ static void promised(struct work *w)
     rpc_reply(w->req, json_incref(w->answer));
 }
 
-static const char *promises_of(const json_t *spec)
+// As vn.add has them: the weight may stand beside the promises. The text is the set's, for vn.promise, which has no other place for
+// it.
+static int promises_of(const json_t *spec, char said[static PROMISE_SET_TEXT_MAX], struct tv_error *err)
 {
-    const char *promises = text(json_object_get(spec, "options"), "promises");
-    return promises ? promises : "";
+    const json_t *options = json_object_get(spec, "options"), *weight = json_object_get(options, "weight");
+    const char *promises = text(options, "promises");
+    struct promise_set set = {.resource = PROMISE_LINK};
+    char number[24];
+    int rc = promises ? promise_set_parse(&set, PROMISE_LINK, promises, err) : 0;
+    snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(weight));
+    if (!rc && weight)
+        rc = promise_set_add(&set, "weight", number, err);
+    promise_set_format(&set, said);
+    return rc;
 }
 
 // Nothing else has changed: it need not be made anew.
@@ -579,8 +590,12 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
         return;
     }
     if (n && n->state == NET_UP && differs_in_promises_only(w->before, w->after)) {
+        char said[PROMISE_SET_TEXT_MAX];
         w->done = promised;
-        ask(w, "vn.promise", json_pack("{s:s, s:s}", "name", w->name, "promises", promises_of(w->after)));
+        if (promises_of(w->after, said, &err))
+            note_error(w, &err);
+        else
+            ask(w, "vn.promise", json_pack("{s:s, s:s}", "name", w->name, "promises", said));
         end(w);
         return;
     }

@@ -261,12 +261,15 @@ def received():
 # Promises are changed with nothing stopped: what was counted stays.
 call("front", "port.put", port="up", frames=[(b"\xff" * 12 + bytes(48)).hex()])
 until("the frame", lambda: received() == 1)
-for promises, shown in (("{limit: 8Mbit/s, weight: 300}", ["limit: 8Mbit/s", "weight: 300"]), ("{reserve: 1kpps}", ["reserve: 1k packets/s"])):
+for promises, shown in (("{limit: 8Mbit/s}", ["limit: 8Mbit/s", "weight: 300"]), ("{reserve: 1kpps}", ["reserve: 1k packets/s", "weight: 300"])):
     changed = trivet_json("up", write("nets.yaml", (FILE % (300, KERNEL)).replace("    ports:\n", f"    promises: {promises}\n    ports:\n")))
     told = {p["name"]: [v["promise"] for v in p["verdicts"]] for p in trivet_json("promises")["promises"]}
-    if changed["networks"][0]["result"] != "changed" or told.get("front") != shown or received() != 1:
+    if changed["networks"][0]["result"] != "changed" or told.get("front") != shown or received() != 1 or weight_of("front") != 300:
         fail(f"promises {promises}: {changed}, {told}, {received()} packets")
 said = trivet("up", write("nets.yaml", (FILE % (300, KERNEL)).replace("    ports:\n", "    promises: {limit: 8 parsecs}\n    ports:\n")), status=2).stderr
+twice = trivet("up", write("nets.yaml", (FILE % (300, KERNEL)).replace("    ports:\n", "    promises: {weight: 50}\n    ports:\n")), status=2).stderr
+if "front" not in twice or "weight" not in twice or weight_of("front") != 300 or received() != 1:
+    fail(f"two weights: {twice!r}, {weight_of('front')}")
 if "front" not in said or "parsecs" not in said:
     fail(f"a promise that means nothing: {said!r}")
 said = trivet("up", write("nets.yaml", FILE % (100000, KERNEL)), status=2).stderr

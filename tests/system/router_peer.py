@@ -7,21 +7,12 @@ import shutil
 import socket
 import ssl
 
+from certificates import certificate
 from router_link import arp, frame, mac
-from router_rig import BROADCAST, Router, Skip, main, mac_text, run, wait_for
+from router_rig import BROADCAST, Router, Skip, main, mac_text, wait_for
 
 ADDRESS = {"a": "192.0.2.1", "b": "192.0.2.2"}
 OTHER = {"a": "b", "b": "a"}
-
-
-def certificate(rig, name, signer, *template):
-    key, cert, text = (rig.path(name + end) for end in ("-key.pem", "-cert.pem", ".template"))
-    with open(text, "w", encoding="utf-8") as f:
-        f.write("\n".join((f'cn = "{name}"', "expiration_days = 3", *template)) + "\n")
-    run("certtool", "--generate-privkey", "--key-type=ecdsa", "--outfile", key)
-    how = ["--generate-certificate", "--load-ca-privkey", rig.path(signer + "-key.pem"), "--load-ca-certificate",
-           rig.path(signer + "-cert.pem")] if signer else ["--generate-self-signed"]
-    run("certtool", *how, "--template", text, "--load-privkey", key, "--outfile", cert)
 
 
 def make_certificates(rig):

@@ -8,23 +8,12 @@ import ssl
 import struct
 
 import nbd_rig as n
+from certificates import certificate
 from nbd_rig import run, serve, uri
 from store_rig import Skip, main
 
 MB = 1 << 20
 USER = "mallory"
-
-
-def certificate(rig, name, signer, *template):
-    """name-key.pem and name-cert.pem, signed by the signer's, or by itself."""
-    key, cert, text = (rig.path(name + end) for end in ("-key.pem", "-cert.pem", ".template"))
-    with open(text, "w", encoding="utf-8") as f:
-        f.write("\n".join((f'cn = "{name}"', "expiration_days = 3", *template)) + "\n")
-    run("certtool", "--generate-privkey", "--key-type=ecdsa", "--outfile", key)
-    how = ["--generate-certificate", "--load-ca-privkey", rig.path(signer + "-key.pem"), "--load-ca-certificate",
-           rig.path(signer + "-cert.pem")] if signer else ["--generate-self-signed"]
-    run("certtool", *how, "--template", text, "--load-privkey", key, "--outfile", cert)
-    return cert, key
 
 
 def make_certificates(rig):

@@ -245,13 +245,14 @@ static bool is_packed(const struct vhost_frontend *fe)
     return fe->acked >> VIRTIO_F_RING_PACKED & 1;
 }
 
-// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better; a
-// packed ring does not tell, and is not offered without that.
-static uint32_t base_of(const struct vhost_frontend *fe, const struct vhost_frontend_queue *q)
+// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better. A packed
+// ring does not tell, and is not offered without that: it is then where it stood when it was last stopped, which counts only for a
+// buffer of requests in flight that is new.
+static uint32_t base_of(const struct vhost_frontend *fe, const struct frontend_queue *queue)
 {
     if (is_packed(fe))
-        return VIRTQ_BASE_PACKED_NEW;
-    const struct vring_used *used = guest_memory_view(fe->config.mem, q->used_addr, sizeof(*used));
+        return queue->has_base ? queue->base : VIRTQ_BASE_PACKED_NEW;
+    const struct vring_used *used = guest_memory_view(fe->config.mem, queue->q.used_addr, sizeof(*used));
     return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : 0;
 }
 
@@ -289,7 +290,7 @@ static int replay(struct vhost_frontend *fe, struct tv_error *err)
             continue;
         int ret = first ? send_inflight(fe, err) : 0;
         first = false;
-        queue->base = base_of(fe, &queue->q);
+        queue->base = base_of(fe, queue);
         if (ret == 0)
             ret = send_queue(fe, i, err);
         if (ret < 0)
@@ -440,7 +441,7 @@ int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index)
     if (!queue->started)
         return 0;
     queue->started = false;
-    queue->base = base_of(fe, &queue->q);
+    queue->base = base_of(fe, queue);
     queue->has_base = true;
     return fe->fd >= 0 ? settle(fe, wire_get_ring_base(fe, index, &queue->base, NULL)) : 0;
 }

@@ -37,7 +37,8 @@ enum {
 #define FEATURES                                                                                                                   \
     (1ull << F_SIZE_MAX | 1ull << F_SEG_MAX | 1ull << F_GEOMETRY | 1ull << F_RO | 1ull << F_BLK_SIZE | 1ull << F_FLUSH |           \
      1ull << F_TOPOLOGY | 1ull << F_CONFIG_WCE | 1ull << F_MQ | 1ull << F_DISCARD | 1ull << F_WRITE_ZEROES |                       \
-     1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_F_VERSION_1)
+     1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_F_VERSION_1 |                          \
+     1ull << VIRTIO_F_RING_PACKED)
 
 struct blk_queue {
     struct virtio_blk *blk;

@@ -245,9 +245,9 @@ static bool is_packed(const struct vhost_frontend *fe)
     return fe->acked >> VIRTIO_F_RING_PACKED & 1;
 }
 
-// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better. A packed
-// ring does not tell, and is not offered without that: it is then where it stood when it was last stopped, which counts only for a
-// buffer of requests in flight that is new.
+// Where the queue stands as far as the ring itself tells: what was given back. With INFLIGHT_SHMFD the back end knows better. A
+// packed ring does not tell, and is not offered without that: it is then where it stood when it was last stopped, which counts only
+// for a buffer of requests in flight that is new.
 static uint32_t base_of(const struct vhost_frontend *fe, const struct frontend_queue *queue)
 {
     if (is_packed(fe))

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A machine's disk by a store that is killed while the guest writes, a shell on the virtio console, and a machine that is saved and
-loaded with its disk: the guest notices nothing."""
+"""A machine's disk, with packed rings, by a store that is killed while the guest writes, a shell on the virtio console, and a machine
+that is saved and loaded with its disk: the guest notices nothing."""
 import os
 import socket
 import subprocess
@@ -57,6 +57,8 @@ try:
     connection.close()
     m.wait_for("'poweroff' ends it.")
     m.wait_for("# ")
+    if "packed" not in m.run("[ $(cut -c35 /sys/class/block/vda/device/features) = 1 ] && echo pack''ed"):
+        fail("the guest's driver has no packed rings", m)
     m.type(WRITE)
     for _ in range(KILLS):
         blocks = os.stat(disk).st_blocks

@@ -353,8 +353,9 @@ static void test_set_up_while_away(void **state)
     close(listen_fd);
 }
 
-// Saved with requests in flight: they are done by then. Goes on in the same machine, and in another one with a copy of the memory.
-static void run_save_and_load(uint64_t features)
+// Saved with requests in flight: they are done by then. Goes on in the same machine, and in another one with a copy of the memory;
+// there by a back end that comes when the queues have been started, if `away`.
+static void run_save_and_load(uint64_t features, bool away)
 {
     struct rig_machine m, other;
     int listen_fd = rig_listen();
@@ -385,6 +386,8 @@ static void run_save_and_load(uint64_t features)
     assert_int_equal(state_finish(s, NULL, NULL, NULL), 0);
     state_destroy(s);
     free(saved);
+    if (away)
+        kill_device(pid);
     for (unsigned i = 0; i < RIG_QUEUES; i++) { // the driver's own memory came with the guest's
         struct rig_queue *queue = &other.queues[i];
         uint8_t *base = guest_memory_view(&other.mem, before[i].drv.desc_addr, 0x10000);
@@ -400,6 +403,11 @@ static void run_save_and_load(uint64_t features)
         assert_int_equal(vhost_frontend_start_queue(other.fe, i, &q, NULL), 0);
         assert_false(virtq_driver_calls_on(&queue->drv));
     }
+    if (away) {
+        assert_false(vhost_frontend_is_attached(other.fe));
+        pid = rig_device_spawn(listen_fd, true, 1);
+        attach(&other, listen_fd);
+    }
     run_requests(&other, 300);
     kill_device(pid);
     rig_machine_close(&other);
@@ -409,8 +417,10 @@ static void run_save_and_load(uint64_t features)
 static void test_save_and_load(void **state)
 {
     (void)state;
-    run_save_and_load(FEATURES);
-    run_save_and_load(FEATURES | PACKED);
+    for (int away = 0; away < 2; away++) {
+        run_save_and_load(FEATURES, away);
+        run_save_and_load(FEATURES | PACKED, away);
+    }
 }
 
 static void test_refusals(void **state)

@@ -505,6 +505,45 @@ static void test_fails_while_copied(void **state)
     close_rig(&rig);
 }
 
+static void settle_copies(struct rig *rig)
+{
+    while (move(rig))
+        ;
+}
+
+// Legs that differ for want of room are tried again, one region at a time as long as there is none, and become equal when there is.
+static void test_room_comes(void **state)
+{
+    (void)state;
+    static struct rig rig;
+    open_rig(&rig, 2, 16);
+    const struct mirror *m = mirror_of(&rig);
+    const uint64_t places[] = {0, 4 * REGION, 9 * REGION};
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(result_of(&rig, VOLUME_WRITE, places[i], 4096, false), 0);
+    settle_copies(&rig);
+    rig.below[0]->write_error = rig.below[1]->write_error = -ENOSPC;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(result_of(&rig, VOLUME_WRITE, places[i], 4096, false), -ENOSPC);
+    settle_copies(&rig);
+    assert_int_equal(m->n_unsynced, 3);
+    for (unsigned i = 0; i < 4; i++) {
+        const uint64_t before = rig.below[0]->n_reads + rig.below[1]->n_reads;
+        mirror_copy_again(mirror_of(&rig));
+        settle_copies(&rig);
+        assert_int_equal(m->n_unsynced, 3);
+        assert_int_equal(rig.below[0]->n_reads + rig.below[1]->n_reads - before, REGION / BOUNCE_BYTES);
+    }
+    rig.below[0]->write_error = rig.below[1]->write_error = 0;
+    assert_int_equal(m->n_unsynced, 3); // nobody wrote
+    mirror_copy_again(mirror_of(&rig));
+    settle_copies(&rig);
+    assert_int_equal(m->n_unsynced, 0);
+    assert_string_equal(state_of(&rig, 0), "in sync");
+    assert_string_equal(state_of(&rig, 1), "in sync");
+    close_rig(&rig);
+}
+
 // A sector that cannot be read comes from the other leg, and is written anew.
 static void test_read_error(void **state)
 {
@@ -588,7 +627,7 @@ int main(void)
         cmocka_unit_test(test_used_apart), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_errors),     cmocka_unit_test(test_fails_while_copied),
         cmocka_unit_test(test_read_error), cmocka_unit_test(test_costs),
-        cmocka_unit_test(test_freeze),
+        cmocka_unit_test(test_freeze),     cmocka_unit_test(test_room_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

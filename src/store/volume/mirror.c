@@ -248,6 +248,7 @@ static void on_tick(void *arg)
     struct mirror *m = arg;
     m->is_ticking = false;
     mirror_clean(m);
+    mirror_copy_again(m);
     if (m->n_wanted)
         mirror_tick(m);
     io_poke(m->volume.env->io);

@@ -296,7 +296,8 @@ void mirror_clean(struct mirror *m)
 
 void mirror_tick(struct mirror *m)
 {
-    if (!m->is_ticking && mirror_is_whole(m) && !m->stops)
+    const bool wanted = mirror_is_whole(m) || m->told_unequal;
+    if (!m->is_ticking && wanted && !m->stops)
         loop_set_timer(m->timer, TICK_NS, 0);
-    m->is_ticking |= mirror_is_whole(m);
+    m->is_ticking |= wanted;
 }

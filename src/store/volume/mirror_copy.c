@@ -3,6 +3,9 @@
 // Region by region where legs may differ, and each of them in pieces: read from one leg that is in sync, written to all the others.
 // A piece keeps writes to its place out until it is done; what is written elsewhere goes to all legs anyway. Who waits for whom: a
 // piece for the writes that were under way before it, and later writes for the piece.
+//
+// What cannot be made equal now stays in the map. While there is such a thing one region of it is tried at each tick, and all when
+// that one could be.
 #include "store/volume/mirror_private.h"
 
 #include "base/log.h"
@@ -43,6 +46,14 @@ void mirror_copy_stop(struct mirror *m)
 
 // ---- regions ----
 
+static bool is_copying(const struct mirror *m)
+{
+    for (unsigned i = 0; i < MIRROR_COPIES; i++)
+        if (m->copies[i].is_active)
+            return true;
+    return false;
+}
+
 static bool is_taken(const struct mirror *m, uint64_t region)
 {
     for (unsigned i = 0; i < MIRROR_COPIES; i++)
@@ -58,6 +69,7 @@ void mirror_mark_unsynced(struct mirror *m, uint64_t first, uint64_t end)
         return; // there is nothing to differ from
     m->n_unsynced += mirror_bits_set(m->unsynced, first, end);
     m->cursor = first < m->cursor ? first : m->cursor;
+    m->is_probing = false;
     for (unsigned i = 0; i < MIRROR_COPIES; i++)
         m->copies[i].is_spoiled |= m->copies[i].is_active && m->copies[i].region >= first && m->copies[i].region < end;
     mirror_copy_on(m);
@@ -76,6 +88,8 @@ static bool take_region(struct mirror_copy *c)
 {
     struct mirror *m = c->mirror;
     uint64_t region = m->cursor;
+    if (m->is_probing && is_copying(m))
+        return false;
     do
         region = mirror_bits_next(m->unsynced, region, m->n_regions);
     while (region < m->n_regions && is_taken(m, region) && ++region);
@@ -96,11 +110,19 @@ static bool take_region(struct mirror_copy *c)
 static void join(struct mirror *m)
 {
     const unsigned syncing = mirror_attached(m) & ~mirror_in_sync(m);
+    m->is_probing = false;
     if (m->n_unsynced) {
-        log_event(LOG_ERROR, "store", "parts of a mirror cannot be made equal: they cannot be read, or there is no room",
-                  LOG_U64("bytes", m->n_unsynced * m->header.region_bytes));
+        if (!m->told_unequal)
+            log_event(LOG_ERROR, "store",
+                      "parts of a mirror cannot be made equal: they cannot be read, or there is no room; it is tried on",
+                      LOG_U64("bytes", m->n_unsynced * m->header.region_bytes));
+        m->told_unequal = true;
+        mirror_tick(m);
         return;
     }
+    if (m->told_unequal)
+        log_event(LOG_INFO, "store", "a mirror is equal again");
+    m->told_unequal = false;
     m->wants_join = syncing;
     if (syncing)
         mirror_commit(m, NULL);
@@ -117,6 +139,19 @@ void mirror_copy_on(struct mirror *m)
         any |= m->copies[i].is_active || take_region(&m->copies[i]);
     if (!any)
         join(m);
+}
+
+void mirror_copy_again(struct mirror *m)
+{
+    if (!m->told_unequal || !m->n_unsynced || m->stops || is_copying(m))
+        return;
+    uint64_t region = mirror_bits_next(m->unsynced, m->next_probe, m->n_regions);
+    if (region >= m->n_regions)
+        region = mirror_bits_next(m->unsynced, 0, m->n_regions);
+    m->next_probe = region + 1;
+    m->cursor = region;
+    m->is_probing = true;
+    mirror_copy_on(m);
 }
 
 // ---- pieces ----
@@ -139,8 +174,12 @@ static void end_piece(struct mirror_copy *c)
         return;
     }
     c->is_active = false;
-    if (c->at_bytes >= region_end(c) && !c->is_spoiled)
+    const bool is_equal = c->at_bytes >= region_end(c) && !c->is_spoiled;
+    if (is_equal)
         set_synced(m, c->region);
+    if (m->is_probing)
+        m->cursor = is_equal ? 0 : m->n_regions;
+    m->is_probing &= !is_equal;
     mirror_copy_on(m);
 }
 

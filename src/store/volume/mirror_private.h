@@ -119,6 +119,9 @@ struct mirror {
     struct volume_chores *chores;
     struct mirror_copy copies[MIRROR_COPIES];
     uint64_t cursor; // regions before it are equal, are being made so, or cannot be
+    // Regions that cannot be made equal now, for want of room say, are tried again by one of them, each in turn.
+    bool is_probing, told_unequal;
+    uint64_t next_probe;
 };
 
 unsigned mirror_attached(const struct mirror *m);       // bits of legs that are written to
@@ -152,12 +155,13 @@ struct mirror_op *mirror_list_take_all(struct mirror_list *list);
 // The maps have all that is wanted, and the headers who is in sync, durably; then op->next_step(). NULL: nobody waits.
 void mirror_commit(struct mirror *m, struct mirror_op *op);
 void mirror_clean(struct mirror *m); // what is not touched any more goes from the maps, as far as it is stable
-void mirror_tick(struct mirror *m);  // have mirror_clean() called in a while
+void mirror_tick(struct mirror *m);  // have mirror_clean() and mirror_copy_again() called in a while
 int mirror_load_map(struct mirror *m, unsigned leg, uint8_t *buffer); // adds to what is wanted
 
 // mirror_copy.c
 void mirror_mark_unsynced(struct mirror *m, uint64_t first, uint64_t end);
-void mirror_copy_on(struct mirror *m); // starts what is to be done
+void mirror_copy_on(struct mirror *m);    // starts what is to be done
+void mirror_copy_again(struct mirror *m); // tries what could not be done
 bool mirror_copy_locks(const struct mirror *m, const struct volume_request *request);
 void mirror_copy_passed(struct mirror *m, const struct volume_request *request); // one that was active is done
 void mirror_copy_stop(struct mirror *m);                                         // what has not begun

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -35,12 +36,13 @@ int disk_promise(const struct disk_command *c)
 
 // --- the table
 
-static void print_verdict(const char *name, const json_t *v)
+// `state`: of a machine that does not run, of which the record tells; "" of what is served.
+static void print_verdict(const char *name, const char *state, const json_t *v)
 {
     struct verdict_text t;
     verdict_format(v, &t);
-    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", name, text(v, "promise"), t.achieved, t.verdict, t.since, t.hour, t.day,
-           t.last);
+    printf("%-24s %-24s %12s  %-18s %5s %7s %7s  %s\n", name, text(v, "promise"), *state ? state : t.achieved, t.verdict, t.since,
+           t.hour, t.day, t.last);
 }
 
 static void print_table(const json_t *result)
@@ -52,9 +54,11 @@ static void print_table(const json_t *result)
     json_array_foreach(json_object_get(result, "promises"), i, disk)
     {
         const json_t *verdicts = json_object_get(disk, "verdicts");
+        const char *state = text(disk, "state");
+        const bool is_on_record = !strcmp(state, "stopped") || !strcmp(state, "failed") || !strcmp(state, "waiting");
         if (!json_array_size(verdicts))
-            printf("%-24s %-24s %12s  %s\n", text(disk, "name"), text(disk, "promises"), "-", text(disk, "state"));
-        json_array_foreach(verdicts, j, verdict) print_verdict(text(disk, "name"), verdict);
+            printf("%-24s %-24s %12s  %s\n", text(disk, "name"), text(disk, "promises"), "-", state);
+        json_array_foreach(verdicts, j, verdict) print_verdict(text(disk, "name"), is_on_record ? state : "", verdict);
     }
     if (json_is_true(json_object_get(result, "late")))
         puts("the store does not answer");

@@ -22,6 +22,7 @@ enum machine_state { MACHINE_STOPPED, MACHINE_STARTING, MACHINE_RUNNING, MACHINE
 struct batch; // an answer that waits for several machines: daemon_batch.c
 
 struct launch;
+struct promise_archive;
 struct disk_reading; // daemon_look.c
 
 struct waiter {
@@ -213,6 +214,11 @@ rpc_method_fn daemon_disk_find, daemon_disk_call; // methods
 bool machine_differs_in_promises_only(const struct machine_spec *a, const struct machine_spec *b);
 rpc_method_fn daemon_promise, daemon_promises, daemon_change_promises; // methods
 rpc_method_fn daemon_promise_changed;                                  // of the store's
+
+// daemon_verdicts.c
+struct promise_archive *daemon_read_verdicts(const struct daemon *d); // the caller's; NULL: there is nothing on record
+// What became of these promises of a disk; of those that were never judged nothing. `a` may be NULL.
+json_t *daemon_recorded_verdicts(struct promise_archive *a, const char *label, const char *promises);
 
 // daemon_batch.c
 struct batch *batch_create(struct rpc_request *req);

@@ -6,6 +6,7 @@
 #include "control/daemon.h"
 
 #include "base/log.h"
+#include "promise/archive.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -200,7 +201,7 @@ void daemon_promise(void *arg, struct rpc_request *req, const json_t *params)
 
 // --- what is promised, and whether it is kept
 
-// The store is asked first, then the router.
+// The store is asked first, then the router. Of machines that do not run the record tells.
 struct looking {
     struct daemon *daemon;
     struct rpc_request *req;
@@ -220,14 +221,25 @@ static const json_t *verdicts_of(const json_t *told, const char *label)
     return NULL;
 }
 
-static json_t *describe(const struct daemon_machine *m, unsigned disk, const json_t *told)
+static json_t *describe(const struct daemon_machine *m, unsigned disk, const json_t *told, struct promise_archive *recorded)
 {
     char label[128];
     daemon_store_label(m, disk, label);
-    const json_t *verdicts = m->worker.pid ? verdicts_of(told, label) : NULL;
+    const char *promises = m->spec.disks[disk].promises;
+    const json_t *now = verdicts_of(told, label);
+    json_t *verdicts = !m->worker.pid ? daemon_recorded_verdicts(recorded, label, promises)
+                       : now          ? json_deep_copy(now)
+                                      : json_array();
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "name", label, "machine", m->spec.name, "disk", m->spec.disks[disk].name,
-                     "state", machine_state_name(m), "promises", m->spec.disks[disk].promises, "verdicts",
-                     verdicts ? json_deep_copy(verdicts) : json_array());
+                     "state", machine_state_name(m), "promises", promises, "verdicts", verdicts);
+}
+
+static bool any_stopped(const struct daemon *d)
+{
+    const struct daemon_machine *m = d->machines;
+    while (m && m->worker.pid)
+        m = m->next;
+    return m;
 }
 
 static void end_look(struct looking *l)
@@ -248,10 +260,12 @@ static void router_answered(void *arg, const json_t *result, const struct tv_err
 // `told`: the store's answer; NULL: it is not there, or does not answer.
 static void look_on(struct looking *l, const json_t *told)
 {
+    struct promise_archive *recorded = any_stopped(l->daemon) ? daemon_read_verdicts(l->daemon) : NULL;
     for (const struct daemon_machine *m = l->daemon->machines; m; m = m->next)
         for (unsigned i = 0; i < m->spec.n_disks; i++)
             if (m->spec.disks[i].promises)
-                json_array_append_new(l->list, describe(m, i, told));
+                json_array_append_new(l->list, describe(m, i, told, recorded));
+    promise_archive_destroy(recorded);
     struct rpc_conn *router = l->daemon->router_control;
     if (!router || rpc_call_async(router, "router.promises", json_object(), NULL, 0, LOOK_TIMEOUT_MS, router_answered, l))
         end_look(l);

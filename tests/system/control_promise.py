@@ -125,6 +125,13 @@ trivet("disk", "promise", "two-data", "")
 trivet("start", "two")
 expect(one_one_data="reserve: 30%, limit: 5k iops")
 trivet("kill", "--all")
+stopped = promises()["one.one-data"]
+on_record = {v["promise"]: v for v in stopped["verdicts"]}
+if stopped["state"] != "stopped" or on_record["limit: 5k iops"]["day"]["judged_ms"] < day["judged_ms"]:
+    fail(f"what is on record of a machine that does not run: {stopped}, and it had {day}")
+line = [row for row in trivet("promises").stdout.splitlines() if "limit: 5k iops" in row]
+if len(line) != 1 or "stopped" not in line[0] or "100.00%" not in line[0]:
+    fail(f"the table, of a machine that does not run: {line}")
 trivet("down")
 nothing_left()
 print("ok: a machine that does not run, and a start that is refused")

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +26,6 @@
 #define DATA_STRIDE (BLK_DEVICE_DATA + 4096u) // room to shift
 #define QUEUE_DATA ((uint64_t)DATA_STRIDE * BLK_DEVICE_DEPTH)
 #define CONFIG_BYTES 60u
-#define HUGE_PAGE (2ull << 20)
 #define SEGMENTS 6u              // of data, at most
 #define WAIT_NS (200 * NS_PER_S) // a successor waits for what a killed store had with the kernel, on a busy host long
 
@@ -258,7 +256,7 @@ void blk_device_open(struct blk_device *dev, struct loop *loop, const char *path
 {
     struct tv_error err = {0};
     uint64_t ram_bytes = n_queues * (QUEUE_BYTES + QUEUE_DATA);
-    ram_bytes = (ram_bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    ram_bytes = (ram_bytes + 4095) & ~4095ull;
     dev->loop = loop;
     dev->path = path;
     dev->n_queues = n_queues;
@@ -266,9 +264,8 @@ void blk_device_open(struct blk_device *dev, struct loop *loop, const char *path
     if (guest_memory_add(&dev->mem, RAM, ram_bytes, guest_ram_create("blk_driver", ram_bytes, &err), 0, 0, &err))
         blk_fail("%s", err.text);
     dev->ram = guest_memory_view(&dev->mem, RAM, ram_bytes);
-    // As machines have their memory: what lies side by side for the driver does so for the device. A disk of a cloud reads 256 KiB
-    // into scattered pages at half the speed, and how scattered they are differs from run to run.
-    madvise(dev->ram, ram_bytes, MADV_HUGEPAGE);
+    // All of it is there, page after page, before anything goes into it: how scattered it is decides how fast a disk is, and is not
+    // left to the order in which requests come.
     memset(dev->ram, 0, ram_bytes);
     dev->retry = loop_add_timer(loop, on_retry, dev, &err);
     struct vhost_frontend_config config = {

@@ -286,6 +286,7 @@ void vn_refresh(struct vn *vn)
     note_latency(vn, &vn->pace);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
+    vn->pace.is_backlogged = vn->n_backlogged > 0;
     if (vn->type->update)
         vn->type->update(vn);
     vn->is_busy = false;
@@ -436,6 +437,8 @@ static unsigned poll_port(struct vn *vn, struct vn_port *in, unsigned most)
         vn->last = (struct pace_burst){.packets = n, .bits = 8 * input(vn, in, packets, n)};
     } else {
         pace_found_empty(&in->pace);
+        if (!vn->n_backlogged)
+            vn->pace.waiting = 0; // nor does the network
         end_visit(vn);
     }
     return n;

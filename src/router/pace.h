@@ -157,7 +157,6 @@ static inline bool pace_is_owed(const struct pace *pace)
 static inline void pace_found_empty(struct pace *pace)
 {
     pace->waiting = 0;
-    drr_end(&pace->drr);
     for (unsigned i = 0; pace->reserves && i < PACE_METRICS; i++)
         if (pace->reserve[i].credit > 0)
             pace->reserve[i].credit = 0;

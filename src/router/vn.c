@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define PORT_QUANTUM_US 5 // of a port of weight 100, a turn
-#define BURST_US 5        // of dear packets fewer make a burst, so that others need not wait long for its end
+#define BURST_NS 1500     // of dear packets fewer make a burst, so that others need not wait long for its end
 
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
@@ -485,7 +485,7 @@ static void skip_turns(struct vn *vn, uint64_t turns)
 
 static unsigned burst_most(const struct vn *vn)
 {
-    const uint64_t most = vn->port_quantum * BURST_US / PORT_QUANTUM_US;
+    const uint64_t most = vn->port_quantum * BURST_NS / (PORT_QUANTUM_US * 1000);
     return vn->packet_cycles * PORT_BURST <= most ? PORT_BURST
            : vn->packet_cycles < most             ? (unsigned)(most / vn->packet_cycles)
                                                   : 1;

@@ -52,10 +52,15 @@ static struct vn *get_vn(struct worker *worker, unsigned i)
     return atomic_load_explicit(&worker->vns[i], memory_order_acquire);
 }
 
-// One burst at most. How many packets; *has_turn: whether there may be another one by the network's weight.
-static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn)
+static bool is_quiet(const struct worker *worker, unsigned slot)
 {
-    const unsigned n = vn_poll(vn);
+    return worker->quiet[slot / 64] >> slot % 64 & 1;
+}
+
+// One burst at most. How many packets; *has_turn: whether there may be another one by the network's weight.
+static unsigned serve_burst(struct worker *worker, struct vn *vn, unsigned slot, bool *has_turn)
+{
+    const unsigned n = vn_poll(vn, worker->n_quiet > is_quiet(worker, slot));
     const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
     const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
     worker->last_cycles = now;
@@ -81,13 +86,12 @@ static bool is_owed(const struct worker *worker, const struct vn *vn, uint64_t e
     return pace_is_owed(&vn->pace) && worker->last_cycles < end;
 }
 
-static void set_quiet(struct worker *worker, unsigned slot, bool is_quiet)
+static void set_quiet(struct worker *worker, unsigned slot, bool value)
 {
-    const uint64_t bit = 1ull << slot % 64;
-    if (!(worker->quiet[slot / 64] & bit) == !is_quiet)
+    if (is_quiet(worker, slot) == value)
         return;
-    worker->quiet[slot / 64] ^= bit;
-    worker->n_quiet += is_quiet ? 1 : -1u;
+    worker->quiet[slot / 64] ^= 1ull << slot % 64;
+    worker->n_quiet += value ? 1 : -1u;
 }
 
 // Round and round. There is one.
@@ -112,7 +116,7 @@ static unsigned serve_quiet(struct worker *worker, unsigned slot)
     }
     vn_refresh(vn);
     look(worker, vn);
-    return serve_burst(worker, vn, &has_turn);
+    return serve_burst(worker, vn, slot, &has_turn);
 }
 
 // Between two bursts of others, so that what comes to a network that is below its share waits for the end of a burst and not of
@@ -145,7 +149,7 @@ static unsigned serve(struct worker *worker, struct vn *vn, unsigned slot)
         return 1; // in debt: it may well have something to do
     for (uint64_t end = worker->last_cycles + worker->owed_most; n && (has_turn || is_owed(worker, vn, end)); packets += n) {
         const uint64_t began = worker->last_cycles;
-        n = serve_burst(worker, vn, &has_turn);
+        n = serve_burst(worker, vn, slot, &has_turn);
         if (n && worker->n_quiet)
             packets += serve_all_quiet(worker, worker->last_cycles - began);
         look(worker, vn);

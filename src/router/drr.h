@@ -14,9 +14,11 @@ struct drr {
     uint32_t weight; // 1 to DRR_WEIGHT_MAX; DRR_WEIGHT_DEFAULT has one quantum a turn
 };
 
-// A turn begins. Whether the flow may do anything in it.
+// A turn begins: what was not used of the last one is not saved up, what is owed stays. Whether the flow may do anything in it.
 static inline bool drr_begin(struct drr *flow, uint64_t quantum_cycles)
 {
+    if (flow->deficit_cycles > 0)
+        flow->deficit_cycles = 0;
     flow->deficit_cycles += (int64_t)(quantum_cycles * flow->weight / DRR_WEIGHT_DEFAULT);
     return flow->deficit_cycles > 0;
 }
@@ -27,11 +29,4 @@ static inline bool drr_charge(struct drr *flow, uint64_t cycles, uint64_t most_c
 {
     flow->deficit_cycles -= (int64_t)(cycles < most_cycles ? cycles : most_cycles);
     return flow->deficit_cycles > 0;
-}
-
-// The flow has nothing more to do: what it did not use is not saved up, what it owes stays.
-static inline void drr_end(struct drr *flow)
-{
-    if (flow->deficit_cycles > 0)
-        flow->deficit_cycles = 0;
 }

@@ -66,7 +66,8 @@ struct pace {
     uint64_t looked, looked_own; // by the worker's own clock
     uint64_t advanced, advanced_own;
     uint64_t mean_packet; // of the last burst, as the limit in bits counts
-    bool is_backlogged;   // when it was last looked at there was more than was taken
+    uint64_t waiting;     // cycles in which packets were waiting, if there are any when it is asked next
+    bool is_backlogged;   // when it was last looked at there was more than was taken, or just as much
     bool is_limited;      // it was not looked into then: a limit of its own is used up
     struct usage usage;
 };
@@ -102,7 +103,7 @@ static inline void meter_charge(struct meter *meter, uint64_t units, uint64_t hz
 static inline void pace_look(struct pace *pace, uint64_t now, uint64_t own)
 {
     if (pace->is_backlogged && !pace->is_limited)
-        counter_add(&pace->usage.waited_cycles, now - pace->looked);
+        pace->waiting += now - pace->looked;
     pace->looked = now;
     pace->looked_own = own;
     if (!(pace->limits | pace->reserves))
@@ -152,10 +153,10 @@ static inline bool pace_is_owed(const struct pace *pace)
     return false;
 }
 
-// It has nothing waiting: nothing is owed.
+// It has nothing waiting, and had not since it was asked before: nothing is owed.
 static inline void pace_found_empty(struct pace *pace)
 {
-    drr_end(&pace->drr);
+    pace->waiting = 0;
     for (unsigned i = 0; pace->reserves && i < PACE_METRICS; i++)
         if (pace->reserve[i].credit > 0)
             pace->reserve[i].credit = 0;
@@ -179,6 +180,8 @@ static inline void pace_charge_meters(struct pace *pace, const struct pace_burst
 static inline void pace_charge(struct pace *pace, const struct pace_burst *burst)
 {
     struct usage *usage = &pace->usage;
+    counter_add(&usage->waited_cycles, pace->waiting);
+    pace->waiting = 0;
     counter_add(&usage->packets, burst->packets);
     counter_add(&usage->bits, burst->bits);
     counter_add(&usage->cycles, burst->cycles);

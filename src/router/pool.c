@@ -60,6 +60,11 @@ static int ops_enqueue(struct rte_mempool *pool, void *const *objects, unsigned 
 {
     struct store *store = pool->pool_data;
     const unsigned at = atomic_load_explicit(&store->n_stacked, memory_order_relaxed);
+    if (n == 1 && at < store->stack_most && is_worker()) { // most come so
+        store->stack[at] = *objects;
+        atomic_store_explicit(&store->n_stacked, at + 1, memory_order_relaxed);
+        return 0;
+    }
     if (n > store->stack_most || !is_worker())
         return rte_ring_mp_enqueue_bulk(store->ring, objects, n, NULL) ? 0 : -ENOBUFS;
     unsigned kept = at;

@@ -11,7 +11,12 @@
 #include <string.h>
 
 #define PORT_QUANTUM_US 5 // of a port of weight 100, a turn
-#define BURST_US 5        // of dear packets fewer make a burst, so that others need not wait long for its end
+// Of dear packets fewer make a burst, so that others need not wait long for its end: it takes about so long, and less while others
+// are looked into between bursts. Not so few then that what a burst costs by itself, as an interrupt of a machine, made packets
+// ever dearer and bursts ever smaller.
+#define BURST_US 5
+#define BURST_AWAITED_US 1
+#define AWAITED_LEAST 8
 
 const char *const drop_names[DROP_CAUSES] = {
     "none",       "malformed",  "spoofed",   "reserved",  "storm",   "unknown",   "same_port", "send_full",
@@ -286,6 +291,7 @@ void vn_refresh(struct vn *vn)
     note_latency(vn, &vn->pace);
     for (unsigned i = 0; i < VN_PORTS_MAX; i++)
         refresh_slot(vn, i);
+    vn->pace.is_backlogged = vn->n_backlogged > 0;
     if (vn->type->update)
         vn->type->update(vn);
     vn->is_busy = false;
@@ -436,6 +442,8 @@ static unsigned poll_port(struct vn *vn, struct vn_port *in, unsigned most)
         vn->last = (struct pace_burst){.packets = n, .bits = 8 * input(vn, in, packets, n)};
     } else {
         pace_found_empty(&in->pace);
+        if (!vn->n_backlogged)
+            vn->pace.waiting = 0; // nor does the network
         end_visit(vn);
     }
     return n;
@@ -480,16 +488,24 @@ static void skip_turns(struct vn *vn, uint64_t turns)
             drr_begin(&vn->active[i]->pace.drr, vn->port_quantum * turns);
 }
 
-static unsigned burst_most(const struct vn *vn)
+// As many packets like those of the last burst as take so long; 1 to PORT_BURST.
+static unsigned packets_in(const struct vn *vn, unsigned us)
 {
-    const uint64_t most = vn->port_quantum * BURST_US / PORT_QUANTUM_US;
-    return vn->packet_cycles * PORT_BURST <= most ? PORT_BURST
-           : vn->packet_cycles < most             ? (unsigned)(most / vn->packet_cycles)
-                                                  : 1;
+    const uint64_t cycles = vn->port_quantum * us / PORT_QUANTUM_US;
+    return vn->packet_cycles * PORT_BURST <= cycles ? PORT_BURST
+           : vn->packet_cycles < cycles             ? (unsigned)(cycles / vn->packet_cycles)
+                                                    : 1;
 }
 
-unsigned vn_poll(struct vn *vn)
+static unsigned burst_most(const struct vn *vn)
 {
+    const unsigned most = packets_in(vn, BURST_US), soon = vn->is_awaited ? packets_in(vn, BURST_AWAITED_US) : most;
+    return soon >= AWAITED_LEAST || soon == most ? soon : most < AWAITED_LEAST ? most : AWAITED_LEAST;
+}
+
+unsigned vn_poll(struct vn *vn, bool is_awaited)
+{
+    vn->is_awaited = is_awaited;
     const unsigned most = pace_budget(&vn->pace, burst_most(vn));
     unsigned n = 0;
     for (uint64_t least = 0; most && !n && least != UINT64_MAX;) { // each time one at least is found to have nothing

@@ -114,6 +114,7 @@ struct vn {
     _Atomic uint64_t latency[LATENCY_BUCKETS]; // packets, by what they took from when they could have been taken at the earliest
     uint64_t packet_cycles;                    // of the last burst, each
     bool is_busy;                              // it has a turn, and may not be entered again
+    bool is_awaited;                           // other networks may have something soon
     uint32_t seen_version, now_s;
     unsigned n_active, next_active;
     uint64_t late_least;     // the shortest latency that was promised to it or to a port of its, in cycles; UINT64_MAX: none
@@ -163,8 +164,9 @@ void vn_notify(struct vn *vn);
 // Takes over what the control thread has changed.
 void vn_refresh(struct vn *vn);
 // One burst of the port whose turn it is; ports have turns as networks have, by deficit round robin in cycles. How many packets; 0:
-// none has any, or limits are used up. The network has been looked at (pace_look()) at this time.
-unsigned vn_poll(struct vn *vn);
+// none has any, or limits are used up. The network has been looked at (pace_look()) at this time. is_awaited: other networks may
+// have something soon, so a burst is to be short.
+unsigned vn_poll(struct vn *vn, bool is_awaited);
 // What the burst has cost, without what was not the network's doing (drr.h). Now it is `now`.
 void vn_charge(struct vn *vn, uint64_t cycles, uint64_t now);
 // In another network's turn, by the same worker: packets of this network's buffers that the port receives. Taken; dropped where the

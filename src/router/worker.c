@@ -13,11 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUANTUM_US 20 // of a network of weight 100, a turn
-#define ROUND_US 2000 // all of them together, at most: quanta are smaller where there are many
+#define QUANTUM_US 40 // of a network of weight 100, a turn
+#define ROUND_US 4000 // all of them together, at most: quanta are smaller where there are many
 #define ROUND_LEAST_US 10
 #define OWED_US 20000     // beyond its turn, at most
 #define CHARGE_MAX_US 500 // for one burst, at most
+#define LOOKS_PART 8      // of the time, at most, for looks between bursts that find nothing
 #define SPIN_US 50        // without a packet, before sleeping
 #define NAP_LEAST_US 50   // with ports that cannot wake: doubled with each nap that was for nothing
 #define NAP_MOST_US 1000
@@ -35,6 +36,9 @@ struct worker {
     uint64_t quantum, owed_most, charge_most, spin, hz, last_packet, last_cycles;
     uint64_t weights;                        // of all networks
     uint64_t late_least;                     // of all, as theirs
+    uint64_t quiet[WORKER_VNS_MAX / 64];     // a bit for each that had nothing when its turn ended
+    unsigned n_quiet, next_quiet;            // how many; the bit from which on the next is sought
+    int64_t look_credit;                     // cycles in which to look into them
     uint64_t nap, nap_least, nap_most, wait; // cycles
     uint32_t ticked_s;
     _Atomic uint64_t stolen; // cycles of bursts beyond charge_most: the host ran something else
@@ -48,10 +52,15 @@ static struct vn *get_vn(struct worker *worker, unsigned i)
     return atomic_load_explicit(&worker->vns[i], memory_order_acquire);
 }
 
-// One burst at most. How many packets; *has_turn: whether there may be another one by the network's weight.
-static unsigned serve_burst(struct worker *worker, struct vn *vn, bool *has_turn)
+static bool is_quiet(const struct worker *worker, unsigned slot)
 {
-    const unsigned n = vn_poll(vn);
+    return worker->quiet[slot / 64] >> slot % 64 & 1;
+}
+
+// One burst at most. How many packets; *has_turn: whether there may be another one by the network's weight.
+static unsigned serve_burst(struct worker *worker, struct vn *vn, unsigned slot, bool *has_turn)
+{
+    const unsigned n = vn_poll(vn, worker->n_quiet > is_quiet(worker, slot));
     const uint64_t now = rte_rdtsc(), cycles = now - worker->last_cycles;
     const uint64_t charged = cycles < worker->charge_most ? cycles : worker->charge_most;
     worker->last_cycles = now;
@@ -77,19 +86,75 @@ static bool is_owed(const struct worker *worker, const struct vn *vn, uint64_t e
     return pace_is_owed(&vn->pace) && worker->last_cycles < end;
 }
 
-// One turn, and what the network is owed beyond it. How many packets it was.
-static unsigned serve(struct worker *worker, struct vn *vn)
+static void set_quiet(struct worker *worker, unsigned slot, bool value)
+{
+    if (is_quiet(worker, slot) == value)
+        return;
+    worker->quiet[slot / 64] ^= 1ull << slot % 64;
+    worker->n_quiet += value ? 1 : -1u;
+}
+
+// Round and round. There is one.
+static unsigned next_quiet(struct worker *worker)
+{
+    unsigned slot = worker->next_quiet % WORKER_VNS_MAX;
+    while (!(worker->quiet[slot / 64] >> slot % 64))
+        slot = (slot / 64 + 1) * 64 % WORKER_VNS_MAX;
+    slot += (unsigned)__builtin_ctzll(worker->quiet[slot / 64] >> slot % 64);
+    worker->next_quiet = slot + 1;
+    return slot;
+}
+
+// One burst of a network that was quiet, of what is left of its turn. How many packets.
+static unsigned serve_quiet(struct worker *worker, unsigned slot)
+{
+    struct vn *vn = get_vn(worker, slot);
+    bool has_turn = vn && vn->pace.drr.deficit_cycles > 0;
+    if (!has_turn) { // until it has its next turn
+        set_quiet(worker, slot, false);
+        return 0;
+    }
+    vn_refresh(vn);
+    look(worker, vn);
+    return serve_burst(worker, vn, slot, &has_turn);
+}
+
+// Between two bursts of others, so that what comes to a network that is below its share waits for the end of a burst and not of
+// turns. Looking for nothing takes a LOOKS_PART of the time that the others' take.
+static unsigned serve_all_quiet(struct worker *worker, uint64_t burst_cycles)
+{
+    unsigned packets = 0;
+    worker->look_credit += (int64_t)(burst_cycles / LOOKS_PART);
+    if (worker->look_credit > (int64_t)worker->quantum)
+        worker->look_credit = (int64_t)worker->quantum;
+    for (unsigned i = worker->n_quiet; i && worker->n_quiet && worker->look_credit > 0; i--) {
+        const uint64_t began = worker->last_cycles;
+        const unsigned n = serve_quiet(worker, next_quiet(worker));
+        packets += n;
+        if (!n)
+            worker->look_credit -= (int64_t)(worker->last_cycles - began);
+    }
+    return packets;
+}
+
+// One turn, and what the network is owed beyond it. How many packets came meanwhile.
+static unsigned serve(struct worker *worker, struct vn *vn, unsigned slot)
 {
     unsigned packets = 0, n = 1;
     vn_refresh(vn);
     look(worker, vn);
+    set_quiet(worker, slot, false);
     bool has_turn = drr_begin(&vn->pace.drr, worker->quantum);
     if (!has_turn && !pace_is_owed(&vn->pace))
         return 1; // in debt: it may well have something to do
     for (uint64_t end = worker->last_cycles + worker->owed_most; n && (has_turn || is_owed(worker, vn, end)); packets += n) {
-        n = serve_burst(worker, vn, &has_turn);
+        const uint64_t began = worker->last_cycles;
+        n = serve_burst(worker, vn, slot, &has_turn);
+        if (n && worker->n_quiet)
+            packets += serve_all_quiet(worker, worker->last_cycles - began);
         look(worker, vn);
     }
+    set_quiet(worker, slot, !n);
     return packets;
 }
 
@@ -115,7 +180,7 @@ static unsigned serve_all(struct worker *worker)
         struct vn *vn = get_vn(worker, i);
         if (!vn)
             continue;
-        packets += serve(worker, vn);
+        packets += serve(worker, vn, i);
         weights += vn->pace.drr.weight;
         late_least = vn->late_least < late_least ? vn->late_least : late_least;
     }

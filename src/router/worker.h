@@ -1,6 +1,7 @@
 // Workers: threads that carry packets, one a CPU. A network belongs to one worker.
 //
-// A worker gives its networks their turns by deficit round robin in cycles (drr.h) and runs each packet to completion. When for a
+// A worker gives its networks their turns by deficit round robin in cycles (drr.h) and runs each packet to completion. A network
+// that had nothing left in its turn is looked into between the bursts of others, for what is left of that turn. When for a
 // while nothing has come it sleeps until a descriptor of one of its ports tells of something; where a port has none, it naps.
 #pragma once
 

@@ -112,7 +112,7 @@ void rig_put(struct vn_port *port, const struct packet *packet)
 void rig_run(struct vn *vn)
 {
     vn_refresh(vn);
-    while (vn_poll(vn))
+    while (vn_poll(vn, false))
         ;
 }
 

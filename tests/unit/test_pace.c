@@ -20,6 +20,7 @@ struct load {
     uint64_t bits, cycles; // a packet
     uint64_t interval;     // between packets that come; 0: there are always more
     uint64_t until;        // then no more come
+    unsigned most;         // packets of a burst; 0: 32
     // the rig's
     struct pace pace;
     struct pace_terms terms;
@@ -63,7 +64,7 @@ static unsigned arrived(struct load *load, unsigned most)
 // As worker.c does it.
 static unsigned serve_burst(struct load *load, bool *has_turn)
 {
-    const unsigned asked = pace_budget(&load->pace, 32), n = asked ? arrived(load, asked) : 0;
+    const unsigned asked = pace_budget(&load->pace, load->most ? load->most : 32), n = asked ? arrived(load, asked) : 0;
     load->pace.is_backlogged = asked && n == asked;
     now += n ? n * load->cycles : 50;
     const uint64_t cycles = n ? n * load->cycles : 50;
@@ -288,6 +289,22 @@ static void test_waiting(void **state)
     assert_true(counter_get(&loads[2].pace.usage.waited_cycles) < HZ / 20);
 }
 
+// A burst of dear packets is a single one, and so each of those that come now and then is all that was asked for: none of them waits
+// for as long as it takes to carry it.
+static void test_single_packets_do_not_wait(void **state)
+{
+    (void)state;
+    struct load loads[2] = {{.bits = 512, .cycles = 100000, .interval = 2000000, .most = 1},
+                            {.bits = 512, .cycles = 100000, .interval = 50000, .most = 1}};
+    begin(loads, 1);
+    run(loads, 1, HZ);
+    assert_near(loads[0].packets, HZ / 2000000, 2);
+    assert_int_equal(counter_get(&loads[0].pace.usage.waited_cycles), 0);
+    begin(loads + 1, 1); // twice as many as can be carried: some wait all the time
+    run(loads + 1, 1, HZ);
+    assert_near(counter_get(&loads[1].pace.usage.waited_cycles), HZ, 10);
+}
+
 // Terms at the ends of their ranges, and a clock that jumps by hours.
 static void test_extremes(void **state)
 {
@@ -338,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_dear_packets_take_no_ones_reserve),
         cmocka_unit_test(test_half_of_a_cpu),
         cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_single_packets_do_not_wait),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_latency_buckets),
     };

@@ -418,17 +418,23 @@ static void forward4(struct vn *vn, struct vn_port *in, struct plain *plain)
     const struct ip *ip = vn->state;
     look_up4(poptrie_root(&ip->fib.tries[0]), plain);
     struct target *targets = fib_targets(&ip->fib);
+    struct neighbour *n = NULL; // that took the packet before
+    uint32_t to = 0;
     for (unsigned i = 0; i < plain->n; i++) {
         struct rte_mbuf *packet = plain->packets[i];
         struct ip4_header *h = ip_packet(packet);
+        struct target *t = &targets[plain->targets[i]];
         const unsigned total = be16toh(h->total_length);
         if (unlikely(packet_bytes(packet) != total))
             cut_padding(packet, total);
-        struct neighbour *n = ready_neighbour(vn, targets, &targets[plain->targets[i]], packet, IP4);
+        if (!n || h->destination != to || t->kind == TARGET_GROUP)
+            n = ready_neighbour(vn, targets, t, packet, IP4);
         if (unlikely(!n || total > n->mtu)) {
             follow(vn, in, packet, targets, plain->targets[i], IP4, false);
+            n = NULL; // it may be gone
             continue;
         }
+        to = h->destination;
         ip4_decrement(h);
         n->used_s = vn->now_s;
         emit_whole(n, packet);
@@ -440,17 +446,23 @@ static void forward6(struct vn *vn, struct vn_port *in, struct plain *plain)
     const struct ip *ip = vn->state;
     look_up6(poptrie_root(&ip->fib.tries[1]), plain);
     struct target *targets = fib_targets(&ip->fib);
+    struct neighbour *n = NULL; // that took the packet before
+    uint8_t to[16] = {0};
     for (unsigned i = 0; i < plain->n; i++) {
         struct rte_mbuf *packet = plain->packets[i];
         struct ip6_header *h = ip_packet(packet);
+        struct target *t = &targets[plain->targets[i]];
         const unsigned total = be16toh(h->payload_length) + (unsigned)sizeof(*h);
         if (unlikely(packet_bytes(packet) != total))
             cut_padding(packet, total);
-        struct neighbour *n = ready_neighbour(vn, targets, &targets[plain->targets[i]], packet, IP6);
+        if (!n || memcmp(h->destination, to, sizeof(to)) || t->kind == TARGET_GROUP)
+            n = ready_neighbour(vn, targets, t, packet, IP6);
         if (unlikely(!n || total > n->mtu)) {
             follow(vn, in, packet, targets, plain->targets[i], IP6, false);
+            n = NULL; // it may be gone
             continue;
         }
+        memcpy(to, h->destination, sizeof(to));
         h->hop_limit--;
         n->used_s = vn->now_s;
         emit_whole(n, packet);

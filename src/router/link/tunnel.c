@@ -54,11 +54,9 @@ static uint32_t frame_flow(const uint8_t *frame, unsigned type, uint64_t key)
     return (uint32_t)(mix(mix(key, first), (uint64_t)rest << 16 | type) >> 32);
 }
 
-uint32_t tunnel_flow(const void *frame, size_t len_bytes, uint64_t key)
+// Type and place are find_payload()'s, here and below.
+static uint32_t flow_of(const uint8_t *bytes, size_t len_bytes, unsigned type, size_t at, uint64_t key)
 {
-    const uint8_t *bytes = frame;
-    size_t at;
-    const unsigned type = find_payload(bytes, len_bytes, &at);
     if (!type)
         return 0;
     const size_t left = len_bytes > at ? len_bytes - at : 0;
@@ -71,10 +69,15 @@ uint32_t tunnel_flow(const void *frame, size_t len_bytes, uint64_t key)
     return frame_flow(bytes, type, key);
 }
 
-static unsigned inner_ecn(const uint8_t *frame, size_t len)
+uint32_t tunnel_flow(const void *frame, size_t len_bytes, uint64_t key)
 {
     size_t at;
-    const unsigned type = find_payload(frame, len, &at);
+    const unsigned type = find_payload(frame, len_bytes, &at);
+    return flow_of(frame, len_bytes, type, at, key);
+}
+
+static unsigned ecn_of(const uint8_t *frame, size_t len, unsigned type, size_t at)
+{
     if (type == ETHERTYPE_IP4 && len >= at + sizeof(struct ip4_header))
         return frame[at + 1] & ECN_MASK;
     if (type == ETHERTYPE_IP6 && len >= at + sizeof(struct ip6_header))
@@ -98,8 +101,7 @@ bool tunnel_pass_ecn(void *frame, size_t len_bytes, unsigned outer_ecn)
     size_t at;
     if (outer_ecn == ECN_NOT_ECT)
         return true;
-    const unsigned inner = inner_ecn(bytes, len_bytes);
-    const unsigned type = find_payload(bytes, len_bytes, &at);
+    const unsigned type = find_payload(bytes, len_bytes, &at), inner = ecn_of(bytes, len_bytes, type, at);
     const bool is_changed = outer_ecn != inner && (outer_ecn == ECN_CE || (outer_ecn == ECN_ECT1 && inner == ECN_ECT0));
     if (!is_changed || (type != ETHERTYPE_IP4 && type != ETHERTYPE_IP6))
         return true;
@@ -170,7 +172,9 @@ static uint16_t udp_checksum(unsigned family, const void *ip, const struct udp_h
 size_t tunnel_write(const struct tunnel *tunnel, void *outer, const void *frame, size_t len_bytes)
 {
     uint8_t *at = outer;
-    const unsigned ecn = inner_ecn(frame, len_bytes);
+    size_t payload_at;
+    const unsigned type = find_payload(frame, len_bytes, &payload_at), ecn = ecn_of(frame, len_bytes, type, payload_at);
+    const uint32_t flow = flow_of(frame, len_bytes, type, payload_at, tunnel->flow_key);
     const size_t whole = tunnel->head_bytes + len_bytes, total = whole - sizeof(struct ethernet_header);
     memcpy(at, tunnel->head, sizeof(tunnel->head)); // more than there is; the frame comes over it
     memcpy(at + tunnel->head_bytes, frame, len_bytes);
@@ -186,7 +190,7 @@ size_t tunnel_write(const struct tunnel *tunnel, void *outer, const void *frame,
         h6->version_class_flow |= htobe32(ecn << 20);
         h6->payload_length = htobe16((uint16_t)udp_bytes);
     }
-    udp->source = htobe16((uint16_t)(SOURCE_PORTS | (tunnel_flow(frame, len_bytes, tunnel->flow_key) & ~SOURCE_PORTS)));
+    udp->source = htobe16((uint16_t)(SOURCE_PORTS | (flow & ~SOURCE_PORTS)));
     udp->length = htobe16((uint16_t)udp_bytes);
     if (tunnel->has_checksum) {
         const uint16_t checksum = (uint16_t)~udp_checksum(tunnel->family, h4, udp, udp_bytes);

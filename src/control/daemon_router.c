@@ -17,7 +17,7 @@
 #define GATHER_NS (20 * NS_PER_MS)
 #define BACKOFF_FIRST_NS (500 * NS_PER_MS)
 #define BACKOFF_MOST 6                // doublings
-#define LIVED_LONG_NS (10 * NS_PER_S) // its death is no consequence of its start
+#define LIVED_LONG_NS (2 * NS_PER_S) // its death is no consequence of its start
 
 void daemon_router_disconnect(struct daemon *d)
 {
@@ -53,7 +53,7 @@ static uint64_t restart_delay_ns(struct daemon *d)
         d->router_deaths = 0;
     const unsigned deaths = d->router_deaths++;
     if (!deaths)
-        return GATHER_NS;
+        return 1;
     return BACKOFF_FIRST_NS << (deaths < BACKOFF_MOST ? deaths : BACKOFF_MOST);
 }
 

@@ -478,9 +478,8 @@ static void take_back(struct work *w)
     }
     if (!back)
         return;
-    if (d->router_control)
-        ask_to_remove(back);
-    if (d->router_control && w->before)
+    ask_to_remove(back); // if the router cannot be asked, it is to get the network anew when it can
+    if (w->before)
         ask_to_make(back, w->before, true);
     end(back);
 }
@@ -541,6 +540,8 @@ static void promised(struct work *w)
         if (n) {
             json_decref(n->spec);
             n->spec = json_incref(w->before);
+            if (w->err.code == -EIO)
+                n->state = NET_FAILED; // it may have done it, and gets the network anew
         }
         database_put_network(w->daemon->db, w->before, true, NULL);
         rpc_reply_error(w->req, RPC_FAILED, &w->err);

@@ -54,7 +54,7 @@ static int redirect_log(struct tv_error *err)
 
 static _Thread_local bool is_starting;
 
-int nanosleep(const struct timespec *wanted, struct timespec *left)
+int nanosleep(const struct timespec *wanted, struct timespec *left) // NOLINT(readability-inconsistent-declaration-parameter-name)
 {
     static const struct timespec most = {.tv_nsec = CALIBRATE_NS};
     const bool is_long = wanted->tv_sec || wanted->tv_nsec > most.tv_nsec;

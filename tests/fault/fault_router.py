@@ -162,8 +162,14 @@ class Campaign:
         assert refused and self.used() >= 250, f"{refused}, {self.used()} buffers in use"
         until("buffers of `loud` free again", lambda: not self.call("port.take", port="b")["frames"] and self.used() == 0, 60)
 
-    def is_whole(self):
-        return all(n["state"] == "up" for n in self.control.ok("net.list")["networks"])
+    def wait_whole(self):
+        end = time.monotonic() + 60
+        while True:
+            wrong = {n["name"]: n.get("reason", n["state"]) for n in self.control.ok("net.list")["networks"] if n["state"] != "up"}
+            if not wrong:
+                return
+            assert time.monotonic() < end, f"networks that are not there: {wrong}"
+            time.sleep(0.01)
 
     def disturb(self, flaps):
         first = [len(e.sent) for e in self.echoes]
@@ -172,7 +178,7 @@ class Campaign:
         router = pid_of("trivet-router")
         assert cut_control() == 1
         until("control again", lambda: "result" in self.control.call("net.call", {"name": "loud", "method": "vn.stat"}), 60)
-        until("the networks", self.is_whole, 60)
+        self.wait_whole()
         self.flap(1)
         assert pid_of("trivet-router") == router
         for echo, n, network, device in zip(self.echoes, first, ("lan", "core"), ("tf0", "tf1")):
@@ -185,7 +191,7 @@ class Campaign:
         os.kill(router, signal.SIGKILL)
         for echo, stood in zip(self.echoes, self.stood):
             stood.append(until(f"echoes of {echo.address}", lambda: echo.back(killed), 60) - killed)
-        until("the networks", self.is_whole, 60)
+        self.wait_whole()
         assert pid_of("trivet-router") not in (None, router)
 
     def tell(self):

@@ -17,7 +17,8 @@ from fault_rig import times  # noqa: E402
 from router_rig import run  # noqa: E402
 from store_rig import Control  # noqa: E402
 
-KILLS, FLAPS = times(3, 100), times(20, 60)
+KILLS = int(os.environ.get("FAULT_KILLS", times(3, 100)))
+FLAPS = times(20, 60)
 CLONE_NEWNET, PIDFD_GETFD, PIDFD_OPEN = 0x40000000, 438, 434
 SO_RCVBUFFORCE = 33
 LIVED_S = 2.1  # whoever dies sooner is thought to die of its start, and waited for (daemon_router.c)

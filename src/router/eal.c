@@ -53,7 +53,7 @@ static _Thread_local bool is_starting, loads_all;
 // As it starts DPDK would load each driver that there is, 130 libraries, but when it is linked statically, and that it finds out by
 // asking whether its own library is loaded. The question comes here, as the program's symbols go before a library's, and is
 // answered with no.
-void *dlopen(const char *path, int flags)
+void *dlopen(const char *path, int flags) // NOLINT(readability-inconsistent-declaration-parameter-name)
 {
     static void *(*load)(const char *path, int flags);
     if (is_starting && !loads_all && path && flags & RTLD_NOLOAD && !strncmp(path, "librte_eal.so", strlen("librte_eal.so")))

@@ -4,11 +4,13 @@
 # - QEMU's machines (TCG) with a TAP device each on a bridge of the kernel's: what one has without a router. In a namespace of their own.
 # - The same machines, by vhost-user and the router, in networks that switch and that route.
 # - Our machines, by vhost-user and the router. They have no TAP devices, so what stands beside them are QEMU's with the bridge.
+import atexit
 import json
 import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,12 +42,28 @@ def make_initrd(folder, image):
     return path
 
 
+def with_children(pid):
+    """A process and all that it has started."""
+    parents = {}
+    for other in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{other}/stat", encoding="ascii") as f:
+                parents.setdefault(int(f.read().rpartition(")")[2].split()[1]), []).append(int(other))
+        except OSError:
+            pass  # it has ended
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found
+
+
 class Guest:
-    """A machine with its console on standard input and output."""
+    """A machine with its console on standard input and output; stopped but for its turns."""
 
     def __init__(self, name, command):
         self.name, self.said, self.n = name, b"", 0
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        atexit.register(self.end)  # when a measurement fails
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
 
@@ -68,9 +86,14 @@ class Guest:
         self.wait_for(f"DONE{self.n}.")
         return self.said.decode(errors="replace")
 
+    def signal(self, number):
+        for pid in with_children(self.process.pid):
+            os.kill(pid, number)
+
     def end(self):
-        self.process.kill()
-        self.process.wait(30)
+        if self.process.poll() is None:
+            self.signal(signal.SIGKILL)
+            self.process.wait(30)
 
 
 class Pair:
@@ -88,6 +111,19 @@ class Pair:
                 guest.run(f"ip addr add {self.addresses[n]}/24 dev eth0; ip link set eth0 up")
         self.guests[1].run("/bench/netload sink 7 >/tmp/sink & until grep -q READY /tmp/sink; do usleep 20000; done")
         self.guests[0].run(f"until ping -c 1 -W 1 {self.addresses[1]} >/dev/null; do :; done")
+        self.signal(signal.SIGSTOP)
+
+    def signal(self, number):
+        for guest in self.guests:
+            guest.signal(number)
+
+    def rates(self):
+        """Gbit/s of a stream, thousands of small packets a second."""
+        self.signal(signal.SIGCONT)
+        self.guests[0].run(f"until ping -c 1 -W 1 {self.addresses[1]} >/dev/null; do :; done")
+        rates = self.rate("stream")[0] / 1e9, self.rate("flood")[1] / 1e3
+        self.signal(signal.SIGSTOP)
+        return rates
 
     def rate(self, how):
         """(bits, packets) a second that the second one receives."""
@@ -158,25 +194,17 @@ def measure(build, folder, _cpus, rounds):
     built = subprocess.run([os.path.join(build, "bin", "trivet"), "image", "build", "busybox", "--json", "--quiet"], stdout=subprocess.PIPE, check=True)
     image = json.loads(built.stdout)["dir"]
     kernel, initrd = os.path.join(image, "kernel"), make_initrd(folder, image)
-    ways = {PEER: lambda: Bridge(kernel, initrd)}
-    for network in ADDRESSES:
-        for is_ours in (False, True):
-            ways[("ours" if is_ours else "QEMU", network)] = lambda network=network, is_ours=is_ours: Routed(build, folder, kernel, initrd, network, is_ours)
-    runs = {who: {"stream": [], "flood": []} for who in ways}
+    ways = {PEER: Bridge(kernel, initrd)}
+    for whose in ("QEMU", "our"):
+        for network in ADDRESSES:
+            ways[f"{whose} machines, {network}"] = Routed(build, folder, kernel, initrd, network, whose == "our")
+    runs = {who: [] for who in ways}
     for turn in range(rounds):
         order = list(ways)
         for who in order[turn % len(order):] + order[:turn % len(order)]:
-            way = ways[who]()  # one pair at a time: there are more guests than CPUs as it is
-            for how, kinds in runs[who].items():
-                bits, packets = way.pair.rate(how)
-                kinds.append(bits / 1e9 if how == "stream" else packets / 1e3)
-            way.end()
-            print(f"turn {turn + 1} of {rounds}: {who if who == PEER else ' machines, '.join(who)}: {runs[who]['stream'][-1]:.2f} Gbit/s, "
-                  f"{runs[who]['flood'][-1]:.0f} k packets/s", flush=True)
-    figures = []
-    for how, what, unit in (("stream", "TCP", "Gbit/s"), ("flood", "64 bytes", "kpps")):
-        for who in ("QEMU", "ours"):
-            for network in ADDRESSES:
-                figures.append(report.figure(f"{'our' if who == 'ours' else 'QEMU'} machines, {network}, {what}", unit, runs[(who, network)][how], "higher", 1.2,
-                                             runs[PEER][how], PEER))
-    return figures
+            runs[who].append(ways[who].pair.rates())
+            print(f"turn {turn + 1} of {rounds}: {who}: {runs[who][-1][0]:.2f} Gbit/s, {runs[who][-1][1]:.0f} k packets/s", flush=True)
+    for way in ways.values():
+        way.end()
+    return [report.figure(f"{who}, {what}", unit, [run[i] for run in runs[who]], "higher", 1.2, [run[i] for run in runs[PEER]], PEER)
+            for i, (what, unit) in enumerate((("TCP", "Gbit/s"), ("64 bytes", "kpps"))) for who in ways if who != PEER]

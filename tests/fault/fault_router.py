@@ -81,9 +81,9 @@ class Echo:
         return min((when for n, when in list(self.came.items())[-500:] if self.sent[n] > since), default=None)
 
     def settled(self, first):
-        """All but what is asked just now is answered, of what was asked from number `first` on."""
+        """What was asked from number `first` on until now, and not answered. A later one has been answered by then: they come in order."""
         last = len(self.sent)
-        until("the answers", lambda: all(n in self.came for n in range(last - 20, last)) or not self.sends, 60)
+        until("a later answer", lambda: any(n in self.came for n in range(last, len(self.sent))), 60)
         self.waited.append(max(self.came[n] - self.sent[n] for n in range(first, last) if n in self.came))
         return [n for n in range(first, last) if n not in self.came]
 

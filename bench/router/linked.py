@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import ovs
 import report
 from bench_rig import SECONDS, Router, wait_for
 from routed import make_ip4
@@ -109,52 +110,13 @@ class Kernel:
         subprocess.run(["ip", "netns", "del", self.space], check=True)
 
 
-OVS_PROGRAM = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
-OVS_PAGES = 110  # hugepages that it needs; on ordinary ones it does not start
+class Ovs(ovs.Ovs):
+    """A bridge with the wire, one with the two tunnels, and a flow that routes."""
 
-
-def has_ovs():
-    with open("/proc/meminfo", encoding="ascii") as f:
-        free = int(f.read().partition("HugePages_Free:")[2].split()[0])
-    return os.path.exists(OVS_PROGRAM) and free >= OVS_PAGES
-
-
-class Ovs:
-    """OVS-DPDK, in a namespace of its own: a bridge with the wire, one with the two tunnels, and a flow that routes."""
+    counted = ("wire", "p")
 
     def __init__(self, folder, cpus):
-        self.folder = folder = os.path.join(folder, "ovs")
-        os.mkdir(folder)
-        self.space = f"trivet-bench-ovs-{os.getpid()}"
-        self.environment = {**os.environ, "OVS_RUNDIR": folder, "OVS_LOGDIR": folder, "OVS_DBDIR": folder}
-        subprocess.run(["ip", "netns", "add", self.space], check=True)
-        frames = [make_frame(n) for n in range(FLOWS)]
-        with open(os.path.join(folder, "in.pcap"), "wb") as f:
-            f.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-            f.write(b"".join(struct.pack("<4I", 0, 0, len(frame), len(frame)) + frame for frame in frames))
-        self.database = f"unix:{folder}/db.sock"
-        self.call("ovsdb-tool", "create", f"{folder}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
-        self.started = [self.start("ovsdb-server", f"{folder}/conf.db", f"--remote=p{self.database}")]
-        wait_for("the database of OVS", lambda: os.path.exists(f"{folder}/db.sock"))
-        self.configure("--no-wait", "init")
-        self.configure("--no-wait", "set", "Open_vSwitch", ".", "other_config:dpdk-init=true", "other_config:per-port-memory=true",
-                       "other_config:dpdk-extra=--no-pci --no-telemetry --no-shconf --file-prefix=trivet-bench-ovs",
-                       f"other_config:pmd-cpu-mask=0x{1 << cpus[-1]:x}", f"other_config:dpdk-lcore-mask=0x{1 << cpus[0]:x}")
-        self.started.append(self.start("ip", "netns", "exec", self.space, OVS_PROGRAM, self.database))
-        self.connect()
-
-    def call(self, *command):
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
-        if done.returncode:
-            sys.exit(f"bench router: {' '.join(command)}: {done.stderr}")
-        return done.stdout
-
-    def start(self, *command):
-        with open(os.path.join(self.folder, "log"), "ab") as log:
-            return subprocess.Popen(command, env=self.environment, stderr=log, stdout=log)
-
-    def configure(self, *words):
-        self.call("ovs-vsctl", f"--db={self.database}", "--timeout=30", *words)
+        super().__init__(folder, cpus, "ovs", [make_frame(n) for n in range(FLOWS)])
 
     def connect(self):
         bridge = ("datapath_type=netdev", "fail-mode=secure")
@@ -172,24 +134,6 @@ class Ovs:
                   "mod_dl_dst:02:00:00:00:00:04,output:to")
         (control,) = [name for name in os.listdir(self.folder) if name.startswith("ovs-vswitchd") and name.endswith(".ctl")]
         self.call("ovs-appctl", "-t", os.path.join(self.folder, control), "tnl/neigh/set", "wire", TO, "02:00:00:00:00:03")
-        wait_for("packets of OVS", lambda: self.sent() > 1000)
-
-    def sent(self):
-        return int(self.call("ovs-ofctl", "dump-ports", "wire", "p").partition("tx pkts=")[2].split(",")[0])
-
-    def rate(self):
-        first, began = self.sent(), time.monotonic()
-        time.sleep(SECONDS)
-        return (self.sent() - first) / (time.monotonic() - began) / 1e6
-
-    def processes(self):
-        return self.started
-
-    def end(self):
-        for process in reversed(self.started):
-            process.terminate()
-            process.wait(30)
-        subprocess.run(["ip", "netns", "del", self.space], check=True)
 
 
 def in_turn(who):
@@ -207,10 +151,10 @@ def measure(build, folder, cpus, rounds):
         print("links between hosts: left out, the kernel's VXLAN needs root", flush=True)
         return []
     takers = {"ours": Linked(build, folder, cpus[-1]), KERNEL: Kernel(cpus[-1])}
-    if has_ovs():
+    if ovs.has_ovs():
         takers[OVS] = Ovs(folder, cpus)
     else:
-        print(f"{OVS}: left out; it needs Debian's openvswitch-switch-dpdk and {OVS_PAGES} free hugepages", flush=True)
+        print(f"{OVS}: left out; it needs Debian's openvswitch-switch-dpdk and {ovs.PAGES} free hugepages", flush=True)
     for who in takers.values():
         for process in who.processes():
             process.send_signal(signal.SIGSTOP)

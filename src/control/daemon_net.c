@@ -334,9 +334,19 @@ static void restore_one(struct daemon *d, struct daemon_net *n, const json_t *th
         for (struct daemon_machine *m = d->machines; m; m = m->next)
             for (unsigned i = 0; i < m->spec.n_nics && m->worker.pid; i++)
                 m->nic_away[i] |= strcmp(m->spec.nics[i].network, w->name) == 0;
+        bring_machines_back(d, w->name); // the router answers in order, and other networks take their time
     }
     database_put_network(d->db, n->spec, true, NULL);
     end(w);
+}
+
+static bool has_machines(const struct daemon *d, const struct daemon_net *n)
+{
+    for (const struct daemon_machine *m = d->machines; m; m = m->next)
+        for (unsigned i = 0; i < m->spec.n_nics && m->worker.pid; i++)
+            if (strcmp(m->spec.nics[i].network, net_spec_name(n->spec)) == 0)
+                return true;
+    return false;
 }
 
 static void networks_told(void *arg, const json_t *result, const struct tv_error *err)
@@ -355,8 +365,13 @@ static void networks_told(void *arg, const json_t *result, const struct tv_error
         ask_to_remove(w);
         end(w);
     }
+    // Where somebody waits first.
     for (struct daemon_net *n = d->nets; n; n = n->next)
-        restore_one(d, n, result);
+        if (has_machines(d, n))
+            restore_one(d, n, result);
+    for (struct daemon_net *n = d->nets; n; n = n->next)
+        if (!has_machines(d, n))
+            restore_one(d, n, result);
 }
 
 void net_restore(struct daemon *d)
@@ -463,9 +478,8 @@ static void take_back(struct work *w)
     }
     if (!back)
         return;
-    if (d->router_control)
-        ask_to_remove(back);
-    if (d->router_control && w->before)
+    ask_to_remove(back); // if the router cannot be asked, it is to get the network anew when it can
+    if (w->before)
         ask_to_make(back, w->before, true);
     end(back);
 }
@@ -526,6 +540,8 @@ static void promised(struct work *w)
         if (n) {
             json_decref(n->spec);
             n->spec = json_incref(w->before);
+            if (w->err.code == -EIO)
+                n->state = NET_FAILED; // it may have done it, and gets the network anew
         }
         database_put_network(w->daemon->db, w->before, true, NULL);
         rpc_reply_error(w->req, RPC_FAILED, &w->err);

@@ -16,8 +16,8 @@
 
 #define GATHER_NS (20 * NS_PER_MS)
 #define BACKOFF_FIRST_NS (500 * NS_PER_MS)
-#define BACKOFF_MOST 6                // doublings
-#define LIVED_LONG_NS (10 * NS_PER_S) // its death is no consequence of its start
+#define BACKOFF_MOST 6               // doublings
+#define LIVED_LONG_NS (2 * NS_PER_S) // its death is no consequence of its start
 
 void daemon_router_disconnect(struct daemon *d)
 {
@@ -53,7 +53,7 @@ static uint64_t restart_delay_ns(struct daemon *d)
         d->router_deaths = 0;
     const unsigned deaths = d->router_deaths++;
     if (!deaths)
-        return GATHER_NS;
+        return 1;
     return BACKOFF_FIRST_NS << (deaths < BACKOFF_MOST ? deaths : BACKOFF_MOST);
 }
 
@@ -68,28 +68,40 @@ static void router_ended(void *arg, int fd, uint32_t events)
     loop_set_timer(d->router_timer, restart_delay_ns(d), 0);
 }
 
+// It ends, which is soon told of; or the connection alone has gone, and what was asked by it may have been done or not.
+static void control_closed(void *arg, struct rpc_conn *conn)
+{
+    struct daemon *d = arg;
+    (void)conn;
+    d->router_control = NULL;
+    loop_set_timer(d->router_timer, GATHER_NS, 0);
+}
+
+static int connect_router(struct daemon *d, struct tv_error *err)
+{
+    const int fd = router_process_connect(&d->router, NULL);
+    if (fd < 0)
+        return tv_error_set(err, fd, "trivet-router takes no connection: %s; its log is %s/router.log", strerror(-fd),
+                            d->state_dir);
+    static const struct rpc_method methods[] = {{"promise.changed", daemon_promise_changed}, {0}};
+    const struct rpc_service service = {.methods = methods, .arg = d, .closed = control_closed};
+    d->router_control = rpc_conn_create(d->loop, fd, &service, err);
+    return d->router_control ? 0 : -ENOMEM;
+}
+
 static int watch_router(struct daemon *d, bool is_child, struct tv_error *err)
 {
     d->router_pidfd = is_child ? worker_open_child(&d->router.worker) : worker_open(&d->router.worker);
     if (d->router_pidfd < 0)
         return tv_error_set(err, -ESRCH, "trivet-router is gone; its log is %s/router.log", d->state_dir);
     d->router_watch = loop_add_fd(d->loop, d->router_pidfd, EPOLLIN, router_ended, d, err);
-    if (!d->router_watch)
-        return -ENOMEM;
-    const int fd = router_process_connect(&d->router, NULL);
-    if (fd < 0)
-        return tv_error_set(err, fd, "trivet-router takes no connection: %s; its log is %s/router.log", strerror(-fd),
-                            d->state_dir);
-    static const struct rpc_method methods[] = {{"promise.changed", daemon_promise_changed}, {0}};
-    const struct rpc_service service = {.methods = methods, .arg = d};
-    d->router_control = rpc_conn_create(d->loop, fd, &service, err);
-    return d->router_control ? 0 : -ENOMEM;
+    return d->router_watch ? connect_router(d, err) : -ENOMEM;
 }
 
 int daemon_router_need(struct daemon *d, struct tv_error *err)
 {
     if (d->router.worker.pid)
-        return 0;
+        return d->router_control ? 0 : connect_router(d, err);
     char path[PATH_MAX];
     int rc = path_format(path, err, "%s/router.log", d->state_dir);
     if (rc)
@@ -118,7 +130,7 @@ static void bring_back(void *arg)
         return;
     }
     log_event(LOG_WARN, "trivetd", "router not up again yet", LOG_STR("error", err.text));
-    loop_set_timer(d->router_timer, restart_delay_ns(d), 0);
+    loop_set_timer(d->router_timer, d->router.worker.pid ? BACKOFF_FIRST_NS : restart_delay_ns(d), 0);
 }
 
 void daemon_router_gather(struct daemon *d)

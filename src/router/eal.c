@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <getopt.h>
 #include <rte_eal.h>
@@ -11,6 +12,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ARGUMENTS_MAX 24
@@ -42,6 +44,47 @@ static int redirect_log(struct tv_error *err)
         return tv_error_set(err, -ENOMEM, "out of memory");
     setvbuf(stream, NULL, _IOLBF, 512);
     return rte_openlog_stream(stream);
+}
+
+// ---- its drivers ----
+
+static _Thread_local bool is_starting, loads_all;
+
+// As it starts DPDK would load each driver that there is, 130 libraries, but when it is linked statically, and that it finds out by
+// asking whether its own library is loaded. The question comes here, as the program's symbols go before a library's, and is
+// answered with no.
+void *dlopen(const char *path, int flags) // NOLINT(readability-inconsistent-declaration-parameter-name)
+{
+    static void *(*load)(const char *path, int flags);
+    if (is_starting && !loads_all && path && flags & RTLD_NOLOAD && !strncmp(path, "librte_eal.so", strlen("librte_eal.so")))
+        return NULL;
+    if (!load)
+        *(void **)&load = dlsym(RTLD_NEXT, "dlopen");
+    return load(path, flags);
+}
+
+int eal_load_driver(const char *driver, struct tv_error *err)
+{
+    char path[sizeof(RTE_EAL_PMD_PATH) + 64];
+    snprintf(path, sizeof(path), RTE_EAL_PMD_PATH "/librte_%s.so", driver);
+    // It stays: once more is no more.
+    return dlopen(path, RTLD_NOW) ? 0 : tv_error_set(err, -ENOENT, "DPDK's driver %s cannot be loaded: %s", driver, dlerror());
+}
+
+// ---- its clock ----
+
+// Where the CPU does not tell how fast its time-stamp counter is DPDK sleeps a tenth of a second to find out, during which a router
+// that was killed carries nothing. It rounds to 10 MHz, for which a hundredth is enough. Its call of nanosleep() comes here as
+// well.
+#define CALIBRATE_NS 10000000
+
+int nanosleep(const struct timespec *wanted, struct timespec *left) // NOLINT(readability-inconsistent-declaration-parameter-name)
+{
+    static const struct timespec most = {.tv_nsec = CALIBRATE_NS};
+    const bool is_long = wanted->tv_sec || wanted->tv_nsec > most.tv_nsec;
+    const int r = clock_nanosleep(CLOCK_REALTIME, 0, is_starting && is_long ? &most : wanted, left);
+    errno = r ? r : errno;
+    return r ? -1 : 0;
 }
 
 // ---- its arguments ----
@@ -96,15 +139,20 @@ int eal_start(const struct eal_config *config, bool *has_huge, struct tv_error *
         arguments[n++] = "0000:00:00.0";
     } else {
         arguments[n++] = "--no-pci";
+        arguments[n++] = "--iova-mode=va"; // nothing here has addresses of its own
     }
     int r = redirect_log(err);
     if (r)
         return r;
     optind = 1;
-    if (rte_eal_init(n, arguments) < 0)
+    is_starting = true;
+    loads_all = config->pci;
+    r = rte_eal_init(n, arguments);
+    is_starting = false;
+    if (r < 0)
         return tv_error_set(err, -rte_errno, "DPDK does not start with %s MB of memory (--memory) on the CPUs of --workers: %s",
                             memory, rte_strerror(rte_errno));
-    return 0;
+    return eal_load_driver("mempool_ring", err); // a pool has that kind of store until it is given ours
 }
 
 // Only the directory, which is made whether or not there is something to put into it. rte_eal_cleanup() would take the memory away

@@ -17,4 +17,7 @@ struct eal_config {
 
 // Once in a process. The calling thread becomes lcore 0 and keeps its CPUs. *has_huge: whether hugepages are used.
 int eal_start(const struct eal_config *config, bool *has_huge, struct tv_error *err);
+// A driver of DPDK's for virtual devices ("net_null"), before the first of them is made. Those for functions on PCI are all there,
+// if they may be used.
+int eal_load_driver(const char *driver, struct tv_error *err);
 void eal_stop(void); // before the process ends

@@ -23,6 +23,12 @@ static inline bool offload_is_pending(const struct rte_mbuf *packet)
     return packet->ol_flags & (RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_TCP_SEG);
 }
 
+// To be cut.
+static inline bool offload_is_long(const struct rte_mbuf *packet)
+{
+    return packet->ol_flags & RTE_MBUF_F_TX_TCP_SEG;
+}
+
 // What a port must take for this packet to leave by it as it is.
 static inline unsigned offload_needs(const struct rte_mbuf *packet)
 {

@@ -59,7 +59,7 @@ static int set_features(struct vhost_backend *be, uint64_t features, struct tv_e
 
 static int set_protocol_features(struct vhost_backend *be, uint64_t features, struct tv_error *err)
 {
-    uint64_t wrong = features & ~VHOST_BACKEND_PROTOCOL_FEATURES;
+    uint64_t wrong = features & ~VHOST_PROTOCOL_FEATURES;
     if (wrong)
         return tv_error_set(err, -EPROTO, "SET_PROTOCOL_FEATURES: 0x%llx were not offered", (unsigned long long)wrong);
     be->protocol = features;
@@ -357,7 +357,7 @@ int backend_apply(struct vhost_backend *be, struct vhost_message *message, struc
     case VHOST_SET_FEATURES:
         return set_features(be, payload->u64, err);
     case VHOST_GET_PROTOCOL_FEATURES:
-        return reply_u64(be, message, VHOST_BACKEND_PROTOCOL_FEATURES);
+        return reply_u64(be, message, VHOST_PROTOCOL_FEATURES);
     case VHOST_SET_PROTOCOL_FEATURES:
         return set_protocol_features(be, payload->u64, err);
     case VHOST_SET_OWNER:

@@ -58,6 +58,26 @@ void dirty_log_mark(struct dirty_log *log, uint64_t addr, uint64_t len_bytes)
     log->touched = true;
 }
 
+// Acquire: what is copied afterwards is what was written before the bit was set, or newer and marked again.
+void dirty_log_take(struct dirty_log *log, uint64_t addr, uint64_t n_pages, uint64_t *bitmap)
+{
+    if (n_pages == 0 || !dirty_log_covers(log, addr, n_pages * DIRTY_PAGE_BYTES))
+        return;
+    uint8_t *bits = log->file.regions[0].host;
+    const uint64_t first = addr / DIRTY_PAGE_BYTES, end = first + n_pages;
+    for (uint64_t page = first; page < end; page = (page | 7) + 1) {
+        const uint64_t to = end - 1 < (page | 7) ? (end - 1) & 7 : 7;
+        const unsigned mask = (0xffu << (page & 7)) & (0xffu >> (7 - to));
+        if (!(__atomic_load_n(&bits[page / 8], __ATOMIC_RELAXED) & mask))
+            continue;
+        const unsigned taken = __atomic_fetch_and(&bits[page / 8], (uint8_t)~mask, __ATOMIC_ACQUIRE) & mask;
+        for (unsigned left = taken; left; left &= left - 1) {
+            const uint64_t at = (page & ~7ull) + (unsigned)__builtin_ctz(left) - first;
+            bitmap[at / 64] |= 1ull << (at % 64);
+        }
+    }
+}
+
 bool dirty_log_take_touched(struct dirty_log *log)
 {
     const bool touched = log->touched;

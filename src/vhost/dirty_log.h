@@ -2,7 +2,7 @@
 // guest-physical address 0 on, in which the back end marks what it has written (vhost-user protocol, "Migration").
 //
 // The front end takes bits out meanwhile, so each is set atomically, and after the write that it tells of: whoever takes it finds
-// the page as it was written. The loop's thread.
+// the page as it was written. The loop's thread, of either.
 #pragma once
 
 #include "vhost/memory.h"
@@ -31,4 +31,7 @@ static inline bool dirty_log_is_there(const struct dirty_log *log)
 bool dirty_log_covers(const struct dirty_log *log, uint64_t addr, uint64_t len_bytes);
 // What lies beyond the log is left out: who sets things up checks that nothing does.
 void dirty_log_mark(struct dirty_log *log, uint64_t addr, uint64_t len_bytes);
+// The front end's end: takes the bits of n_pages from addr on, a page's address, out of the log, and adds them to `bitmap`, page 0
+// of which is the one at addr.
+void dirty_log_take(struct dirty_log *log, uint64_t addr, uint64_t n_pages, uint64_t *bitmap);
 bool dirty_log_take_touched(struct dirty_log *log);

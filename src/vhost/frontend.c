@@ -35,6 +35,7 @@ struct vhost_frontend *vhost_frontend_create(const struct vhost_frontend_config 
     fe->config = *config;
     fe->fd = fe->request_fd = fe->err_fd = fe->inflight_fd = -1;
     fe->max_queues = config->n_queues;
+    dirty_log_init(&fe->log);
     vhost_receiver_init(&fe->request_rx);
     for (unsigned i = 0; i < VHOST_QUEUES_MAX; i++)
         fe->queues[i].q.kick_fd = fe->queues[i].q.call_fd = -1;
@@ -59,6 +60,7 @@ void vhost_frontend_destroy(struct vhost_frontend *fe)
     if (fe->away_timer)
         frontend_drop(fe);
     forget_inflight(fe);
+    dirty_log_fini(&fe->log);
     events_close(fe);
     free(fe);
 }
@@ -79,8 +81,7 @@ unsigned vhost_frontend_max_queues(const struct vhost_frontend *fe)
     return fe->max_queues;
 }
 
-// The end of every call that spoke to the back end: a connection that broke is dropped, and that is no failure for the driver.
-static int settle(struct vhost_frontend *fe, int ret)
+int frontend_settle(struct vhost_frontend *fe, int ret)
 {
     if (!fe->failed)
         return ret;
@@ -88,9 +89,10 @@ static int settle(struct vhost_frontend *fe, int ret)
     return 0;
 }
 
-static int send_features(struct vhost_frontend *fe, struct tv_error *err)
+int frontend_send_features(struct vhost_frontend *fe, struct tv_error *err)
 {
-    return wire_set_u64(fe, VHOST_SET_FEATURES, fe->acked | (fe->offered & 1ull << VHOST_F_PROTOCOL_FEATURES), err);
+    const uint64_t ours = 1ull << VHOST_F_PROTOCOL_FEATURES | (dirty_log_is_there(&fe->log) ? 1ull << VHOST_F_LOG_ALL : 0);
+    return wire_set_u64(fe, VHOST_SET_FEATURES, fe->acked | (fe->offered & ours), err);
 }
 
 static int send_status(struct vhost_frontend *fe, struct tv_error *err)
@@ -131,19 +133,27 @@ static int send_enable(struct vhost_frontend *fe, unsigned index, struct tv_erro
     return wire_set_ring(fe, VHOST_SET_VRING_ENABLE, index, !fe->queues[index].q.disabled, err);
 }
 
+int frontend_send_ring_addr(struct vhost_frontend *fe, unsigned index, struct tv_error *err)
+{
+    const struct vhost_frontend_queue *q = &fe->queues[index].q;
+    const struct vhost_ring_addr addr = {.index = index,
+                                         .flags = dirty_log_is_there(&fe->log) ? VHOST_VRING_F_LOG : 0,
+                                         .desc = user_address(fe, q->desc_addr),
+                                         .avail = user_address(fe, q->avail_addr),
+                                         .used = user_address(fe, q->used_addr),
+                                         .log = q->used_addr};
+    return wire_set(fe, VHOST_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0, err);
+}
+
 static int send_queue(struct vhost_frontend *fe, unsigned index, struct tv_error *err)
 {
     const struct frontend_queue *queue = &fe->queues[index];
     const struct vhost_frontend_queue *q = &queue->q;
-    struct vhost_ring_addr addr = {.index = index,
-                                   .desc = user_address(fe, q->desc_addr),
-                                   .avail = user_address(fe, q->avail_addr),
-                                   .used = user_address(fe, q->used_addr)};
     int ret = wire_set_ring(fe, VHOST_SET_VRING_NUM, index, q->size, err);
     if (ret == 0)
         ret = wire_set_ring(fe, VHOST_SET_VRING_BASE, index, queue->base, err);
     if (ret == 0)
-        ret = wire_set(fe, VHOST_SET_VRING_ADDR, &addr, sizeof(addr), NULL, 0, err);
+        ret = frontend_send_ring_addr(fe, index, err);
     if (ret == 0)
         ret = wire_set_ring_fd(fe, VHOST_SET_VRING_CALL, index, q->call_fd, err);
     if (ret == 0)
@@ -231,16 +241,20 @@ static int handshake(struct vhost_frontend *fe, struct tv_error *err)
         ret = negotiate_protocol(fe, &max_slots, err);
     if (ret == 0)
         ret = check_queues(fe, err);
+    if (ret == 0 && dirty_log_is_there(&fe->log))
+        ret = log_check(fe, err);
     if (ret == 0 && wire_has(fe, VHOST_PROTOCOL_BACKEND_REQ))
         ret = events_request_channel(fe, err);
     if (ret == 0 && fe->has_acked)
-        ret = send_features(fe, err);
+        ret = frontend_send_features(fe, err);
     if (ret == 0)
         ret = wire_send_memory(fe, max_slots, err);
+    if (ret == 0 && dirty_log_is_there(&fe->log))
+        ret = wire_send_log(fe, err);
     return ret;
 }
 
-static bool is_packed(const struct vhost_frontend *fe)
+bool frontend_is_packed(const struct vhost_frontend *fe)
 {
     return fe->acked >> VIRTIO_F_RING_PACKED & 1;
 }
@@ -250,7 +264,7 @@ static bool is_packed(const struct vhost_frontend *fe)
 // for a buffer of requests in flight that is new.
 static uint32_t base_of(const struct vhost_frontend *fe, const struct frontend_queue *queue)
 {
-    if (is_packed(fe))
+    if (frontend_is_packed(fe))
         return queue->has_base ? queue->base : VIRTQ_BASE_PACKED_NEW;
     const struct vring_used *used = guest_memory_view(fe->config.mem, queue->q.used_addr, sizeof(*used));
     return used ? le16toh(__atomic_load_n(&used->idx, __ATOMIC_ACQUIRE)) : 0;
@@ -345,7 +359,7 @@ int vhost_frontend_config_read(struct vhost_frontend *fe, uint32_t offset, void 
     if (offset > fe->config.config_len_bytes || len_bytes > fe->config.config_len_bytes - offset)
         return -EINVAL;
     if (fe->fd >= 0)
-        settle(fe, refresh_config(fe, NULL));
+        frontend_settle(fe, refresh_config(fe, NULL));
     if (!fe->has_config)
         return fe->fd >= 0 ? -ENOTSUP : -ENOTCONN;
     memcpy(buf, fe->space + offset, len_bytes);
@@ -360,7 +374,7 @@ int vhost_frontend_config_write(struct vhost_frontend *fe, uint32_t offset, cons
     if (fe->fd >= 0) {
         if (!wire_has(fe, VHOST_PROTOCOL_CONFIG))
             return -ENOTSUP;
-        ret = settle(fe, send_config(fe, offset, buf, len_bytes));
+        ret = frontend_settle(fe, send_config(fe, offset, buf, len_bytes));
     }
     if (ret == 0) {
         memcpy(fe->written + offset, buf, len_bytes);
@@ -376,7 +390,7 @@ int vhost_frontend_set_features(struct vhost_frontend *fe, uint64_t acked, struc
                             (unsigned long long)(acked & ~vhost_frontend_features(fe)));
     fe->acked = acked;
     fe->has_acked = true;
-    return fe->fd >= 0 ? settle(fe, send_features(fe, err)) : 0;
+    return fe->fd >= 0 ? frontend_settle(fe, frontend_send_features(fe, err)) : 0;
 }
 
 // What the driver says of its rings is checked here, so that it cannot make the back end refuse us.
@@ -385,7 +399,7 @@ static int check_queue(const struct vhost_frontend *fe, const struct vhost_front
     struct virtqueue vq;
     virtqueue_init(&vq, fe->config.mem);
     vq.size = queue->size;
-    vq.packed = is_packed(fe);
+    vq.packed = frontend_is_packed(fe);
     vq.desc_addr = queue->desc_addr;
     vq.avail_addr = queue->avail_addr;
     vq.used_addr = queue->used_addr;
@@ -409,13 +423,13 @@ int vhost_frontend_start_queue(struct vhost_frontend *fe, unsigned index, const 
     fe->queues[index].started = true;
     fe->queues[index].paused = false;
     if (!fe->queues[index].has_base)
-        fe->queues[index].base = is_packed(fe) ? VIRTQ_BASE_PACKED_NEW : 0;
+        fe->queues[index].base = frontend_is_packed(fe) ? VIRTQ_BASE_PACKED_NEW : 0;
     if (fe->fd < 0)
         return 0;
     ret = first ? send_inflight(fe, err) : 0;
     if (ret == 0)
         ret = send_queue(fe, index, err);
-    ret = settle(fe, ret);
+    ret = frontend_settle(fe, ret);
     if (ret < 0)
         fe->queues[index].started = false;
     return ret;
@@ -429,7 +443,7 @@ int vhost_frontend_enable_queue(struct vhost_frontend *fe, unsigned index, bool 
     if (queue->q.disabled == !enable)
         return 0;
     queue->q.disabled = !enable;
-    return queue->started && fe->fd >= 0 ? settle(fe, send_enable(fe, index, NULL)) : 0;
+    return queue->started && fe->fd >= 0 ? frontend_settle(fe, send_enable(fe, index, NULL)) : 0;
 }
 
 int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index)
@@ -440,10 +454,11 @@ int vhost_frontend_stop_queue(struct vhost_frontend *fe, unsigned index)
     queue->paused = false;
     if (!queue->started)
         return 0;
-    queue->started = false;
     queue->base = base_of(fe, queue);
     queue->has_base = true;
-    return fe->fd >= 0 ? settle(fe, wire_get_ring_base(fe, index, &queue->base, NULL)) : 0;
+    const int ret = fe->fd >= 0 ? frontend_settle(fe, wire_get_ring_base(fe, index, &queue->base, NULL)) : 0;
+    queue->started = false; // until here it can be written to, and marked
+    return ret;
 }
 
 int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status)
@@ -451,7 +466,7 @@ int vhost_frontend_set_status(struct vhost_frontend *fe, uint8_t status)
     if (status == 0)
         return vhost_frontend_reset(fe);
     fe->status = status;
-    return fe->fd >= 0 ? settle(fe, send_status(fe, NULL)) : 0;
+    return fe->fd >= 0 ? frontend_settle(fe, send_status(fe, NULL)) : 0;
 }
 
 int vhost_frontend_reset(struct vhost_frontend *fe)
@@ -474,7 +489,9 @@ int vhost_frontend_reset(struct vhost_frontend *fe)
         ret = wire_set(fe, VHOST_RESET_DEVICE, NULL, 0, NULL, 0, NULL);
     else
         ret = send_status(fe, NULL);
-    return settle(fe, ret);
+    if (ret == 0 && dirty_log_is_there(&fe->log))
+        ret = wire_send_log(fe, NULL); // it may have gone with the rest
+    return frontend_settle(fe, ret);
 }
 
 int vhost_frontend_resume(struct vhost_frontend *fe, struct tv_error *err)
@@ -497,7 +514,7 @@ int vhost_frontend_send_rarp(struct vhost_frontend *fe, const uint8_t mac[static
     if (fe->fd < 0 || !wire_has(fe, VHOST_PROTOCOL_RARP))
         return -ENOTSUP;
     memcpy(&payload, mac, 6);
-    return settle(fe, wire_set_u64(fe, VHOST_SEND_RARP, payload, NULL));
+    return frontend_settle(fe, wire_set_u64(fe, VHOST_SEND_RARP, payload, NULL));
 }
 
 // Stops what is started, and remembers that it was.
@@ -533,9 +550,9 @@ static int loaded(struct vhost_frontend *fe, struct state *s)
     if (ret == 0 && fe->fd >= 0)
         ret = check_queues(fe, &err);
     if (ret == 0 && fe->fd >= 0 && fe->has_acked)
-        ret = settle(fe, send_features(fe, &err));
+        ret = frontend_settle(fe, frontend_send_features(fe, &err));
     if (ret == 0 && fe->fd >= 0 && fe->status)
-        ret = settle(fe, send_status(fe, &err));
+        ret = frontend_settle(fe, send_status(fe, &err));
     if (ret < 0)
         state_fail(s, "%s", err.text);
     return ret;

@@ -17,6 +17,7 @@
 #include "vhost/memory.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define VHOST_TIMEOUT_MS 5000
@@ -72,6 +73,15 @@ int vhost_frontend_reset(struct vhost_frontend *fe); // stops all queues, RESET_
 // A network's device is where it was not before, or its back end knows nothing of it yet: a RARP is sent in its name. -ENOTSUP: the
 // back end does not do that.
 int vhost_frontend_send_rarp(struct vhost_frontend *fe, const uint8_t mac[static 6]);
+
+// What the back end writes to guest memory, for whoever copies a machine that goes on. Logging goes on over the death of a back
+// end; the next one must be able to log as well. -ENOTSUP: the one that is there is not. While none is there it is remembered.
+int vhost_frontend_start_log(struct vhost_frontend *fe, struct tv_error *err);
+void vhost_frontend_stop_log(struct vhost_frontend *fe);
+// Adds the pages that were written since the last call to the bitmap, one bit a 4 KiB page of region `region` of the memory. What
+// has been written when the queues are stopped is all in it after that. -EINVAL: nothing is logged, there is no such region, or the
+// bitmap is smaller than it.
+int vhost_frontend_take_log(struct vhost_frontend *fe, unsigned region, uint64_t *bitmap, size_t n_words);
 
 // Drains (queues stopped, in-flight requests done) when saving, so it needs an attached back end if a queue is started, but for a
 // network; a save is followed by vhost_frontend_resume(), which starts the queues again where they stood. After loading the device

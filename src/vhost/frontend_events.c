@@ -27,8 +27,10 @@ void frontend_drop(struct vhost_frontend *fe)
     close_request_channel(fe);
     loop_remove(fe->source);
     fe->source = NULL;
-    if (fe->fd >= 0)
+    if (fe->fd >= 0) {
         close(fe->fd);
+        log_rings_lost(fe);
+    }
     fe->fd = -1;
     fe->protocol = 0;
     fe->failed = false;

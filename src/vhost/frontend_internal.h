@@ -2,11 +2,13 @@
 //
 // frontend.c         what the machine calls: attach, features, queues, saved state
 // frontend_wire.c    requests and their answers on the socket
+// frontend_log.c     what the back end writes to guest memory
 // frontend_events.c  what comes by itself: the back end's own requests, queue errors, its end
 //
 // All on the loop's thread.
 #pragma once
 
+#include "vhost/dirty_log.h"
 #include "vhost/frontend.h"
 #include "vhost/protocol.h"
 
@@ -33,6 +35,7 @@ struct vhost_frontend {
     uint8_t written[VHOST_CONFIG_MAX];
     int inflight_fd; // -1: none
     struct vhost_inflight inflight;
+    struct dirty_log log; // shared with each back end while there is one
     struct vhost_receiver request_rx;
     struct loop_source *source, *request_source, *err_source, *away_timer;
     struct frontend_queue queues[VHOST_QUEUES_MAX];
@@ -48,8 +51,19 @@ int wire_get_u64(struct vhost_frontend *fe, uint32_t request, uint64_t *value, s
 int wire_get_ring_base(struct vhost_frontend *fe, unsigned index, uint32_t *base, struct tv_error *err);
 int wire_get_config(struct vhost_frontend *fe, uint8_t *space, struct tv_error *err); // config_len_bytes
 int wire_get_inflight(struct vhost_frontend *fe, struct vhost_inflight *inflight, int *fd, struct tv_error *err);
+int wire_send_log(struct vhost_frontend *fe, struct tv_error *err);
 int wire_send_memory(struct vhost_frontend *fe, uint64_t max_slots, struct tv_error *err);
 bool wire_has(const struct vhost_frontend *fe, enum vhost_protocol_feature feature);
+
+// The end of every call that spoke to the back end: a connection that broke is dropped, and that is no failure for the driver.
+int frontend_settle(struct vhost_frontend *fe, int ret);
+int frontend_send_features(struct vhost_frontend *fe, struct tv_error *err);
+int frontend_send_ring_addr(struct vhost_frontend *fe, unsigned index, struct tv_error *err);
+bool frontend_is_packed(const struct vhost_frontend *fe);
+
+int log_check(const struct vhost_frontend *fe, struct tv_error *err); // -ENOTSUP: this back end cannot log, and should
+// The back end goes, maybe between a write to a ring and its mark: those of what it wrote for requests come before it says so.
+void log_rings_lost(struct vhost_frontend *fe);
 
 int events_open(struct vhost_frontend *fe, struct tv_error *err);            // at create: queue errors, timer
 void events_forget_errors(struct vhost_frontend *fe);                        // at reset

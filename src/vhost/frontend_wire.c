@@ -204,6 +204,24 @@ int wire_get_inflight(struct vhost_frontend *fe, struct vhost_inflight *inflight
     return 0;
 }
 
+// Some answer without a payload, and some with a number that is 0 ("Migration": "the back-end sends an empty message").
+int wire_send_log(struct vhost_frontend *fe, struct tv_error *err)
+{
+    const struct guest_region *file = &fe->log.file.regions[0];
+    const struct vhost_log log = {.mmap_size = file->size_bytes};
+    struct vhost_receiver rx;
+    int ret = ask(fe, VHOST_SET_LOG_BASE, 0, &log, sizeof(log), &file->fd, 1, &rx, err);
+    if (ret < 0)
+        return ret;
+    const uint32_t size = rx.message.header.size_bytes;
+    if ((size != 0 && size != sizeof(uint64_t)) || rx.message.n_fds != 0)
+        return wrong_answer(fe, VHOST_SET_LOG_BASE, &rx, err);
+    if (size && rx.message.payload.u64)
+        ret = tv_error_set(err, -EREMOTEIO, "vhost back end: it refused %s", vhost_request_name(VHOST_SET_LOG_BASE));
+    vhost_message_clear(&rx);
+    return ret;
+}
+
 static struct vhost_region wire_region(const struct guest_region *region)
 {
     return (struct vhost_region){.guest_addr = region->guest_addr,

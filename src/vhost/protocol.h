@@ -44,17 +44,14 @@ enum vhost_protocol_feature {
 
 // What both of our ends speak.
 #define VHOST_PROTOCOL_FEATURES                                                                                                    \
-    (1ull << VHOST_PROTOCOL_MQ | 1ull << VHOST_PROTOCOL_REPLY_ACK | 1ull << VHOST_PROTOCOL_BACKEND_REQ |                           \
-     1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD | 1ull << VHOST_PROTOCOL_RESET_DEVICE |                 \
-     1ull << VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS | 1ull << VHOST_PROTOCOL_STATUS)
+    (1ull << VHOST_PROTOCOL_MQ | 1ull << VHOST_PROTOCOL_LOG_SHMFD | 1ull << VHOST_PROTOCOL_REPLY_ACK |                             \
+     1ull << VHOST_PROTOCOL_BACKEND_REQ | 1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD |                  \
+     1ull << VHOST_PROTOCOL_RESET_DEVICE | 1ull << VHOST_PROTOCOL_CONFIGURE_MEM_SLOTS | 1ull << VHOST_PROTOCOL_STATUS)
 
 // What the front end of a network's device speaks. INFLIGHT_SHMFD is for requests: a frame may be lost, or come twice.
 #define VHOST_NET_PROTOCOL_FEATURES                                                                                                \
     ((VHOST_PROTOCOL_FEATURES & ~(1ull << VHOST_PROTOCOL_CONFIG | 1ull << VHOST_PROTOCOL_INFLIGHT_SHMFD)) |                        \
      1ull << VHOST_PROTOCOL_RARP | 1ull << VHOST_PROTOCOL_NET_MTU)
-
-// What the back end speaks beside them: our own front end has no log yet.
-#define VHOST_BACKEND_PROTOCOL_FEATURES (VHOST_PROTOCOL_FEATURES | 1ull << VHOST_PROTOCOL_LOG_SHMFD)
 
 enum vhost_request {
     VHOST_GET_FEATURES = 1,

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!frame)
         return 0;
     memcpy(frame, data, size);
-    const enum drop drop = guard_check(&guard, frame, size);
+    const enum drop drop = guard_check(&guard, frame, size, size);
     assert(drop == DROP_NONE || drop == DROP_SPOOFED || drop == DROP_MALFORMED);
     if (drop == DROP_NONE) {
         assert(size >= 14 && !memcmp(frame + 6, guard.mac, 6));

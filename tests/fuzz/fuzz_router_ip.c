@@ -2,8 +2,12 @@
 // passes in between. Whatever comes, no byte beyond a frame is read, every packet is sent, dropped or waits, and what is forwarded
 // has a header that is right, a smaller TTL, and the router's own MAC address.
 //
-// The input is frames: port and length (two bytes), then the frame; a length of zero lets a second pass.
+// The input is frames: port and length (two bytes), then the frame; a length of zero lets a second pass. With bit 4 of the first
+// byte it is what TCP sent in one go, to be cut into pieces of 1200 bytes, with 4000 bytes more behind the frame for each of bits 5
+// to 7.
 #include "../unit/ip_rig.h"
+
+#include "router/offload.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -65,12 +69,39 @@ static void take_all(void)
             check_sent(&p, i);
 }
 
+// As a machine's port receives it.
+static void put_long(unsigned port, const struct packet *p, size_t more)
+{
+    struct rte_mbuf *packet = rte_pktmbuf_alloc(vn->pool), *last = packet;
+    memcpy(rte_pktmbuf_append(packet, (uint16_t)p->len), p->bytes, p->len);
+    for (size_t left = more; left;) {
+        const size_t room = rte_pktmbuf_tailroom(last), n = left < room ? left : room;
+        memset(rte_pktmbuf_mtod_offset(last, uint8_t *, last->data_len), 0, n);
+        last->data_len = (uint16_t)(last->data_len + n);
+        left -= n;
+        if (left) {
+            last = last->next = rte_pktmbuf_alloc(vn->pool);
+            packet->nb_segs++;
+        }
+    }
+    packet->pkt_len = (uint32_t)(p->len + more);
+    packet->ol_flags = RTE_MBUF_F_RX_L4_CKSUM_NONE | RTE_MBUF_F_RX_LRO;
+    packet->tso_segsz = 1200;
+    if (!offload_take(packet)) {
+        rte_pktmbuf_free(packet);
+        return;
+    }
+    vn_refresh(vn);
+    vn_input(vn, ports[port], &packet, 1);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct packet p;
     make_network();
     for (unsigned n = 0; n < FRAMES_MOST && size >= 2; n++) {
-        const unsigned port = data[0] & 1;
+        const unsigned port = data[0] & 1, more = 4000u * (data[0] >> 5);
+        const bool is_long = data[0] & 0x10;
         p.len = (size_t)(data[0] >> 1 & 7) << 8 | data[1];
         data += 2;
         size -= 2;
@@ -86,7 +117,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size -= p.len;
         if (!p.len)
             break;
-        rig_put(ports[port], &p);
+        if (is_long)
+            put_long(port, &p, more);
+        else
+            rig_put(ports[port], &p);
         rig_run(vn);
         take_all();
     }

@@ -196,7 +196,7 @@ static void send_honest(int fd, int ram_fd, int event_fd, uint8_t how)
 {
     uint64_t features = 1ull << 32 | 1ull << 28 | (how & 1 ? 1ull << 29 : 0) | (how & 2 ? 1ull << 30 : 0) |
                         (how & 16 ? 1ull << 34 : 0) | (how & 32 ? 1ull << VHOST_F_LOG_ALL : 0);
-    uint64_t protocol = VHOST_BACKEND_PROTOCOL_FEATURES;
+    uint64_t protocol = VHOST_PROTOCOL_FEATURES;
     struct vhost_mem_table table = {.n_regions = 1, .regions[0] = {.size_bytes = RAM_BYTES, .user_addr = USER}};
     send_plain(fd, VHOST_SET_PROTOCOL_FEATURES, &protocol, 8, -1);
     send_plain(fd, VHOST_SET_FEATURES, &features, 8, -1);

@@ -48,7 +48,7 @@ static void answer(struct peer *peer, const struct vhost_message *message)
     int fds[VHOST_FDS_MAX];
     unsigned n_fds = request == VHOST_GET_INFLIGHT_FD;
     if (request == VHOST_GET_FEATURES)
-        payload.u64 = how & 1 ? 1ull << 32 | 7ull << 28 : next(peer) * 0x0101010101010101ull;
+        payload.u64 = how & 1 ? 1ull << 32 | 7ull << 28 | 1ull << VHOST_F_LOG_ALL : next(peer) * 0x0101010101010101ull;
     else if (request == VHOST_GET_PROTOCOL_FEATURES)
         payload.u64 = how & 1 ? VHOST_PROTOCOL_FEATURES | VHOST_NET_PROTOCOL_FEATURES : next(peer) * 0x0101010101010101ull;
     else if (request == VHOST_GET_INFLIGHT_FD)
@@ -103,6 +103,7 @@ static void *peer_thread(void *arg)
 static void drive(struct vhost_frontend *fe, struct loop *loop, int event_fd)
 {
     uint8_t bytes[16] = {0};
+    uint64_t pages[RAM_BYTES / 4096 / 64 + 1] = {0};
     struct vhost_frontend_queue queue = {.size = 16,
                                          .desc_addr = RAM,
                                          .avail_addr = RAM + 0x1000,
@@ -113,6 +114,7 @@ static void drive(struct vhost_frontend *fe, struct loop *loop, int event_fd)
     for (unsigned i = 0; i < 2; i++)
         vhost_frontend_start_queue(fe, i, &queue, NULL);
     vhost_frontend_set_status(fe, 15);
+    vhost_frontend_start_log(fe, NULL);
     vhost_frontend_config_read(fe, 0, bytes, sizeof(bytes));
     vhost_frontend_config_write(fe, 0, bytes, sizeof(bytes));
     vhost_frontend_enable_queue(fe, 1, false);
@@ -123,6 +125,9 @@ static void drive(struct vhost_frontend *fe, struct loop *loop, int event_fd)
     state_destroy(s);
     vhost_frontend_resume(fe, NULL);
     vhost_frontend_stop_queue(fe, 0);
+    vhost_frontend_take_log(fe, 0, pages, sizeof(pages) / sizeof(pages[0]));
+    vhost_frontend_stop_log(fe);
+    vhost_frontend_start_log(fe, NULL); // the next one gets it as well
     loop_run_once(loop, 0);
     if (vhost_frontend_max_queues(fe) == 0 || vhost_frontend_max_queues(fe) > 2)
         abort();

@@ -123,7 +123,7 @@ static enum drop check(const char *hex)
             plain[n++] = *hex;
     plain[n] = 0;
     add(&t, plain);
-    return guard_check(&own, t.bytes, t.len);
+    return guard_check(&own, t.bytes, t.len, t.len);
 }
 
 static void test_guard_ethernet(void **state)

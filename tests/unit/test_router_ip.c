@@ -429,6 +429,118 @@ static void test_sums_what_was_left(void **state)
     finish(&r);
 }
 
+// ---- what TCP sent in one go ----
+
+enum { TCP_HEAD = 20 };
+
+// As a machine's port has received it, in buffers as full as they get; `more` bytes behind what its header tells of.
+static void put_long(struct rig *r, const struct packet *head, unsigned segment, size_t payload, size_t more)
+{
+    struct rte_mbuf *packet = rte_pktmbuf_alloc(r->vn->pool), *last = packet;
+    const bool is_4 = frame_of(head)->type == htobe16(ETHERTYPE_IP4);
+    memcpy(rte_pktmbuf_append(packet, (uint16_t)head->len), head->bytes, head->len);
+    for (size_t left = payload + more; left;) {
+        const size_t room = rte_pktmbuf_tailroom(last), n = left < room ? left : room;
+        memset(rte_pktmbuf_mtod_offset(last, uint8_t *, last->data_len), 0x5a, n);
+        last->data_len = (uint16_t)(last->data_len + n);
+        packet->pkt_len += (uint32_t)n * (last != packet);
+        left -= n;
+        if (last == packet)
+            packet->pkt_len = packet->data_len;
+        if (left) {
+            last = last->next = rte_pktmbuf_alloc(r->vn->pool);
+            packet->nb_segs++;
+        }
+    }
+    packet->ol_flags = (is_4 ? RTE_MBUF_F_TX_IPV4 : RTE_MBUF_F_TX_IPV6) | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_TCP_SEG;
+    packet->tx_offload = rte_mbuf_tx_offload(14, is_4 ? 20 : 40, TCP_HEAD, segment, 0, 0, 0);
+    r->vn->type->input(r->vn, r->a, &packet, 1);
+    vn_flush(r->b);
+    vn_flush(r->a);
+}
+
+static struct packet long4(const char *to, uint16_t flags, size_t payload)
+{
+    struct packet p = make_ip4(A, 1, &LIKE4(.to = to, .protocol = 6, .payload = TCP_HEAD, .flags = flags));
+    struct ip4_header *h = ip4_of(&p);
+    h->total_length = htobe16((uint16_t)(sizeof(*h) + TCP_HEAD + payload));
+    h->checksum = 0;
+    h->checksum = ip4_checksum_plain(h);
+    ((uint8_t *)(h + 1))[12] = TCP_HEAD / 4 << 4;
+    return p;
+}
+
+static struct packet long6(const char *to, size_t payload)
+{
+    struct packet p =
+        make_ip6(A, 1, &(struct ip6_fields){.from = "fd00:1::1", .to = to, .hop_limit = 64, .next = 6, .payload = TCP_HEAD});
+    ip6_of(&p)->payload_length = htobe16((uint16_t)(TCP_HEAD + payload));
+    ((uint8_t *)(ip6_of(&p) + 1))[12] = TCP_HEAD / 4 << 4;
+    return p;
+}
+
+// Frames of b: how many, none larger than its MTU, with headers that are right and a smaller TTL; *bytes of payload in all of them.
+static unsigned take_frames(struct rig *r, size_t *bytes)
+{
+    struct packet p;
+    unsigned n = 0;
+    for (*bytes = 0; rig_take(r->b, &p); n++) {
+        const bool is_4 = frame_of(&p)->type == htobe16(ETHERTYPE_IP4);
+        const size_t head = sizeof(struct ethernet_header) + (is_4 ? 20 : 40);
+        const bool is_rest = is_4 && ip4_of(&p)->fragment & htobe16(IP4_OFFSET);
+        assert_true(p.len <= sizeof(struct ethernet_header) + 1280);
+        assert_true(is_4 ? is_valid4(&p) && ip4_of(&p)->ttl == 63 : ip6_of(&p)->hop_limit == 63);
+        *bytes += p.len - head - (is_rest ? 0 : TCP_HEAD);
+    }
+    return n;
+}
+
+static void test_long_segments(void **state)
+{
+    (void)state;
+    struct rig r = two_links("{}");
+    struct packet four = long4("20.0.0.1", IP4_DONT_FRAGMENT, 30000), six = long6("fd20::1", 30000), got;
+    size_t bytes;
+    put_long(&r, &four, 1200, 30000, 0);
+    assert_int_equal(take_frames(&r, &bytes), 25);
+    assert_int_equal(bytes, 30000);
+    put_long(&r, &six, 1200, 30000, 0);
+    assert_int_equal(take_frames(&r, &bytes), 25);
+    assert_int_equal(bytes, 30000);
+    // Its frames would not fit.
+    put_long(&r, &four, 1300, 30000, 0);
+    assert_true(rig_take(r.a, &got) && ip4_of(&got)->protocol == 1 && !take_frames(&r, &bytes));
+    put_long(&r, &six, 1300, 30000, 0);
+    assert_true(rig_take(r.a, &got) && ip6_of(&got)->next == 58 && !take_frames(&r, &bytes));
+    assert_int_equal(rig_drops(r.a, DROP_TOO_BIG), 2);
+    four = long4("20.0.0.1", 0, 30000); // but may be fragmented
+    put_long(&r, &four, 1500, 30000, 0);
+    assert_int_equal(take_frames(&r, &bytes), 40);
+    assert_int_equal(bytes, 30000);
+    // Nothing lies behind such a packet.
+    put_long(&r, &four, 1200, 30000, 1);
+    put_long(&r, &six, 1200, 30000, 1);
+    assert_int_equal(rig_drops(r.a, DROP_MALFORMED), 2);
+    finish(&r);
+}
+
+// It waits for a neighbour with all its buffers, and those are what is counted.
+static void test_long_segments_wait(void **state)
+{
+    (void)state;
+    struct rig r = two_links("{}");
+    const struct packet p = long4("10.0.2.7", IP4_DONT_FRAGMENT, 60000), q = long4("10.0.2.8", IP4_DONT_FRAGMENT, 60000),
+                        late = long4("10.0.2.9", IP4_DONT_FRAGMENT, 1000);
+    put_long(&r, &p, 1200, 60000, 0);
+    put_long(&r, &q, 1200, 60000, 0);
+    assert_int_equal(rig_drops(r.a, DROP_WAITING), 0);
+    put_long(&r, &q, 1200, 60000, 0);
+    assert_int_equal(rig_drops(r.a, DROP_WAITING), 0);
+    put_long(&r, &late, 1200, 1000, 0); // an eighth of the network's buffers, and more than that, wait already
+    assert_int_equal(rig_drops(r.a, DROP_WAITING), 1);
+    finish(&r);
+}
+
 static void test_smallest_mtu(void **state)
 {
     (void)state;
@@ -1064,6 +1176,8 @@ int main(void)
         cmocka_unit_test(test_answers_echo4),
         cmocka_unit_test(test_fragments),
         cmocka_unit_test(test_sums_what_was_left),
+        cmocka_unit_test(test_long_segments),
+        cmocka_unit_test(test_long_segments_wait),
         cmocka_unit_test(test_smallest_mtu),
         cmocka_unit_test(test_drops_ip6),
         cmocka_unit_test(test_answers_echo6),

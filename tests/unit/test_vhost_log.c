@@ -1,7 +1,8 @@
 // The dirty log of a back end: what it writes is marked, and nothing else; what it could not mark it does not write. Logs that are
-// too small, or are cut while they are in use.
+// too small, or are cut while they are in use. And a front end's, with our own back end.
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -241,13 +243,136 @@ static void test_log_cut(void **state)
     log_close(&log);
 }
 
+// ---- the front end's end ----
+
+#define PAGES (RIG_RAM_BYTES / 4096)
+
+static void attach(struct rig_machine *m, int listen_fd)
+{
+    struct tv_error err = {0};
+    if (vhost_frontend_attach(m->fe, rig_connect(listen_fd), &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static void run_requests(struct rig_machine *m, uint64_t n)
+{
+    const uint64_t until = m->next_number + n;
+    while (m->n_answered < until) {
+        rig_machine_offer(m, until);
+        assert_true(rig_machine_await(m, m->n_answered + 1));
+    }
+    assert_int_equal(m->n_wrong, 0);
+}
+
+static void set_page(uint64_t *pages, uint64_t guest_addr)
+{
+    const uint64_t page = (guest_addr - RIG_RAM) / 4096;
+    pages[page / 64] |= 1ull << page % 64;
+}
+
+// Of the only region's pages those with data, or none of them, are marked, those that rings are written to, and no others. A ring
+// may be written to at any time while it runs, to say whether kicks are wanted.
+static void expect_pages(struct rig_machine *m, bool rings, bool data)
+{
+    uint64_t got[PAGES / 64] = {0}, of_rings[PAGES / 64] = {0}, of_data[PAGES / 64] = {0};
+    for (unsigned i = 0; i < RIG_QUEUES; i++) {
+        const struct virtq_driver *drv = &m->queues[i].drv;
+        set_page(of_rings, drv->used_addr);
+        if (drv->packed)
+            set_page(of_rings, drv->desc_addr);
+        set_page(of_data, RIG_RAM + i * 0x10000 + 0x8000);
+    }
+    assert_int_equal(vhost_frontend_take_log(m->fe, 0, got, PAGES / 64), 0);
+    for (unsigned i = 0; i < PAGES / 64; i++) {
+        assert_int_equal(got[i] & ~of_rings[i], data ? of_data[i] : 0);
+        assert_true(!rings || (got[i] & of_rings[i]) == of_rings[i]);
+    }
+}
+
+static void kill_device(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+// Logging begins and ends while requests are served, and goes on over the death of a back end.
+static void run_machine_log(uint64_t features)
+{
+    struct rig_machine m;
+    uint64_t bitmap[PAGES / 64] = {0};
+    const int listen_fd = rig_listen();
+    pid_t pid = rig_device_spawn(listen_fd, false, 1);
+    rig_machine_open(&m, 1);
+    attach(&m, listen_fd);
+    rig_machine_start(&m, features);
+    run_requests(&m, 100);
+    assert_int_equal(vhost_frontend_take_log(m.fe, 0, bitmap, PAGES / 64), -EINVAL);
+    assert_int_equal(vhost_frontend_start_log(m.fe, NULL), 0);
+    assert_int_equal(vhost_frontend_start_log(m.fe, NULL), 0); // again is fine
+    assert_int_equal(vhost_frontend_take_log(m.fe, 1, bitmap, PAGES / 64), -EINVAL);
+    assert_int_equal(vhost_frontend_take_log(m.fe, 0, bitmap, PAGES / 64 - 1), -EINVAL);
+    run_requests(&m, 200);
+    expect_pages(&m, true, true);
+    expect_pages(&m, false, false);
+    kill_device(pid);
+    while (vhost_frontend_is_attached(m.fe))
+        loop_run_once(m.loop, 100);
+    expect_pages(&m, true, false); // it could have written there and not marked it
+    pid = rig_device_spawn(listen_fd, false, 1);
+    attach(&m, listen_fd);
+    run_requests(&m, 100);
+    expect_pages(&m, true, true);
+    for (unsigned i = 0; i < RIG_QUEUES; i++)
+        assert_int_equal(vhost_frontend_stop_queue(m.fe, i), 0);
+    expect_pages(&m, false, false);
+    assert_int_equal(vhost_frontend_take_log(m.fe, 0, bitmap, PAGES / 64), 0);
+    for (unsigned i = 0; i < PAGES / 64; i++) // nobody writes any more
+        assert_int_equal(bitmap[i], 0);
+    vhost_frontend_reset(m.fe);
+    rig_machine_start(&m, features); // a driver that begins anew meanwhile
+    run_requests(&m, 100);
+    expect_pages(&m, true, true);
+    vhost_frontend_stop_log(m.fe);
+    run_requests(&m, 100);
+    assert_int_equal(vhost_frontend_start_log(m.fe, NULL), 0);
+    run_requests(&m, 100);
+    expect_pages(&m, true, true);
+    assert_true(vhost_frontend_is_attached(m.fe));
+    rig_machine_close(&m);
+    kill_device(pid);
+    close(listen_fd);
+}
+
+static void test_machine_log(void **state)
+{
+    (void)state;
+    run_machine_log(PEER_FEATURES);
+    run_machine_log(PEER_FEATURES | 1ull << 34 | 1ull << 29); // packed, and events
+}
+
+// Logging was asked for while no back end was there.
+static void test_machine_log_before(void **state)
+{
+    (void)state;
+    struct rig_machine m;
+    const int listen_fd = rig_listen();
+    const pid_t pid = rig_device_spawn(listen_fd, false, 1);
+    rig_machine_open(&m, 1);
+    assert_int_equal(vhost_frontend_start_log(m.fe, NULL), 0);
+    attach(&m, listen_fd);
+    rig_machine_start(&m, PEER_FEATURES);
+    run_requests(&m, 100);
+    expect_pages(&m, true, true);
+    rig_machine_close(&m);
+    kill_device(pid);
+    close(listen_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dirty_log),
-        cmocka_unit_test(test_waits_for_the_log),
-        cmocka_unit_test(test_log_too_small),
-        cmocka_unit_test(test_log_cut),
+        cmocka_unit_test(test_dirty_log), cmocka_unit_test(test_waits_for_the_log), cmocka_unit_test(test_log_too_small),
+        cmocka_unit_test(test_log_cut),   cmocka_unit_test(test_machine_log),       cmocka_unit_test(test_machine_log_before),
     };
     log_configure(LOG_ERROR, false);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -246,8 +246,10 @@ static void flood(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, DROP_UNKNOWN);
 }
 
-// What keeps a frame from being forwarded, whereto it may go. data_bytes of it lie in one piece.
-static enum drop check(const struct ethernet_port *own, const struct rte_ether_hdr *head, size_t data_bytes, size_t len_bytes)
+// What keeps a frame from being forwarded, whereto it may go. Of its whole_bytes data_bytes lie in one piece, and on a wire no more
+// than len_bytes are one frame.
+static enum drop check(const struct ethernet_port *own, const struct rte_ether_hdr *head, size_t data_bytes, size_t whole_bytes,
+                       size_t len_bytes)
 {
     static const uint8_t reserved[5] = {0x01, 0x80, 0xc2, 0x00, 0x00}; // and a last byte below 16: IEEE 802.1Q, table 8-1
     if (data_bytes < FRAME_LEAST || len_bytes >= PORT_FRAME_MAX || !rte_is_valid_assigned_ether_addr(&head->src_addr))
@@ -255,7 +257,7 @@ static enum drop check(const struct ethernet_port *own, const struct rte_ether_h
     if (rte_is_multicast_ether_addr(&head->dst_addr) && !memcmp(head->dst_addr.addr_bytes, reserved, sizeof(reserved)) &&
         head->dst_addr.addr_bytes[5] < 16)
         return DROP_RESERVED;
-    return own->is_guarded ? guard_check(&own->guard, (const uint8_t *)head, data_bytes) : DROP_NONE;
+    return own->is_guarded ? guard_check(&own->guard, (const uint8_t *)head, data_bytes, whole_bytes) : DROP_NONE;
 }
 
 // False: the address belongs to another port.
@@ -279,7 +281,7 @@ static void forward(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     struct ethernet *ethernet = vn->state;
     const struct rte_ether_hdr *head = rte_pktmbuf_mtod(packet, const struct rte_ether_hdr *);
-    const enum drop wrong = check(in->state, head, packet->data_len, offload_frame_bytes(packet));
+    const enum drop wrong = check(in->state, head, packet->data_len, packet->pkt_len, offload_frame_bytes(packet));
     if (wrong) {
         vn_drop(in, packet, wrong);
         return;
@@ -343,7 +345,7 @@ static void ethernet_trace(struct vn *vn, struct vn_port *in, const uint8_t *fra
     const struct ethernet *ethernet = vn->state;
     const struct ethernet_port *own = in->state;
     const struct rte_ether_hdr *head = (const void *)frame;
-    const enum drop wrong = check(own, head, len_bytes, len_bytes);
+    const enum drop wrong = check(own, head, len_bytes, len_bytes, len_bytes);
     char text[RTE_ETHER_ADDR_FMT_SIZE];
     if (wrong) {
         trace_refusal(wrong, t);

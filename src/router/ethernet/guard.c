@@ -164,19 +164,20 @@ static enum drop check_ip6_payload(const struct guard *g, uint8_t next, struct v
 }
 
 // From :: a machine looks whether an address is free (RFC 4862, 5.4.2), and joins groups (RFC 3590).
-static enum drop check_ip6(const struct guard *g, struct view v, bool has_ip)
+// elsewhere_bytes: of the packet, behind the view.
+static enum drop check_ip6(const struct guard *g, struct view v, size_t elsewhere_bytes, bool has_ip)
 {
     if (v.len < 40 || v.at[0] >> 4 != 6)
         return DROP_MALFORMED;
     const size_t payload = get16(v.at + 4);
-    if (payload > v.len - 40)
+    if (payload > v.len - 40 + elsewhere_bytes)
         return DROP_MALFORMED;
     if (has_ip && !is_own_ip6(g, v.at + 8) && !(is_zero(v.at + 8, 16) && v.at[24] == 0xff))
         return DROP_SPOOFED;
-    return check_ip6_payload(g, v.at[6], (struct view){v.at + 40, payload}, has_ip);
+    return check_ip6_payload(g, v.at[6], (struct view){v.at + 40, payload < v.len - 40 ? payload : v.len - 40}, has_ip);
 }
 
-enum drop guard_check(const struct guard *g, const uint8_t *frame, size_t len_bytes)
+enum drop guard_check(const struct guard *g, const uint8_t *frame, size_t len_bytes, size_t whole_bytes)
 {
     const bool has_ip = g->n_ip4 || g->n_ip6;
     if (len_bytes < 14)
@@ -198,5 +199,5 @@ enum drop guard_check(const struct guard *g, const uint8_t *frame, size_t len_by
         return check_arp(g, v, has_ip);
     if (type == TYPE_IP4)
         return has_ip ? check_ip4(g, v) : DROP_NONE;
-    return type == TYPE_IP6 ? check_ip6(g, v, has_ip) : DROP_NONE;
+    return type == TYPE_IP6 ? check_ip6(g, v, whole_bytes - len_bytes, has_ip) : DROP_NONE;
 }

@@ -18,5 +18,6 @@ struct guard {
     uint8_t ip4[GUARD_ADDRESSES_MAX][4], ip6[GUARD_ADDRESSES_MAX][16];
 };
 
-// DROP_NONE, DROP_SPOOFED or DROP_MALFORMED. The frame lies in one piece.
-enum drop guard_check(const struct guard *guard, const uint8_t *frame, size_t len_bytes);
+// DROP_NONE, DROP_SPOOFED or DROP_MALFORMED. Of the frame's whole_bytes the first len_bytes lie in one piece; they are all of them,
+// but for what TCP sent in one go (offload.h).
+enum drop guard_check(const struct guard *guard, const uint8_t *frame, size_t len_bytes, size_t whole_bytes);

@@ -3,6 +3,7 @@
 // A burst is sorted first: packets that only have to be forwarded are looked up together, so that one waits for memory while
 // others are worked on; whatever is special about a packet sends it down the slow path, one at a time.
 #include "router/ip/ip.h"
+#include "router/offload.h"
 
 #include <rte_branch_prediction.h>
 #include <rte_prefetch.h>
@@ -56,7 +57,7 @@ static inline bool is_plain6(const struct ip_port *own, const struct rte_mbuf *p
         return false;
     if (ip6_check(h, packet->data_len - sizeof(*frame)) || ip6_is_special(h->source) || ip6_is_special(h->destination))
         return false;
-    return !own->is_guarded || !guard_check(&own->guard, (const uint8_t *)frame, packet->data_len);
+    return !own->is_guarded || !guard_check(&own->guard, (const uint8_t *)frame, packet->data_len, packet->pkt_len);
 }
 
 // ---- sending ----
@@ -72,6 +73,22 @@ static inline void emit_whole(struct neighbour *n, struct rte_mbuf *packet)
     vn_send(n->out, packet);
 }
 
+// What TCP sent in one go, and may be cut further than it wished for.
+static void fragment_frames(struct vn *vn, struct vn_port *in, struct neighbour *n, struct rte_mbuf *packet)
+{
+    struct offload_cut cut = offload_cut_begin(packet);
+    while (!offload_cut_is_done(&cut)) {
+        struct rte_mbuf *frame = offload_cut_next(&cut, vn->pool);
+        if (!frame) { // the rest is lost
+            vn_drop(in, packet, DROP_NO_BUFFERS);
+            return;
+        }
+        if (!ip4_fragment(vn, n, frame))
+            vn_drop(in, frame, DROP_NO_BUFFERS);
+    }
+    rte_pktmbuf_free(packet);
+}
+
 static void too_big(struct vn *vn, struct vn_port *in, struct neighbour *n, struct rte_mbuf *packet)
 {
     const struct ip *ip = vn->state;
@@ -83,7 +100,9 @@ static void too_big(struct vn *vn, struct vn_port *in, struct neighbour *n, stru
         return;
     }
     if (is_4 && !(h->fragment & htobe16(IP4_DONT_FRAGMENT))) {
-        if (!ip4_fragment(vn, n, packet))
+        if (offload_is_long(packet))
+            fragment_frames(vn, in, n, packet);
+        else if (!ip4_fragment(vn, n, packet))
             vn_drop(in, packet, DROP_NO_BUFFERS);
         return;
     }
@@ -97,7 +116,7 @@ static void too_big(struct vn *vn, struct vn_port *in, struct neighbour *n, stru
 void ip_emit(struct vn *vn, struct vn_port *in, struct neighbour *n, struct rte_mbuf *packet)
 {
     n->used_s = vn->now_s;
-    if (unlikely(packet_bytes(packet) > n->mtu))
+    if (unlikely(packet_bytes(packet) > n->mtu) && offload_frame_bytes(packet) > n->mtu + sizeof(struct ethernet_header))
         too_big(vn, in, n, packet);
     else
         emit_whole(n, packet);
@@ -257,12 +276,12 @@ void ip_output(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 
 // ---- the slow path: whatever is special ----
 
-// What lies behind the packet in the frame is no part of it (RFC 894; IEEE 802.3 pads to 60 bytes).
-static void cut_padding(struct rte_mbuf *packet, size_t len_bytes)
+// What lies behind the packet in the frame is no part of it (RFC 894; IEEE 802.3 pads to 60 bytes). False: there should be nothing,
+// as behind what TCP sent in one go.
+static bool cut_padding(struct rte_mbuf *packet, size_t len_bytes)
 {
     const size_t whole = sizeof(struct ethernet_header) + len_bytes;
-    if (packet->pkt_len > whole)
-        rte_pktmbuf_trim(packet, (uint16_t)(packet->pkt_len - whole));
+    return packet->pkt_len == whole || (!offload_is_long(packet) && !rte_pktmbuf_trim(packet, (uint16_t)(packet->pkt_len - whole)));
 }
 
 // 224.0.0.0/24, never forwarded (RFC 5771, 4), and to all on the link.
@@ -280,7 +299,10 @@ static void slow4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, wrong);
         return;
     }
-    cut_padding(packet, be16toh(h->total_length));
+    if (!cut_padding(packet, be16toh(h->total_length))) {
+        vn_drop(in, packet, DROP_MALFORMED);
+        return;
+    }
     const uint32_t to = be32toh(h->destination), first = to >> 24;
     if (is_for_link4(to) && punt_up(vn, in, packet))
         return;
@@ -306,7 +328,10 @@ static void slow6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, wrong ? wrong : DROP_MARTIAN);
         return;
     }
-    cut_padding(packet, sizeof(*h) + be16toh(h->payload_length));
+    if (!cut_padding(packet, sizeof(*h) + be16toh(h->payload_length))) {
+        vn_drop(in, packet, DROP_MALFORMED);
+        return;
+    }
     if (h->destination[0] == 0xff || ip6_is_link_local(h->destination)) {
         if (h->destination[0] == 0xff || ip6_key(h->destination) == own->link_local)
             local_input6(vn, in, packet);
@@ -326,11 +351,18 @@ static void slow6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         follow(vn, in, packet, targets, id, IP6, false);
 }
 
+// What TCP sent in one go: in several buffers, of which the first has all that is looked at here, and that an error quotes.
+static bool is_whole_head(const struct rte_mbuf *packet)
+{
+    return offload_is_long(packet) && packet->data_len >= sizeof(struct ethernet_header) + IP6_MTU_LEAST;
+}
+
 static void slow(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
 {
     const struct ip_port *own = in->state;
     const struct ethernet_header *frame = ip_frame(packet);
-    if (packet->data_len < sizeof(*frame) || packet->nb_segs != 1 || packet->pkt_len >= PORT_FRAME_MAX || (frame->from[0] & 1)) {
+    const bool is_plain = packet->nb_segs == 1 && packet->pkt_len < PORT_FRAME_MAX;
+    if (packet->data_len < sizeof(*frame) || !(is_plain || is_whole_head(packet)) || (frame->from[0] & 1)) {
         vn_drop(in, packet, DROP_MALFORMED);
         return;
     }
@@ -338,7 +370,8 @@ static void slow(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, DROP_OTHER_MAC);
         return;
     }
-    const enum drop wrong = own->is_guarded ? guard_check(&own->guard, (const uint8_t *)frame, packet->data_len) : DROP_NONE;
+    const enum drop wrong =
+        own->is_guarded ? guard_check(&own->guard, (const uint8_t *)frame, packet->data_len, packet->pkt_len) : DROP_NONE;
     if (wrong) {
         vn_drop(in, packet, wrong);
         return;
@@ -425,8 +458,10 @@ static void forward4(struct vn *vn, struct vn_port *in, struct plain *plain)
         struct ip4_header *h = ip_packet(packet);
         struct target *t = &targets[plain->targets[i]];
         const unsigned total = be16toh(h->total_length);
-        if (unlikely(packet_bytes(packet) != total))
-            cut_padding(packet, total);
+        if (unlikely(packet_bytes(packet) != total) && !cut_padding(packet, total)) {
+            vn_drop(in, packet, DROP_MALFORMED);
+            continue;
+        }
         if (!n || h->destination != to || t->kind == TARGET_GROUP)
             n = ready_neighbour(vn, targets, t, packet, IP4);
         if (unlikely(!n || total > n->mtu)) {
@@ -453,8 +488,10 @@ static void forward6(struct vn *vn, struct vn_port *in, struct plain *plain)
         struct ip6_header *h = ip_packet(packet);
         struct target *t = &targets[plain->targets[i]];
         const unsigned total = be16toh(h->payload_length) + (unsigned)sizeof(*h);
-        if (unlikely(packet_bytes(packet) != total))
-            cut_padding(packet, total);
+        if (unlikely(packet_bytes(packet) != total) && !cut_padding(packet, total)) {
+            vn_drop(in, packet, DROP_MALFORMED);
+            continue;
+        }
         if (!n || memcmp(h->destination, to, sizeof(to)) || t->kind == TARGET_GROUP)
             n = ready_neighbour(vn, targets, t, packet, IP6);
         if (unlikely(!n || total > n->mtu)) {

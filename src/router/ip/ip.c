@@ -581,7 +581,7 @@ static void ip_tick(struct vn *vn)
 
 const struct vn_type vn_ip = {
     .name = "ip",
-    .offloads = OFFLOAD_CHECKSUM, // addresses and ports stay as they are, and whole packets are forwarded
+    .offloads = OFFLOAD_CHECKSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6, // addresses and ports stay as they are
     .create = ip_create,
     .destroy = ip_destroy,
     .add_port = ip_add_port,

@@ -63,7 +63,7 @@ struct ip {
     struct candidates *candidates;       // with a control plane: all routes; else they are in `fib` alone
     struct vn_port *vtep;                // the worker's: where packets of tunnels go; NULL: none
     unsigned vtep_index;                 // of it, and one more
-    uint32_t n_waiting;                  // packets, for neighbours
+    uint32_t n_waiting;                  // buffers of packets, for neighbours
     uint16_t next_id;                    // of IPv4 packets that the router makes
 };
 

@@ -68,17 +68,27 @@ void resolve_wait(struct vn *vn, struct vn_port *in, struct neighbour *n, struct
         return;
     }
     n->waiting[n->n_waiting++] = packet;
-    ip->n_waiting++;
+    ip->n_waiting += packet->nb_segs;
+}
+
+// How many.
+static unsigned take_waiting(struct ip *ip, struct neighbour *n, struct rte_mbuf *waiting[static NEIGHBOUR_WAITING_MAX])
+{
+    const unsigned n_waiting = n->n_waiting;
+    n->n_waiting = 0;
+    for (unsigned i = 0; i < n_waiting; i++) {
+        waiting[i] = n->waiting[i];
+        ip->n_waiting -= waiting[i]->nb_segs;
+    }
+    return n_waiting;
 }
 
 static void send_waiting(struct vn *vn, struct neighbour *n)
 {
-    struct ip *ip = vn->state;
-    const unsigned n_waiting = n->n_waiting;
-    n->n_waiting = 0;
-    ip->n_waiting -= n_waiting;
+    struct rte_mbuf *waiting[NEIGHBOUR_WAITING_MAX];
+    const unsigned n_waiting = take_waiting(vn->state, n, waiting);
     for (unsigned i = 0; i < n_waiting; i++)
-        ip_emit(vn, n->out, n, n->waiting[i]);
+        ip_emit(vn, n->out, n, waiting[i]);
 }
 
 // Whoever waits for it hears of it (RFC 1812, 5.2.7.1; RFC 4861, 7.2.2), unless the port is going, and nobody can be told. It is
@@ -88,10 +98,7 @@ static void forget(struct vn *vn, struct neighbour *n, bool tells)
     struct ip *ip = vn->state;
     struct rte_mbuf *waiting[NEIGHBOUR_WAITING_MAX];
     struct vn_port *out = n->out;
-    const unsigned n_waiting = n->n_waiting;
-    memcpy(waiting, n->waiting, n_waiting * sizeof(*waiting));
-    n->n_waiting = 0;
-    ip->n_waiting -= n_waiting;
+    const unsigned n_waiting = take_waiting(ip, n, waiting);
     neighbour_remove(ip->neighbours, n);
     for (unsigned i = 0; i < n_waiting; i++) {
         if (!tells) {

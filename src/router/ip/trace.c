@@ -295,7 +295,7 @@ void ip_trace(struct vn *vn, struct vn_port *in, const uint8_t *bytes, size_t le
         trace_drop(t, DROP_OTHER_MAC, "it is dropped: it is for %s, another station", mac);
         return;
     }
-    const enum drop wrong = own->is_guarded ? guard_check(&own->guard, bytes, len_bytes) : DROP_NONE;
+    const enum drop wrong = own->is_guarded ? guard_check(&own->guard, bytes, len_bytes, len_bytes) : DROP_NONE;
     if (wrong) {
         trace_drop(t, wrong, "it is dropped: the machine behind the port may send with its own addresses alone");
         return;

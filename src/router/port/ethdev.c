@@ -3,6 +3,7 @@
 // opened and removed with it.
 #include "router/port/port.h"
 
+#include "router/eal.h"
 #include "router/params.h"
 
 #include <errno.h>
@@ -116,6 +117,9 @@ static int open_virtual(struct port *port, const json_t *params, const char *dri
         return r;
     if (strchr(value, ',') || strlen(value) > 108)
         return tv_error_set(err, -EINVAL, "\"%s\" must have no comma, and at most 108 characters", parameter);
+    r = eal_load_driver(driver, err);
+    if (r)
+        return r;
     snprintf(name, sizeof(name), "%s%u", driver, n_opened++);
     const int len = snprintf(args, sizeof(args), "%s%s", format, value);
     return len >= (int)sizeof(args) ? -EINVAL : open_device(port, "vdev", name, args, err);

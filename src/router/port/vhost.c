@@ -105,8 +105,8 @@ static int machine_came(int vid)
     atomic_store_explicit(&own->offloads, offloads_of(vid), memory_order_relaxed);
     rte_vhost_enable_guest_notification(vid, TO_MACHINE(0), 0);
     rte_vhost_enable_guest_notification(vid, FROM_MACHINE(0), 1);
-    watch(own, vid, 0);
     atomic_store_explicit(&own->vid, vid, memory_order_release);
+    watch(own, vid, 0); // behind it: a kick that came before is an edge now, and a worker that wakes finds the machine
     log_event(LOG_INFO, "router", "a machine has come", LOG_STR("socket", own->path));
     return 0;
 }

@@ -258,6 +258,14 @@ def received():
     return sum(port["received_packets"] for port in trivet_json("net", "stats", "front")["ports"])
 
 
+# What nothing was measured of is told, of a network that is made and of one that is changed.
+ON_TRUST = "networks:\n  new: {promises: {%s}, ports: {up: {kind: ring, promises: {reserve: 2kpps}}}}\nmachines:\n  one: {kernel: " + KERNEL + ", memory: 32M}\n"
+trusted = [[(u["name"], u["promise"]) for u in trivet_json("up", write("trust.yaml", ON_TRUST % said))["unproven"]]
+           for said in ("reserve: 1kpps", "reserve: 3kpps")]
+if trusted != [[("new", "reserve: 1k packets/s"), ("new/up", "reserve: 2k packets/s")], [("new", "reserve: 3k packets/s")]]:
+    fail(f"networks' promises on trust: {trusted}")
+trivet("net", "delete", "new")
+
 # Promises are changed with nothing stopped: what was counted stays.
 call("front", "port.put", port="up", frames=[(b"\xff" * 12 + bytes(48)).hex()])
 until("the frame", lambda: received() == 1)
@@ -308,6 +316,9 @@ if "lan/two" not in said or card() != [["reserve: 1k packets/s", "weight: 200"]]
 card_up("")
 if card() or pids() != running:
     fail(f"promises of a card that were taken back: {card()}")
+trivet("down", "--timeout", "0")
+if "lan/one: 'reserve: 1k packets/s' is taken on trust" not in card_up("{promises: {reserve: 1kpps}}").stdout:
+    fail("a card's promise on trust is not told when its machine starts")
 print("ok: promises of a machine's card are shown, changed and taken back while it runs")
 trivet("down", "--timeout", "0")
 nothing_left()

@@ -228,6 +228,8 @@ static int apply_networks(struct up *up, const struct up_file *file, struct tv_e
         if (rc)
             return rc;
         const char *what = json_string_value(json_object_get(result, "result"));
+        if (json_object_get(result, "unproven"))
+            json_array_extend(up->unproven, json_object_get(result, "unproven"));
         if (what && strcmp(what, "created") == 0)
             json_array_append(up->networks, json_object_get(spec, "name"));
         json_array_append_new(up->made,

@@ -139,8 +139,14 @@ static void note_error(struct work *w, const struct tv_error *said)
 static void answered(void *arg, const json_t *result, const struct tv_error *err)
 {
     struct work *w = arg;
+    const json_t *unproven = json_object_get(result, "unproven");
     if (!result)
         note_error(w, err);
+    if (w->answer && json_array_size(unproven)) {
+        if (!json_object_get(w->answer, "unproven"))
+            json_object_set_new(w->answer, "unproven", json_array());
+        json_array_extend(json_object_get(w->answer, "unproven"), (json_t *)unproven);
+    }
     end(w);
 }
 
@@ -577,7 +583,7 @@ static bool differs_in_promises_only(const json_t *a, const json_t *b)
 }
 
 // {"spec", "dry": bool}: makes the network, or changes it, which makes it anew unless it is about promises alone; "dry" only says
-// what would be done.
+// what would be done. Answers {"result"} and, where promises are taken on trust, "unproven".
 void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct daemon *d = arg;

@@ -72,6 +72,11 @@ static void port_added(void *arg, const json_t *result, const struct tv_error *s
     if (!m)
         return;
     m->nic_opening[nic] = NULL;
+    const json_t *unproven = json_object_get(result, "unproven");
+    if (json_array_size(unproven)) {
+        m->unproven = m->unproven ? m->unproven : json_array();
+        json_array_extend(m->unproven, (json_t *)unproven);
+    }
     if (!result)
         err = *said;
     else if (router_process_port_path(&m->daemon->router, m->spec.nics[nic].network, m->spec.name, path, &err) == 0)

@@ -1,7 +1,9 @@
-// Promises on the disks of machines, and what is told of these and of networks', as trivetd has them: see daemon.h.
+// Promises on the disks and network cards of machines, and what is told of these and of networks', as trivetd has them: see
+// daemon.h.
 //
-// A machine's specification says what its disks are promised, and a disk gets it whenever it is given to the store. Of a machine
-// that runs the store is asked first; what it refuses has changed nothing.
+// A machine's specification says what its disks and cards are promised; a disk gets it whenever it is given to the store, a card
+// with its port of the router. Of a machine that runs these are asked first, port by port and then the store for all disks; when
+// one refuses, ports that had agreed get what they had.
 #include "control/cleanup.h"
 #include "control/daemon.h"
 
@@ -15,10 +17,14 @@
 #define CHANGE_TIMEOUT_MS 10000
 #define LOOK_TIMEOUT_MS 1000 // as for counters
 
-// A change of machines, for all of them or none, on its way to the store.
+// A change of machines, for all of them or none, on its way to the router and the store.
 struct promising {
     struct daemon *daemon;
     struct rpc_request *req;
+    json_t *ports;    // [{"vn", "name", "promises", "before"}]
+    size_t n_agreed;  // of these
+    json_t *disks;    // label -> promises
+    json_t *unproven; // what is taken on trust
     size_t n;
     struct machine_spec specs[]; // as they are to be
 };
@@ -37,6 +43,11 @@ static void discard(struct promising *p)
 {
     for (size_t i = 0; p && i < p->n; i++)
         spec_free(&p->specs[i]);
+    if (p) {
+        json_decref(p->ports);
+        json_decref(p->disks);
+        json_decref(p->unproven);
+    }
     free(p);
 }
 
@@ -58,10 +69,40 @@ static void take_over(struct daemon_machine *m, struct machine_spec *spec)
         m->spec.disks[i].promises = spec->disks[i].promises;
         spec->disks[i].promises = old;
     }
+    for (unsigned i = 0; i < m->spec.n_nics; i++) {
+        char *old = m->spec.nics[i].promises;
+        m->spec.nics[i].promises = spec->nics[i].promises;
+        spec->nics[i].promises = old;
+    }
 }
 
-// The store has agreed, or has not to be asked.
-static void settle(struct promising *p, const json_t *unproven)
+static void put_back(void *arg, const json_t *result, const struct tv_error *err)
+{
+    if (!result && err->code != -ECANCELED) // it has died; its ports come back with what is recorded
+        log_event(LOG_WARN, "trivetd", "promises not put back", LOG_STR("error", err->text));
+    (void)arg;
+}
+
+static int ask_port(const struct promising *p, size_t at, const char *key, rpc_answer_fn *fn, void *arg)
+{
+    const json_t *port = json_array_get(p->ports, at);
+    return rpc_call_async(p->daemon->router_control, "port.promise",
+                          json_pack("{s:O, s:O, s:O, s:b}", "vn", json_object_get(port, "vn"), "name",
+                                    json_object_get(port, "name"), "promises", json_object_get(port, key), "admitted",
+                                    strcmp(key, "before") == 0),
+                          NULL, 0, CHANGE_TIMEOUT_MS, fn, arg);
+}
+
+static void give_up(struct promising *p, const struct tv_error *err)
+{
+    for (size_t i = 0; i < p->n_agreed && p->daemon->router_control; i++)
+        ask_port(p, i, "before", put_back, NULL);
+    fail(p->req, err);
+    discard(p);
+}
+
+// All have agreed.
+static void settle(struct promising *p)
 {
     struct tv_error err = {0};
     for (size_t i = 0; i < p->n && !err.code; i++) {
@@ -74,24 +115,23 @@ static void settle(struct promising *p, const json_t *unproven)
     if (err.code)
         fail(p->req, &err);
     else
-        rpc_reply(p->req, json_pack("{s:s, s:o}", "result", "promises changed", "unproven",
-                                    unproven ? json_deep_copy(unproven) : json_array()));
+        rpc_reply(p->req, json_pack("{s:s, s:o}", "result", "promises changed", "unproven", json_incref(p->unproven)));
     discard(p);
 }
 
-static void change_answered(void *arg, const json_t *result, const struct tv_error *said)
+static void store_agreed(void *arg, const json_t *result, const struct tv_error *said)
 {
     struct promising *p = arg;
     struct tv_error err = *said;
     if (result) {
-        settle(p, json_object_get(result, "unproven"));
+        json_array_extend(p->unproven, json_object_get(result, "unproven"));
+        settle(p);
         return;
     }
     if (said->code == -ETIMEDOUT)
         tv_error_set(&err, -ETIMEDOUT, "the store does not answer; `kill -9 %d` has it started again",
                      (int)p->daemon->store.worker.pid);
-    fail(p->req, &err);
-    discard(p);
+    give_up(p, &err);
 }
 
 // What the store has to be told: label -> text of each disk that it has and whose promises are others.
@@ -107,7 +147,18 @@ static void add_changes(const struct daemon_machine *m, const struct machine_spe
     }
 }
 
-static int list_changes(const struct promising *p, json_t *changes, struct tv_error *err)
+// The same of ports that the router has, or is about to have with what was promised before.
+static void add_ports(const struct daemon_machine *m, const struct machine_spec *spec, json_t *ports)
+{
+    for (unsigned i = 0; i < spec->n_nics && m->worker.pid && m->daemon->router_control; i++) {
+        const char *before = m->spec.nics[i].promises, *text = spec->nics[i].promises;
+        if (differs(before, text) && (!m->nic_away[i] || m->nic_opening[i]))
+            json_array_append_new(ports, json_pack("{s:s, s:s, s:s, s:s}", "vn", spec->nics[i].network, "name", spec->name,
+                                                   "promises", text ? text : "", "before", before ? before : ""));
+    }
+}
+
+static int list_changes(const struct promising *p, struct tv_error *err)
 {
     for (size_t i = 0; i < p->n; i++) {
         const struct daemon_machine *m = machine_for(p, &p->specs[i], err);
@@ -115,32 +166,70 @@ static int list_changes(const struct promising *p, json_t *changes, struct tv_er
             return err->code;
         if (m->launch)
             return tv_error_set(err, -EBUSY, "machine '%s' is just starting; try again when it runs", m->spec.name);
-        add_changes(m, &p->specs[i], changes);
+        add_changes(m, &p->specs[i], p->disks);
+        add_ports(m, &p->specs[i], p->ports);
     }
     return 0;
+}
+
+static void ask_store(struct promising *p)
+{
+    struct tv_error err = {0};
+    struct rpc_conn *store = p->daemon->store_control;
+    if (!store || !json_object_size(p->disks)) {
+        settle(p);
+        return;
+    }
+    const int rc = rpc_call_async(store, "disk.promise", json_pack("{s:O}", "promises", p->disks), NULL, 0, CHANGE_TIMEOUT_MS,
+                                  store_agreed, p);
+    if (!rc)
+        return;
+    tv_error_set(&err, rc, "trivet-store: %s", strerror(-rc));
+    give_up(p, &err);
+}
+
+static void ask_next(struct promising *p);
+
+static void port_agreed(void *arg, const json_t *result, const struct tv_error *said)
+{
+    struct promising *p = arg;
+    if (!result) {
+        give_up(p, said);
+        return;
+    }
+    p->n_agreed++;
+    json_array_extend(p->unproven, json_object_get(result, "unproven"));
+    ask_next(p);
+}
+
+static void ask_next(struct promising *p)
+{
+    struct tv_error err = {0};
+    if (p->n_agreed == json_array_size(p->ports)) {
+        ask_store(p);
+        return;
+    }
+    const int rc = p->daemon->router_control ? ask_port(p, p->n_agreed, "promises", port_agreed, p) : -ENOTCONN;
+    if (!rc)
+        return;
+    tv_error_set(&err, rc, "trivet-router: %s", strerror(-rc));
+    give_up(p, &err);
 }
 
 // Takes p.
 static void start_change(struct promising *p)
 {
-    struct daemon *d = p->daemon;
-    cleanup_json json_t *changes = json_object();
     struct tv_error err = {0};
-    int rc = list_changes(p, changes, &err);
-    if (!rc && (!d->store_control || !json_object_size(changes))) {
-        settle(p, NULL);
-        return;
-    }
-    if (!rc && (rc = rpc_call_async(d->store_control, "disk.promise", json_pack("{s:O}", "promises", changes), NULL, 0,
-                                    CHANGE_TIMEOUT_MS, change_answered, p)))
-        tv_error_set(&err, rc, "trivet-store: %s", strerror(-rc));
-    if (!rc)
-        return;
-    fail(p->req, &err);
-    discard(p);
+    p->ports = json_array();
+    p->disks = json_object();
+    p->unproven = json_array();
+    if (list_changes(p, &err))
+        give_up(p, &err);
+    else
+        ask_next(p);
 }
 
-// {"specs": [...]}: what the disks of these machines, which are there, are promised from now on.
+// {"specs": [...]}: what the disks and cards of these machines, which are there, are promised from now on.
 void daemon_change_promises(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
@@ -169,9 +258,12 @@ bool machine_differs_in_promises_only(const struct machine_spec *a, const struct
 {
     cleanup_json json_t *ja = spec_encode(a), *jb = spec_encode(b);
     size_t i;
-    json_t *disk;
-    json_array_foreach(json_object_get(ja, "disks"), i, disk) json_object_del(disk, "promises");
-    json_array_foreach(json_object_get(jb, "disks"), i, disk) json_object_del(disk, "promises");
+    json_t *one;
+    for (int k = 0; k < 2; k++) {
+        const char *const list = k ? "nics" : "disks";
+        json_array_foreach(json_object_get(ja, list), i, one) json_object_del(one, "promises");
+        json_array_foreach(json_object_get(jb, list), i, one) json_object_del(one, "promises");
+    }
     return json_equal(ja, jb);
 }
 

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sched.h>
@@ -18,6 +19,12 @@
 
 #define INNER "vn"
 #define OUTER "out"
+#define DEVICE "tvg" // and a number: the host's ends of pairs, all gateways' of this host
+#define SLOTS 8000   // pairs of addresses, four each: 169.254.0.0 to 169.254.124.255
+// The host did not forward before its first gateway came. In nftables since that is there exactly as long as what it speaks of, and
+// for all supervisors of the host; no namespace's table has such a name.
+#define WAS_OFF "trivet_forwarding_was_off"
+#define FORWARDING "/proc/sys/net/ipv4/ip_forward"
 // The link between a network that routes and its gateway, within the network's own addresses (RFC 3927); only the two see it.
 #define LINK_ROUTER "169.254.255.1"
 #define LINK_GATEWAY "169.254.255.2"
@@ -46,16 +53,11 @@ static uint64_t hash_of(const char *a, const char *b)
 void gateway_init(struct gateway *g, const char *run_dir, const json_t *spec)
 {
     const char *name = net_spec_name(spec);
-    const uint64_t hash = hash_of(run_dir, name);
-    const unsigned link = (unsigned)(hash >> 24) % 8000 * 4; // of four addresses, in 169.254.0.0 to 169.254.124.255
     *g = (struct gateway){.spec = spec};
     if (strcmp(run_dir, "/run/trivet") == 0)
         snprintf(g->space, sizeof(g->space), "trivet-%s", name);
     else
         snprintf(g->space, sizeof(g->space), "trivet-%06x-%s", (unsigned)hash_of(run_dir, "") & 0xffffff, name);
-    snprintf(g->device, sizeof(g->device), "tvg%08x", (unsigned)hash);
-    snprintf(g->outer, sizeof(g->outer), "169.254.%u.%u", link >> 8, (link & 255) + 1);
-    snprintf(g->inner, sizeof(g->inner), "169.254.%u.%u", link >> 8, (link & 255) + 2);
 }
 
 static int open_space(const struct gateway *g)
@@ -125,7 +127,7 @@ static int prepare_inside(const struct gateway *g, struct tv_error *err)
     if (fd < 0)
         return fd;
     close(fd);
-    return write_word("/proc/sys/net/ipv4/ip_forward", "1", err);
+    return write_word(FORWARDING, "1", err);
 }
 
 int gateway_open_device(const struct gateway *g, struct tv_error *err)
@@ -156,6 +158,46 @@ static const char *ip4_of(const json_t *list)
             return json_string_value(entry);
     }
     return NULL;
+}
+
+static void set_slot(struct gateway *g, unsigned slot)
+{
+    const unsigned link = slot * 4;
+    snprintf(g->device, sizeof(g->device), DEVICE "%u", slot);
+    snprintf(g->outer, sizeof(g->outer), "169.254.%u.%u", link >> 8, (link & 255) + 1);
+    snprintf(g->inner, sizeof(g->inner), "169.254.%u.%u", link >> 8, (link & 255) + 2);
+}
+
+static bool is_free(const struct gateway *g, const struct ifaddrs *all)
+{
+    const uint32_t own = ntohl(inet_addr(g->outer));
+    for (const struct ifaddrs *a = all; a; a = a->ifa_next) {
+        struct sockaddr_in in;
+        if (strcmp(a->ifa_name, g->device) == 0)
+            return false;
+        if (!a->ifa_addr || a->ifa_addr->sa_family != AF_INET)
+            continue;
+        memcpy(&in, a->ifa_addr, sizeof(in));
+        if ((ntohl(in.sin_addr.s_addr) ^ own) < 4) // of the same four
+            return false;
+    }
+    return true;
+}
+
+// A device and addresses that nobody in the host has, whoever made them. The search begins where the name says, so a gateway that
+// is made again mostly has the same.
+static int choose_slot(struct gateway *g, struct tv_error *err)
+{
+    struct ifaddrs *all;
+    const unsigned first = (unsigned)(hash_of(g->space, "") % SLOTS);
+    if (getifaddrs(&all))
+        return tv_error_set(err, -errno, "the host's addresses: %s", strerror(errno));
+    unsigned i = 0;
+    do
+        set_slot(g, (first + i) % SLOTS);
+    while (!is_free(g, all) && ++i < SLOTS);
+    freeifaddrs(all);
+    return i < SLOTS ? 0 : tv_error_set(err, -EADDRNOTAVAIL, "169.254.0.0 to 169.254.124.255 are all in use in this host");
 }
 
 static int make_devices(const struct gateway *g, struct tv_error *err)
@@ -233,7 +275,7 @@ static void print_outside(FILE *out, const struct gateway *g)
         out,
         "  }\n  chain reach_self {\n    type filter hook input priority filter\n    iifname \"%s\" ct state established,related "
         "accept\n    iifname \"%s\" drop\n  }\n  chain reach_others {\n    type filter hook forward priority filter\n"
-        "    iifname \"%s\" oifname \"tvg*\" drop\n  }\n}\n",
+        "    iifname \"%s\" oifname \"" DEVICE "*\" drop\n  }\n}\n",
         g->device, g->device, g->device);
 }
 
@@ -255,16 +297,68 @@ static int set_rules(const struct gateway *g, bool inside, struct tv_error *err)
     return run(inside ? within : here, "nftables", rules, err);
 }
 
+// --- forwarding in the host
+
+static bool any_gateway(void)
+{
+    struct if_nameindex *all = if_nameindex();
+    bool found = !all; // not known: then nothing is switched off
+    for (const struct if_nameindex *i = all; i && i->if_index; i++)
+        found |= strncmp(i->if_name, DEVICE, strlen(DEVICE)) == 0;
+    if_freenameindex(all);
+    return found;
+}
+
+// The mark comes first and goes last: whoever is killed in between leaves one that is true.
+static int start_forwarding(struct tv_error *err)
+{
+    char now = 0;
+    const char *const mark[] = {"nft", "add", "table", "ip", WAS_OFF, NULL};
+    const struct tool tool = {.argv = mark, .package = "nftables"};
+    cleanup_close int fd = open(FORWARDING, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, &now, 1) != 1)
+        return tv_error_set(err, -EIO, FORWARDING ": cannot be read");
+    if (now != '0')
+        return 0;
+    const int rc = tool_run(&tool, err);
+    return rc ? rc : write_word(FORWARDING, "1", err);
+}
+
+static void end_forwarding(void)
+{
+    const char *const look[] = {"nft", "list", "table", "ip", WAS_OFF, NULL};
+    const char *const unmark[] = {"nft", "delete", "table", "ip", WAS_OFF, NULL};
+    const struct tool is_marked = {.argv = look, .package = "nftables"}, done = {.argv = unmark, .package = "nftables"};
+    if (!any_gateway() && tool_run(&is_marked, NULL) == 0 && write_word(FORWARDING, "0", NULL) == 0)
+        tool_run(&done, NULL);
+}
+
 // --- the whole
 
-int gateway_make(const struct gateway *g, struct tv_error *err)
+static void take_away(const struct gateway *g)
+{
+    const char *const table[] = {"nft", "delete", "table", "ip", g->space, NULL};
+    const char *const pair[] = {"ip", "-netns", g->space, "link", "del", OUTER, NULL}; // both ends, and at once
+    const char *const space[] = {"ip", "netns", "del", g->space, NULL};
+    const char *const *const all[] = {table, pair, space};
+    if (!gateway_is_there(g))
+        return;
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        const struct tool tool = {.argv = all[i], .package = "iproute2"};
+        tool_run(&tool, NULL); // what is not there need not go
+    }
+}
+
+int gateway_make(struct gateway *g, struct tv_error *err)
 {
     if (geteuid() != 0)
         return tv_error_set(
             err, -EPERM, "network '%s': NAT, DHCP and DNS need a network namespace, which root alone can make; run trivetd as root",
             net_spec_name(g->spec));
-    gateway_remove(g);
-    int rc = make_devices(g, err);
+    take_away(g);
+    int rc = choose_slot(g, err);
+    if (!rc)
+        rc = make_devices(g, err);
     if (!rc)
         rc = with_space(g, prepare_inside, err);
     if (!rc)
@@ -274,7 +368,7 @@ int gateway_make(const struct gateway *g, struct tv_error *err)
     if (!rc)
         rc = set_rules(g, false, err);
     if (!rc)
-        rc = write_word("/proc/sys/net/ipv4/ip_forward", "1", err);
+        rc = start_forwarding(err);
     if (rc)
         gateway_remove(g);
     return rc ? tv_error_prefix(err, "network '%s': its gateway", net_spec_name(g->spec)) : 0;
@@ -282,16 +376,8 @@ int gateway_make(const struct gateway *g, struct tv_error *err)
 
 void gateway_remove(const struct gateway *g)
 {
-    const char *const table[] = {"nft", "delete", "table", "ip", g->space, NULL};
-    const char *const pair[] = {"ip", "link", "del", g->device, NULL};
-    const char *const space[] = {"ip", "netns", "del", g->space, NULL};
-    const char *const *const all[] = {table, pair, space};
-    if (!gateway_is_there(g))
-        return;
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        const struct tool tool = {.argv = all[i], .package = "iproute2"};
-        tool_run(&tool, NULL); // what is not there need not go
-    }
+    take_away(g);
+    end_forwarding();
 }
 
 json_t *gateway_port(const struct gateway *g)

@@ -19,15 +19,16 @@
 struct gateway {
     const json_t *spec;        // the network's (net_spec.h); borrowed
     char space[64];            // the namespace, as ip-netns(8) has it
-    char device[16];           // the host's end of the pair
+    char device[16];           // the host's end of the pair; this and the next only once it is made by this struct
     char outer[16], inner[16]; // addresses of the pair: the host's, the namespace's
 };
 
 // Names alone; run_dir tells gateways of different supervisors apart.
 void gateway_init(struct gateway *gateway, const char *run_dir, const json_t *spec);
 bool gateway_is_there(const struct gateway *gateway);
-// What is there of that name is taken away first.
-int gateway_make(const struct gateway *gateway, struct tv_error *err);
+// What is there of that name is taken away first. The pair's device and addresses are ones that nobody in the host has. The host
+// forwards IPv4 from then on, and with its last gateway, whoever made it, no longer if it did not before.
+int gateway_make(struct gateway *gateway, struct tv_error *err);
 void gateway_remove(const struct gateway *gateway);
 
 // The TAP device's descriptor, for the router; one at a time can have it. The caller's, or -errno with err.

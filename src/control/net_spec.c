@@ -493,6 +493,8 @@ json_t *net_spec_machine_port(const json_t *spec, const char *machine, const str
         json_array_append_new(addresses, json_string(nic->addresses[k]));
     json_t *params =
         json_pack("{s:s, s:s, s:s, s:s}", "vn", net_spec_name(spec), "name", machine, "kind", "vhost", "socket", socket);
+    if (nic->promises)
+        json_object_set_new(params, "promises", json_string(nic->promises));
     if (!net_spec_routes(spec)) {
         json_object_set_new(params, "mac", json_string(nic->mac));
         if (nic->n_addresses)

@@ -45,12 +45,12 @@ static bool comes_before(const struct promise *a, const struct promise *b)
     return a->kind != b->kind ? a->kind < b->kind : a->metric < b->metric;
 }
 
-int spec_parse_promises(const char *text, char **promises, struct tv_error *err)
+int spec_parse_promises(const char *text, enum promise_resource resource, char **promises, struct tv_error *err)
 {
-    struct promise_set set, sorted = {.resource = PROMISE_DISK};
+    struct promise_set set, sorted = {.resource = resource};
     char buffer[PROMISE_SET_TEXT_MAX];
     *promises = NULL;
-    int rc = promise_set_parse(&set, PROMISE_DISK, text, err);
+    int rc = promise_set_parse(&set, resource, text, err);
     if (rc || !set.n)
         return rc;
     for (; sorted.n < set.n; sorted.n++) {
@@ -120,11 +120,11 @@ static int absolute(const char *key, const char *path, struct tv_error *err)
     return !path || path[0] == '/' ? 0 : tv_error_set(err, -EINVAL, "'%s' should be an absolute path", key);
 }
 
-static int take_promises(const json_t *json, char **promises, struct tv_error *err)
+static int take_promises(const json_t *json, enum promise_resource resource, char **promises, struct tv_error *err)
 {
     cleanup_free char *text = NULL;
     int rc = take_string(json, "promises", &text, err);
-    return rc || !text ? rc : spec_parse_promises(text, promises, err);
+    return rc || !text ? rc : spec_parse_promises(text, resource, promises, err);
 }
 
 static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_error *err)
@@ -141,7 +141,7 @@ static int decode_disk(const json_t *json, struct disk_spec *disk, struct tv_err
     if (!rc)
         rc = take_string(json, "image", &disk->image, err);
     if (!rc)
-        rc = take_promises(json, &disk->promises, err);
+        rc = take_promises(json, PROMISE_DISK, &disk->promises, err);
     if (!rc)
         rc = take_number(json, "size_bytes", 0, INT64_MAX, &disk->size_bytes, err);
     if (!rc)
@@ -225,6 +225,8 @@ static int decode_nic(const json_t *json, const char *machine, struct nic_spec *
         rc = decode_mac(json, machine, nic->network, nic->mac, err);
     if (!rc)
         rc = decode_nic_addresses(json_object_get(json, "addresses"), nic, err);
+    if (!rc)
+        rc = take_promises(json, PROMISE_LINK, &nic->promises, err);
     return rc ? tv_error_prefix(err, "network '%s'", nic->network ? nic->network : "") : 0;
 }
 
@@ -420,7 +422,9 @@ static json_t *encode_nic(const struct nic_spec *nic)
     json_t *addresses = json_array();
     for (unsigned i = 0; i < nic->n_addresses; i++)
         json_array_append_new(addresses, json_string(nic->addresses[i]));
-    return json_pack("{s:s, s:s, s:o}", "network", nic->network, "mac", nic->mac, "addresses", addresses);
+    json_t *json = json_pack("{s:s, s:s, s:o}", "network", nic->network, "mac", nic->mac, "addresses", addresses);
+    put_string(json, "promises", nic->promises);
+    return json;
 }
 
 static json_t *encode_nets(const struct machine_spec *spec)
@@ -503,6 +507,7 @@ void spec_free(struct machine_spec *spec)
         spec_free_disk(&spec->disks[i]);
     for (unsigned i = 0; i < spec->n_nics; i++) {
         free(spec->nics[i].network);
+        free(spec->nics[i].promises);
         for (unsigned j = 0; j < spec->nics[i].n_addresses; j++)
             free(spec->nics[i].addresses[j]);
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "promise/promise.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -37,6 +38,7 @@ struct nic_spec {
     char mac[SPEC_MAC_TEXT_MAX]; // made from both names where none is said, so that it is always the same
     char *addresses[SPEC_NIC_ADDRESSES_MAX];
     unsigned n_addresses;
+    char *promises; // as a disk's, of a network's port; NULL: none
 };
 
 struct net_spec {
@@ -76,7 +78,7 @@ bool spec_name_is_good(const char *name);
 
 // "512M", "2G", "1048576": bytes, with K, M, G, T (powers of 1024) and an optional "iB" or "B". -EINVAL with a message on `what`.
 int spec_parse_size(const char *text, const char *what, uint64_t *bytes, struct tv_error *err);
-// Promises of a disk, in the one text for what they say; *promises is the caller's, NULL when there are none.
-int spec_parse_promises(const char *text, char **promises, struct tv_error *err);
+// Promises of a disk or a network card, in the one text for what they say; *promises is the caller's, NULL when there are none.
+int spec_parse_promises(const char *text, enum promise_resource resource, char **promises, struct tv_error *err);
 int spec_parse_restart(const char *text, enum spec_restart *restart);
 const char *spec_restart_name(enum spec_restart restart);

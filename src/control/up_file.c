@@ -54,6 +54,7 @@ struct network {
 // A machine's place in a network.
 struct net {
     char *name, *mac, *ip;
+    struct promises *promises;
 };
 
 struct disk {
@@ -158,7 +159,13 @@ static const cyaml_schema_field_t network_fields[] = {
     LIST(network, routes, route_value, CYAML_UNLIMITED),
     CYAML_FIELD_END,
 };
-static const cyaml_schema_field_t net_fields[] = {NAME(net), TEXT(net, mac), TEXT(net, ip), CYAML_FIELD_END};
+static const cyaml_schema_field_t net_fields[] = {
+    NAME(net),
+    TEXT(net, mac),
+    TEXT(net, ip),
+    CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct net, promises, promise_fields),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_value_t net_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct net, net_fields)};
 static const cyaml_schema_field_t disk_fields[] = {
     NAME(disk),
@@ -565,7 +572,15 @@ static int check_words(const struct reader *r, const struct machine *machine)
     return check_tenant(r, "machines", machine->name, machine->tenant);
 }
 
-// net: NAME, or nets: {NAME: {mac, ip}, ...}
+static int put_net_promises(const struct reader *r, const struct machine *machine, const struct net *net, json_t *json)
+{
+    char what[160], key[32 + SPEC_NAME_MAX];
+    snprintf(what, sizeof(what), "machine '%.60s': network '%.60s'", machine->name, net->name);
+    snprintf(key, sizeof(key), "nets/%.*s/promises", SPEC_NAME_MAX, net->name);
+    return put_promises(r, (const char *const[]){"machines", machine->name, key}, what, net->promises, PROMISE_LINK, json);
+}
+
+// net: NAME, or nets: {NAME: {mac, ip, promises}, ...}
 static int put_nets(const struct reader *r, const struct machine *machine, json_t *json)
 {
     json_t *list = json_array();
@@ -580,6 +595,8 @@ static int put_nets(const struct reader *r, const struct machine *machine, json_
         json_t *net = json_pack("{s:s, s:o}", "network", machine->nets[i].name, "addresses", split(machine->nets[i].ip));
         put_text(net, "mac", machine->nets[i].mac);
         json_array_append_new(list, net);
+        if (put_net_promises(r, machine, &machine->nets[i], net))
+            return -EINVAL;
     }
     return 0;
 }

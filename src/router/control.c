@@ -32,12 +32,22 @@ static void answer(struct rpc_request *req, int r, const struct tv_error *err)
         rpc_reply(req, json_object());
 }
 
+// With what is taken on trust. Takes unproven.
+static void answer_promised(struct rpc_request *req, int r, json_t *unproven, const struct tv_error *err)
+{
+    if (r)
+        answer(req, r, err);
+    else
+        rpc_reply(req, json_pack("{s:O}", "unproven", unproven));
+    json_decref(unproven);
+}
+
 static void method_add_vn(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct tv_error err = {0};
     (void)arg;
-    const int r = router_add_vn(control.router, params, &err);
-    answer(req, r, &err);
+    json_t *unproven = json_array();
+    answer_promised(req, router_add_vn(control.router, params, unproven, &err), unproven, &err);
 }
 
 static void method_remove_vn(void *arg, struct rpc_request *req, const json_t *params)
@@ -78,10 +88,11 @@ static void method_add_port(void *arg, struct rpc_request *req, const json_t *pa
     int fd = req ? rpc_request_take_fd(req, 0) : -1;
     if (fd < 0)
         fd = -1;
-    const int r = router_add_port(control.router, params, fd, &err);
+    json_t *unproven = json_array();
+    const int r = router_add_port(control.router, params, fd, unproven, &err);
     if (r && fd >= 0)
         close(fd);
-    answer(req, r, &err);
+    answer_promised(req, r, unproven, &err);
 }
 
 // {"vn", and the port's name as the member `key`}
@@ -116,11 +127,7 @@ static void promise(struct rpc_request *req, const json_t *params, bool is_port)
         r = tv_error_set(&err, -EINVAL, "\"admitted\" must be true or false");
     if (!r)
         r = router_promise(control.router, vn, port, promises, json_is_true(admitted), unproven, &err);
-    if (r)
-        answer(req, r, &err);
-    else
-        rpc_reply(req, json_pack("{s:O}", "unproven", unproven));
-    json_decref(unproven);
+    answer_promised(req, r, unproven, &err);
 }
 
 static void method_promise_vn(void *arg, struct rpc_request *req, const json_t *params)

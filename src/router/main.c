@@ -81,8 +81,8 @@ static int start(struct program *p, const struct options *options, struct tv_err
     if (!p->router)
         return err->code;
     for (unsigned i = 0; i < options->n_items && !r; i++)
-        r = options->items[i].is_port ? router_add_port(p->router, options->items[i].params, -1, err)
-                                      : router_add_vn(p->router, options->items[i].params, err);
+        r = options->items[i].is_port ? router_add_port(p->router, options->items[i].params, -1, NULL, err)
+                                      : router_add_vn(p->router, options->items[i].params, NULL, err);
     return r ? r : serve_control(p, options, err);
 }
 

@@ -365,26 +365,27 @@ static int parse(const json_t *params, struct promise_set *set, bool *admitted, 
     return promise_set_add(set, "weight", number, err);
 }
 
-static int decide(struct promises *p, struct admission_change *change, const json_t *params, struct tv_error *err)
+static int decide(struct promises *p, struct admission_change *change, const json_t *params, json_t *unproven, struct tv_error *err)
 {
     bool admitted = false;
     int r = parse(params, &change->set, &admitted, err);
-    return r || admitted ? r : admission_check(&p->admission, change, NULL, err);
+    return r || admitted ? r : admission_check(&p->admission, change, unproven, err);
 }
 
-int promises_decide_vn(struct promises *p, const char *name, const json_t *params, struct promise_set *set, struct tv_error *err)
+int promises_decide_vn(struct promises *p, const char *name, const json_t *params, struct promise_set *set, json_t *unproven,
+                       struct tv_error *err)
 {
     struct admission_change change = {.new_vn = name};
-    int r = decide(p, &change, params, err);
+    int r = decide(p, &change, params, unproven, err);
     *set = change.set;
     return r ? tv_error_prefix(err, "network '%s'", name) : 0;
 }
 
 int promises_decide_port(struct promises *p, struct vn *vn, const char *name, const json_t *params, struct promise_set *set,
-                         struct tv_error *err)
+                         json_t *unproven, struct tv_error *err)
 {
     struct admission_change change = {.vn = vn, .new_port = name};
-    int r = decide(p, &change, params, err);
+    int r = decide(p, &change, params, unproven, err);
     *set = change.set;
     return r ? tv_error_prefix(err, "port '%s' of network '%s'", name, vn->name) : 0;
 }

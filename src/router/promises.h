@@ -43,9 +43,11 @@ void promises_destroy(struct promises *p); // no network is left; NULL is fine
 
 // From the parameters "promises" (a text, or an object of its entries), "weight" (a number, the same as in the text) and "admitted"
 // (true: it was decided elsewhere) of a network, or of a port of vn, that is to be. -EINVAL, -ERANGE, -EBUSY with the arithmetic.
-int promises_decide_vn(struct promises *p, const char *name, const json_t *params, struct promise_set *set, struct tv_error *err);
+// unproven: as with promises_change(), or NULL.
+int promises_decide_vn(struct promises *p, const char *name, const json_t *params, struct promise_set *set, json_t *unproven,
+                       struct tv_error *err);
 int promises_decide_port(struct promises *p, struct vn *vn, const char *name, const json_t *params, struct promise_set *set,
-                         struct tv_error *err);
+                         json_t *unproven, struct tv_error *err);
 
 // It is there, with its set, which it was decided to have (vn_create(), vn_add_port()). -ENOMEM.
 int promises_join(struct promises *p, struct vn *vn, struct tv_error *err);

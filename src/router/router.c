@@ -163,7 +163,7 @@ static void wake(void *worker)
     worker_wake(worker);
 }
 
-int router_add_vn(struct router *router, const json_t *params, struct tv_error *err)
+int router_add_vn(struct router *router, const json_t *params, json_t *unproven, struct tv_error *err)
 {
     struct vn_config config;
     struct entry entry;
@@ -177,7 +177,7 @@ int router_add_vn(struct router *router, const json_t *params, struct tv_error *
         return tv_error_set(err, -EEXIST, "there is a network '%s' already", config.name);
     if (router->n_vns == ROUTER_VNS_MAX)
         return tv_error_set(err, -ENOSPC, "there are %d networks, and no more are possible", ROUTER_VNS_MAX);
-    int r = promises_decide_vn(entry.promises, config.name, params, &promises, err);
+    int r = promises_decide_vn(entry.promises, config.name, params, &promises, unproven, err);
     if (r)
         return r;
     config.rcu = worker_rcu(entry.worker);
@@ -226,7 +226,7 @@ void router_destroy(struct router *router)
     free(router);
 }
 
-int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err)
+int router_add_port(struct router *router, const json_t *params, int fd, json_t *unproven, struct tv_error *err)
 {
     const char *vn_name, *name;
     if (params_get_string(params, "vn", NULL, &vn_name, err) || params_get_name(params, "name", PORT_NAME_MAX, &name, err))
@@ -238,7 +238,7 @@ int router_add_port(struct router *router, const json_t *params, int fd, struct 
         return tv_error_set(err, -EEXIST, "network '%s' has a port '%s' already", vn_name, name);
     const struct port_env env = worker_port_env(entry->worker);
     struct promise_set promises;
-    int r = promises_decide_port(entry->promises, entry->vn, name, params, &promises, err);
+    int r = promises_decide_port(entry->promises, entry->vn, name, params, &promises, unproven, err);
     if (r)
         return r;
     struct vn_port *port = vn_add_port(entry->vn, name, params, fd, &env, &promises, err);

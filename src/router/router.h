@@ -19,10 +19,11 @@ struct router;
 struct router *router_create(struct loop *loop, unsigned n_workers, struct tv_error *err);
 void router_destroy(struct router *router); // with all its networks; NULL is fine
 
-int router_add_vn(struct router *router, const json_t *params, struct tv_error *err);
+// unproven: as with router_promise(), or NULL; of a port as well.
+int router_add_vn(struct router *router, const json_t *params, json_t *unproven, struct tv_error *err);
 int router_remove_vn(struct router *router, const char *name, struct tv_error *err); // with its ports
 // fd: the descriptor that came with it, or -1; taken with success only.
-int router_add_port(struct router *router, const json_t *params, int fd, struct tv_error *err);
+int router_add_port(struct router *router, const json_t *params, int fd, json_t *unproven, struct tv_error *err);
 int router_remove_port(struct router *router, const char *vn, const char *name, struct tv_error *err);
 
 // What a network is promised from now on, or a port of it (NULL: the network), as trivet-promises(7) has it; admitted: whoever asks

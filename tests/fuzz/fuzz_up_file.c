@@ -27,13 +27,13 @@ static bool share_a_disk(const struct machine_spec *a, const struct machine_spec
 }
 
 // There are some, and they are said in the one way that there is for them.
-static void check_promises(const char *promises)
+static void check_promises(const char *promises, enum promise_resource resource)
 {
     char *again = NULL;
     struct tv_error err = {0};
     if (!promises)
         return;
-    assert(spec_parse_promises(promises, &again, &err) == 0 && again && strcmp(promises, again) == 0);
+    assert(spec_parse_promises(promises, resource, &again, &err) == 0 && again && strcmp(promises, again) == 0);
     free(again);
 }
 
@@ -43,7 +43,9 @@ static void check_machine(const struct up_file *file, size_t index)
     struct tv_error err = {0};
     assert(spec_decode(json_array_get(file->machines, index), &spec, &err) == 0);
     for (unsigned i = 0; i < spec.n_disks; i++)
-        check_promises(spec.disks[i].promises);
+        check_promises(spec.disks[i].promises, PROMISE_DISK);
+    for (unsigned i = 0; i < spec.n_nics; i++)
+        check_promises(spec.nics[i].promises, PROMISE_LINK);
     assert(!spec.kernel || strncmp(spec.kernel, "/", 1) == 0);
     for (size_t i = 0; i < index && i < 8; i++) {
         assert(spec_decode(json_array_get(file->machines, i), &other, &err) == 0);

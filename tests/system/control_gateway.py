@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Networks with a gateway: DHCP, DNS, NAT to the outside and ports forwarded into them; two of them with the same addresses, a switch and a
-router; again after the router, dnsmasq and trivetd were killed; nothing of it stays."""
+router; devices and addresses that others in the host have; again after the router, dnsmasq and trivetd were killed; nothing of it stays, and
+the host forwards no more if it did not before. The host is a namespace of the test's own."""
 import atexit
+import json
 import os
 import shutil
 import signal
@@ -15,9 +17,16 @@ from router_rig import SEND, SERVE  # noqa: E402
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 if os.geteuid() != 0:
     skip("needs root, for network namespaces")
-for program in ("ip", "nft", "dnsmasq"):
+for program in ("ip", "nft", "dnsmasq", "unshare"):
     if not shutil.which(program):
         skip(f"there is no {program} here")
+if "TRIVET_TEST_HOST" not in os.environ:
+    os.environ["TRIVET_TEST_HOST"] = os.readlink("/proc/self/ns/net")
+    if subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True).returncode:
+        skip("no network namespaces here")
+    os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
+if os.readlink("/proc/self/ns/net") == os.environ["TRIVET_TEST_HOST"]:
+    fail("this is the host itself")
 PID = os.getpid()
 BYTES = 1 << 20
 OUTSIDE = f"198.18.{PID % 250 + 1}"  # for measurements between networks (RFC 2544); the host is 1 there, the world 2
@@ -118,6 +127,26 @@ def pid_of(name):
     return [pid for pid, comm in ours().items() if comm == name]
 
 
+def forwarding(word=None):
+    with open("/proc/sys/net/ipv4/ip_forward", "r+", encoding="ascii") as f:
+        if word is None:
+            return f.read().strip()
+        return f.write(word)
+
+
+def tables():
+    return subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+
+
+def pair():
+    """The one gateway's device in the host, and the host's address there."""
+    devices = [d for d in json.loads(ip("-j", "-4", "addr").stdout) if d["ifname"].startswith("tvg") and d.get("link_netnsid") is not None]
+    if len(devices) != 1:
+        fail(f"devices of one gateway: {devices}")
+    return devices[0]["ifname"], devices[0]["addr_info"][0]["local"]
+
+
+ip("link", "set", "lo", "up")
 world = space("world")
 ip("link", "add", f"tvw{PID}", "type", "veth", "peer", "name", "eth0", "netns", world)
 atexit.register(ip, "link", "del", f"tvw{PID}", may_fail=True)
@@ -126,8 +155,38 @@ ip("link", "set", f"tvw{PID}", "up")
 ip("-n", world, "addr", "add", f"{OUTSIDE}.2/24", "dev", "eth0")
 ip("-n", world, "link", "set", "eth0", "up")
 
-with open("/proc/sys/net/ipv4/ip_forward") as f:
-    atexit.register(lambda was: open("/proc/sys/net/ipv4/ip_forward", "w").write(was), f.read())
+# A host that forwards by itself goes on; one that does not does so while there is a gateway.
+forwarding("1")
+trivet("net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat")
+first = pair()
+trivet("net", "delete", "lan1")
+if forwarding() != "1" or tables():
+    fail(f"forwarding of a host that forwarded before: {forwarding()}; {tables()}")
+forwarding("0")
+trivet("net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat")
+if forwarding() != "1":
+    fail("the host of a gateway does not forward")
+trivet("net", "delete", "lan1")
+if forwarding() != "0" or tables():
+    fail(f"forwarding of a host that did not before: {forwarding()}; {tables()}")
+# What the gateway had is somebody else's when it comes again, and so is what it then takes: first the device, then the addresses.
+ip("link", "add", first[0], "type", "veth", "peer", "name", "other")
+trivet("net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat")
+second = pair()
+trivet("net", "delete", "lan1")
+if first[0] not in ip("link").stdout:
+    fail(f"{first[0]}, which was there before the gateway, went with it")
+ip("addr", "add", f"{second[1]}/30", "dev", "lo")
+trivet("net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat")
+third = pair()
+if len({first[0], second[0], third[0]}) != 3 or len({first[1], second[1], third[1]}) != 3:
+    fail(f"a gateway took what others have: {first}, {second}, {third}")
+ip("link", "del", first[0])
+trivet("net", "delete", "lan1")
+if forwarding() != "0":
+    fail("the last gateway went, and the host forwards")
+print("ok: devices and addresses of others are left alone; forwarding is as it was before")
+
 guests = {network: space(network) for network in ("lan1", "lan2", "core3")}
 for network in guests:
     words = ["--type", "ip"] if network == "core3" else ["--dhcp", "--dns"]
@@ -195,7 +254,9 @@ print("ok: and again after dnsmasq, trivetd and the router were killed")
 left = [trivet_json("net", "show", network)["namespace"] for network in guests]
 trivet("down")
 nothing_left()
-known = ip("netns").stdout + subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
-if any(name in known for name in left):
-    fail(f"left: {known}")
+known = ip("netns").stdout
+if any(name in known for name in left) or tables() or "tvg" in ip("link").stdout:
+    fail(f"left: {known}{tables()}{ip('link').stdout}")
+if forwarding() != "0":
+    fail("the host still forwards")
 print("ok: nothing of it stays")

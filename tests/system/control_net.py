@@ -258,6 +258,14 @@ def received():
     return sum(port["received_packets"] for port in trivet_json("net", "stats", "front")["ports"])
 
 
+# What nothing was measured of is told, of a network that is made and of one that is changed.
+ON_TRUST = "networks:\n  new: {promises: {%s}, ports: {up: {kind: ring, promises: {reserve: 2kpps}}}}\nmachines:\n  one: {kernel: " + KERNEL + ", memory: 32M}\n"
+trusted = [[(u["name"], u["promise"]) for u in trivet_json("up", write("trust.yaml", ON_TRUST % said))["unproven"]]
+           for said in ("reserve: 1kpps", "reserve: 3kpps")]
+if trusted != [[("new", "reserve: 1k packets/s"), ("new/up", "reserve: 2k packets/s")], [("new", "reserve: 3k packets/s")]]:
+    fail(f"networks' promises on trust: {trusted}")
+trivet("net", "delete", "new")
+
 # Promises are changed with nothing stopped: what was counted stays.
 call("front", "port.put", port="up", frames=[(b"\xff" * 12 + bytes(48)).hex()])
 until("the frame", lambda: received() == 1)
@@ -275,6 +283,43 @@ if "front" not in said or "parsecs" not in said:
 said = trivet("up", write("nets.yaml", FILE % (100000, KERNEL)), status=2).stderr
 if "front" not in said or "weight" not in said or weight_of("front") != 300:
     fail(f"a change that is refused: {said!r}, {weight_of('front')}")
+
+
+# A machine's card has promises of its own, which are changed while it runs on: all of a change or none of it.
+def card_up(one, two="", status=0):
+    text = (FILE % (300, KERNEL)).replace("memory: 32M}", f"memory: 32M, nets: {{lan: {one}}}}}")
+    text += f"  two: {{kernel: {KERNEL}, memory: 32M, nets: {{lan: {two}}}}}\n"
+    return trivet("up", write("nets.yaml", text), status=status)
+
+
+def pids():
+    return [m["pid"] for m in trivet_json("ps")["machines"]]
+
+
+def card():
+    return [[v["promise"] for v in p["verdicts"]] for p in trivet_json("promises")["promises"] if p["name"] == "lan/one"]
+
+
+card_up("{promises: {limit: 8Mbit/s}}")
+running = pids()
+if card() != [["limit: 8Mbit/s"]]:
+    fail(f"promises of a card: {trivet_json('promises')}")
+said = card_up("{promises: {reserve: 1kpps, weight: 200}}").stdout
+if card() != [["reserve: 1k packets/s", "weight: 200"]] or pids() != running or "promises changed" not in said or "on trust" not in said:
+    fail(f"other promises of a card: {said!r}, {card()}, {pids()}, {running}")
+said = card_up("{promises: {limit: 8 parsecs}}", status=2).stderr
+if "one" not in said or "lan" not in said or "parsecs" not in said:
+    fail(f"a card's promise that means nothing: {said!r}")
+said = card_up("{promises: {limit: 9Mbit/s}}", "{promises: {reserve: 99%}}", status=1).stderr  # the first one's port has agreed by then
+if "lan/two" not in said or card() != [["reserve: 1k packets/s", "weight: 200"]] or pids() != running:
+    fail(f"a card's promise that is refused: {said!r}, {card()}")
+card_up("")
+if card() or pids() != running:
+    fail(f"promises of a card that were taken back: {card()}")
+trivet("down", "--timeout", "0")
+if "lan/one: 'reserve: 1k packets/s' is taken on trust" not in card_up("{promises: {reserve: 1kpps}}").stdout:
+    fail("a card's promise on trust is not told when its machine starts")
+print("ok: promises of a machine's card are shown, changed and taken back while it runs")
 trivet("down", "--timeout", "0")
 nothing_left()
 print("ok: networks of a file are made, changed and removed")

@@ -3,7 +3,7 @@
 //
 // engine_run --small|--full|--audit IMAGE: everything is translated, so that it is small or fast, or both and compared with the
 // interpreter. Exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
-#include "machine/board/map.h"
+#include "machine/board/virt/map.h"
 #include "machine/engine/engine.h"
 
 #include <errno.h>

@@ -21,9 +21,9 @@
 #include "base/state.h"
 #include "machine/board/bus.h"
 #include "machine/board/doorbell.h"
-#include "machine/board/map.h"
 #include "machine/board/pcie.h"
 #include "machine/board/uart16550.h"
+#include "machine/board/virt/map.h"
 #include "machine/engine/engine.h"
 #include "vhost/memory.h"
 

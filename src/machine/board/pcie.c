@@ -1,7 +1,6 @@
 // PCIe host and its functions' configuration space: see pcie.h.
 #include "machine/board/pcie.h"
 
-#include "machine/board/map.h"
 #include "machine/board/pcie_function.h"
 
 #include <assert.h>
@@ -70,9 +69,14 @@ static uint64_t bar_address(const struct pcie_function *fn, const struct pcie_ba
     return addr;
 }
 
-static bool in_window(uint64_t base, uint64_t size_bytes, uint64_t window, uint64_t window_bytes)
+static bool in_window(const struct pcie_config *c, uint64_t base, uint64_t size_bytes)
 {
-    return base >= window && base - window < window_bytes && size_bytes <= window_bytes - (base - window);
+    for (unsigned i = 0; i < PCIE_WINDOWS; i++) {
+        uint64_t window = c->windows[i].base, window_bytes = c->windows[i].size_bytes;
+        if (base >= window && base - window < window_bytes && size_bytes <= window_bytes - (base - window))
+            return true;
+    }
+    return false;
 }
 
 // Puts the BARs where the registers say. One outside of the host's windows, or over another device, answers nowhere.
@@ -89,9 +93,7 @@ static void place_bars(struct pcie_function *fn)
         if (bar->mapped)
             bus_remove(fn->pcie->config.bus, bar->base);
         bar->base = base;
-        bar->mapped = enabled &&
-                      (in_window(base, bar->size_bytes, MAP_PCI32_BASE, MAP_PCI32_SIZE) ||
-                       in_window(base, bar->size_bytes, MAP_PCI64_BASE, MAP_PCI64_SIZE)) &&
+        bar->mapped = enabled && in_window(&fn->pcie->config, base, bar->size_bytes) &&
                       bus_add(fn->pcie->config.bus, base, bar->size_bytes, &bar_bus_ops, bar, NULL) == 0;
     }
 }

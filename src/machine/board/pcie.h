@@ -20,8 +20,13 @@
 struct pcie;
 struct pcie_function;
 
+#define PCIE_WINDOWS 2u
+
 struct pcie_config {
     struct bus *bus; // borrowed
+    struct {
+        uint64_t base, size_bytes;
+    } windows[PCIE_WINDOWS]; // guest-physical; a BAR answers when all of it lies in one
     void *arg;
     int (*raise_msi)(void *arg, uint64_t addr, uint32_t data); // called with a function's lock held
 };

@@ -25,7 +25,8 @@ void launch_init(struct launch *launch)
                               .console_fd = -1,
                               .log_fd = -1,
                               .status_fd = -1,
-                              .stderr_fd = -1};
+                              .stderr_fd = -1,
+                              .kvm_fd = -1};
     for (unsigned i = 0; i < SPEC_DISKS_MAX; i++)
         launch->disk_fds[i] = -1;
     for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
@@ -37,7 +38,7 @@ void launch_init(struct launch *launch)
 void launch_fini(struct launch *launch)
 {
     const int fds[] = {launch->kernel_fd,  launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-                       launch->console_fd, launch->log_fd,    launch->status_fd,  launch->stderr_fd};
+                       launch->console_fd, launch->log_fd,    launch->status_fd,  launch->stderr_fd,  launch->kvm_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -114,11 +115,24 @@ static int open_net(struct launch *launch, const struct net_spec *net, unsigned 
                                    : tv_error_prefix(err, "net '%s': a router must serve its port there (kind vhost)", net->name);
 }
 
+static int open_kvm(struct launch *launch, struct tv_error *err)
+{
+    launch->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (launch->kvm_fd >= 0)
+        return 0;
+    return tv_error_set(err, -errno, "engine 'kvm': /dev/kvm: %s",
+                        errno == ENOENT   ? "there is none: load the module kvm_intel or kvm_amd, or take engine 'rv64'"
+                        : errno == EACCES ? "no permission: be root or in the group kvm, or take engine 'rv64'"
+                                          : strerror(errno));
+}
+
 int launch_open(struct launch *launch, const struct machine_spec *spec, struct tv_error *err)
 {
     int rc = build_append(launch, spec, err);
     if (!rc)
         rc = open_kernel(launch, spec, err);
+    if (!rc && strcmp(spec->engine, "kvm") == 0)
+        rc = open_kvm(launch, err);
     if (!rc && spec->restore && (launch->restore_fd = open_file("saved machine", spec->restore, err)) < 0)
         rc = launch->restore_fd;
     for (unsigned i = 0; i < spec->n_disks && !rc; i++)
@@ -149,6 +163,7 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
     put_fd(json, "control_fd", launch->control_fd);
     put_fd(json, "log_fd", launch->log_fd);
     put_fd(json, "status_fd", launch->status_fd);
+    put_fd(json, "kvm_fd", launch->kvm_fd);
     put_fd(json, "perf_map_fd", perf->map_fd);
     put_fd(json, "jitdump_fd", perf->jitdump_fd);
     json_t *console = json_object();
@@ -204,7 +219,7 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
     size_t n = 0;
     const int all[] = {
         config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd};
+        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd,   launch->kvm_fd};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] >= 0)
             fds[n++] = all[i];

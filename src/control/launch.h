@@ -13,6 +13,7 @@ struct launch {
     int control_fd;                    // listening
     int console_listen_fd, console_fd; // one of them
     int log_fd, status_fd, stderr_fd;  // stderr_fd -1: ours
+    int kvm_fd;                        // /dev/kvm, for the engine that takes it
     int disk_fds[SPEC_DISKS_MAX];      // connected vhost-user sockets
     int nic_fds[SPEC_NICS_MAX];        // the same, of the router
     int net_fds[SPEC_NETS_MAX];        // the same

@@ -315,8 +315,8 @@ static int check(const struct machine_spec *spec, struct tv_error *err)
 {
     if (!spec_name_is_good(spec->tenant))
         return tv_error_set(err, -EINVAL, "tenant '%s' should be letters, digits, '-', '_' and '.'", spec->tenant);
-    if (strcmp(spec->engine, "auto") != 0 && strcmp(spec->engine, "rv64") != 0)
-        return tv_error_set(err, -EINVAL, "engine '%s' is not known; there are 'rv64' and 'auto'", spec->engine);
+    if (strcmp(spec->engine, "auto") != 0 && strcmp(spec->engine, "rv64") != 0 && strcmp(spec->engine, "kvm") != 0)
+        return tv_error_set(err, -EINVAL, "engine '%s' is not known; there are 'rv64', 'kvm' and 'auto'", spec->engine);
     if (!spec->kernel && !spec->image && !spec->restore)
         return tv_error_set(err, -EINVAL, "there is no kernel: give 'kernel' or 'image'");
     if (spec->kernel && spec->image)

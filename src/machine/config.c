@@ -43,6 +43,7 @@ static const struct member machine_members[] = {
     {"status_fd", KIND_FD, AT(status_fd), 0, 0, false},
     {"perf_map_fd", KIND_FD, AT(perf_map_fd), 0, 0, false},
     {"jitdump_fd", KIND_FD, AT(jitdump_fd), 0, 0, false},
+    {"kvm_fd", KIND_FD, AT(kvm_fd), 0, 0, false},
     {"console", KIND_SPECIAL, 0, 0, 0, false},
     {"disks", KIND_SPECIAL, 0, 0, 0, false},
     {"nets", KIND_SPECIAL, 0, 0, 0, false},
@@ -241,10 +242,11 @@ static int decode_specials(const json_t *root, struct config *config, struct tv_
 
 static int check_whole(const struct config *config, struct tv_error *err)
 {
-    int fds[10 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX] = {
-        config->kernel_fd,  config->initrd_fd, config->restore_fd, config->control_fd,  config->console_listen_fd,
-        config->console_fd, config->log_fd,    config->status_fd,  config->perf_map_fd, config->jitdump_fd};
-    unsigned n = 10;
+    int fds[11 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX] = {
+        config->kernel_fd,         config->initrd_fd,  config->restore_fd, config->control_fd,
+        config->console_listen_fd, config->console_fd, config->log_fd,     config->status_fd,
+        config->perf_map_fd,       config->jitdump_fd, config->kvm_fd};
+    unsigned n = 11;
     if (config->memory_bytes % PAGE_BYTES != 0)
         return config_wrong(err, "memory_bytes", "should be a multiple of 4096");
     if (config->kernel_fd < 0 && config->restore_fd < 0)
@@ -269,7 +271,7 @@ static void config_init(struct config *config)
     *config = (struct config){.tenant = "default", .engine = "auto"};
     config->kernel_fd = config->initrd_fd = config->restore_fd = config->control_fd = -1;
     config->console_listen_fd = config->console_fd = config->log_fd = config->status_fd = -1;
-    config->perf_map_fd = config->jitdump_fd = -1;
+    config->perf_map_fd = config->jitdump_fd = config->kvm_fd = -1;
 }
 
 int config_decode(const char *text, size_t len_bytes, struct config *config, struct tv_error *err)
@@ -333,6 +335,7 @@ void config_fini(struct config *config)
     close_once(&config->status_fd);
     close_once(&config->perf_map_fd);
     close_once(&config->jitdump_fd);
+    close_once(&config->kvm_fd);
     for (unsigned i = 0; i < config->n_disks; i++)
         close_once(&config->disks[i].fd);
     for (unsigned i = 0; i < config->n_nets; i++)

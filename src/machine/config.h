@@ -44,6 +44,7 @@ struct config {
     int console_listen_fd, console_fd;
     int log_fd, status_fd;
     int perf_map_fd, jitdump_fd; // for perf(1)
+    int kvm_fd;                  // /dev/kvm
     bool exit_on_reboot;
     uint64_t audit_instructions; // 0: no audit
     unsigned n_disks;

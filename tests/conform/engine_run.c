@@ -80,7 +80,7 @@ static int run(const char *path, bool audit, enum engine_translate translate, st
     e = engine_rv64.create(&config, err);
     if (!e)
         return -EINVAL;
-    engine_rv64.reset(e, IMAGE_ADDR, 0);
+    engine_rv64.reset(e, &(struct engine_start){.entry = IMAGE_ADDR});
     engine_rv64.clock_start(e);
     do
         exit = engine_rv64.run(e, 0);

@@ -13,7 +13,7 @@ struct board *board_create(const struct board_config *config, struct tv_error *e
         return NULL;
     }
     b->config = *config;
-    b->kind = &board_virt;
+    b->kind = config->arch == ENGINE_X86_64 ? &board_pc : &board_virt;
     if (b->kind->create(b, err) != 0) {
         board_destroy(b);
         return NULL;
@@ -73,6 +73,11 @@ struct pcie *board_pcie(struct board *b)
 struct uart16550 *board_uart(struct board *b)
 {
     return b->uart;
+}
+
+int board_exit_status(const struct board *b)
+{
+    return __atomic_load_n(&b->exit_status, __ATOMIC_RELAXED);
 }
 
 void board_set_irq(struct board *b, unsigned line, bool level)

@@ -15,7 +15,8 @@ struct board_kind {
     void (*set_irq)(struct board *b, unsigned line, bool level);
 };
 
-extern const struct board_kind board_virt;
+extern const struct board_kind board_virt, board_pc;
+uint64_t pc_pci64_base(const struct guest_memory *mem); // where 64-bit BARs go on an x86-64 board
 
 struct board {
     struct board_config config;
@@ -23,5 +24,6 @@ struct board {
     struct bus *bus;
     struct uart16550 *uart;
     struct pcie *pcie;
-    void *parts; // the kind's
+    int exit_status; // what the guest ended the machine with, if it did
+    void *parts;     // the kind's
 };

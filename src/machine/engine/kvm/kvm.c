@@ -29,7 +29,6 @@ static const struct {
     {KVM_CAP_VCPU_EVENTS, "state of events"},
     {KVM_CAP_DEBUGREGS, "state of debug registers"},
     {KVM_CAP_XSAVE, "state of extended registers"},
-    {KVM_CAP_XCRS, "state of extended control registers"},
     {KVM_CAP_ADJUST_CLOCK, "a clock that can be set"},
 };
 
@@ -83,6 +82,7 @@ static int create_vm(struct kvm_engine *e, struct tv_error *err)
     int xsave_bytes = ioctl(e->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
     if (run_bytes < (int)sizeof(struct kvm_run))
         return tv_error_set(err, -EINVAL, "kvm: a vcpu shares %d bytes", run_bytes);
+    e->has_xcrs = ioctl(e->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0;
     e->run_bytes = (size_t)run_bytes;
     e->xsave_bytes = xsave_bytes > (int)sizeof(struct kvm_xsave) ? (size_t)xsave_bytes : sizeof(struct kvm_xsave);
     return 0;

@@ -60,6 +60,7 @@ struct kvm_engine {
     int vm_fd;
     size_t run_bytes;   // of a vcpu's shared page(s)
     size_t xsave_bytes; // of what KVM_GET_XSAVE2 gives
+    bool has_xcrs;      // the host's processor has XSAVE
     unsigned n_vcpus;   // that were made
     struct kvm_vcpu vcpus[ENGINE_VCPUS_MAX];
     struct kvm_cpuid2 *cpuid; // of vcpu 0, KVM_CPUID_MAX entries

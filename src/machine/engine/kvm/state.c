@@ -110,12 +110,17 @@ static void *member(struct vcpu_state *st, const struct part *part)
     return (uint8_t *)st + part->offset;
 }
 
+static bool is_there(const struct kvm_engine *e, const struct part *part)
+{
+    return part->set != KVM_SET_XCRS || e->has_xcrs;
+}
+
 // What of it failed, or NULL.
 static const char *get_vcpu(const struct kvm_vcpu *v, struct vcpu_state *st)
 {
     unsigned long get_xsave = v->engine->xsave_bytes > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE;
     for (size_t i = 0; i < PARTS; i++)
-        if (ioctl(v->fd, parts[i].get ? parts[i].get : get_xsave, member(st, &parts[i])) < 0)
+        if (is_there(v->engine, &parts[i]) && ioctl(v->fd, parts[i].get ? parts[i].get : get_xsave, member(st, &parts[i])) < 0)
             return parts[i].name;
     st->cpuid.head.nent = KVM_CPUID_MAX;
     if (ioctl(v->fd, KVM_GET_CPUID2, &st->cpuid) < 0)
@@ -132,7 +137,7 @@ static void set_vcpu(const struct kvm_vcpu *v, struct vcpu_state *st, struct sta
         return;
     }
     for (size_t i = 0; i < PARTS; i++)
-        if (ioctl(v->fd, parts[i].set, member(st, &parts[i])) < 0)
+        if (is_there(v->engine, &parts[i]) && ioctl(v->fd, parts[i].set, member(st, &parts[i])) < 0)
             state_fail(s, "kvm: vcpu %u: this host does not take its %s: %s", v->id, parts[i].name, strerror(errno));
     uint32_t refused = set_msrs(v, &st->msrs);
     if (refused)

@@ -127,7 +127,7 @@ static void mmio(struct kvm_vcpu *v)
     struct kvm_run *run = v->run;
     uint32_t len_bytes = run->mmio.len < 8 ? run->mmio.len : 8;
     for (uint32_t done = 0; done < len_bytes;) {
-        uint64_t gpa = run->mmio.phys_addr + done, value = ~0ull;
+        uint64_t gpa = run->mmio.phys_addr + done, value = 0;
         unsigned size = next_size(gpa, len_bytes - done);
         if (run->mmio.is_write) {
             memcpy(&value, run->mmio.data + done, size);

@@ -31,6 +31,7 @@ static const struct member machine_members[] = {
     {"name", KIND_NAME, AT(name), 0, 0, true},
     {"tenant", KIND_NAME, AT(tenant), 0, 0, false},
     {"engine", KIND_NAME, AT(engine), 0, 0, false},
+    {"cpu", KIND_NAME, AT(cpu), 0, 0, false},
     {"memory_bytes", KIND_U64, AT(memory_bytes), CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, true},
     {"cpus", KIND_U32, AT(cpus), 1, ENGINE_VCPUS_MAX, true},
     {"audit_instructions", KIND_U64, AT(audit_instructions), 0, INT64_MAX, false},
@@ -268,7 +269,7 @@ static int check_whole(const struct config *config, struct tv_error *err)
 
 static void config_init(struct config *config)
 {
-    *config = (struct config){.tenant = "default", .engine = "auto"};
+    *config = (struct config){.tenant = "default", .engine = "auto", .cpu = "host"};
     config->kernel_fd = config->initrd_fd = config->restore_fd = config->control_fd = -1;
     config->console_listen_fd = config->console_fd = config->log_fd = config->status_fd = -1;
     config->perf_map_fd = config->jitdump_fd = config->kvm_fd = -1;

@@ -32,7 +32,7 @@ struct config_net {
 
 struct config {
     char name[CONFIG_NAME_MAX], tenant[CONFIG_NAME_MAX];
-    char engine[CONFIG_NAME_MAX];
+    char engine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX];
     uint64_t memory_bytes; // whole pages
     uint32_t cpus;
     char append[CONFIG_APPEND_MAX];

@@ -290,6 +290,7 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
                                    .n_vcpus = m->config.cpus,
                                    .imsic_base = MAP_IMSIC_BASE,
                                    .kvm_fd = m->config.kvm_fd,
+                                   .cpu = m->config.cpu,
                                    .perf = m->perf,
                                    .audit_instructions = m->config.audit_instructions,
                                    .host = {.arg = m,

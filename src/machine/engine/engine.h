@@ -53,8 +53,9 @@ struct engine_config {
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
-    int kvm_fd;     // /dev/kvm, borrowed; -1: there is none (kvm)
-    bool interpret; // no translator (rv64)
+    int kvm_fd;      // /dev/kvm, borrowed; -1: there is none (kvm)
+    const char *cpu; // what of the host's processor the guest sees: a level, or "host"; NULL: the same (kvm)
+    bool interpret;  // no translator (rv64)
     enum engine_translate translate;
     size_t code_bytes;           // room for translated code; 0: by the size of memory
     struct perf *perf;           // borrowed: is told of translated code; NULL: nobody asks

@@ -1,5 +1,6 @@
 // What the guest's CPUID says: all that the host's KVM can give and this engine can save, see kvm.h. Leaves and bits: Intel SDM,
 // volume 2A, CPUID; AMD APM, volume 3, appendix E; KVM's own: Documentation/virt/kvm/x86/cpuid.rst.
+#include "machine/engine/kvm/baseline.h"
 #include "machine/engine/kvm/kvm.h"
 
 #include <errno.h>
@@ -125,7 +126,7 @@ int kvm_cpuid_make(struct kvm_engine *e, struct tv_error *err)
     bool tsc_deadline = ioctl(e->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     for (uint32_t i = 0; i < cpuid->nent; i++)
         put_features(&cpuid->entries[i], tsc_deadline);
-    return 0;
+    return e->config.cpu ? kvm_baseline_apply(cpuid, e->config.cpu, err) : 0;
 }
 
 void kvm_cpuid_of(const struct kvm_engine *e, unsigned vcpu, struct kvm_cpuid2 *out)

@@ -4,7 +4,7 @@
 // kvm.c    the engine: making, resetting, interrupts, clock, dirty log
 // vcpu.c   running a vcpu and carrying out what it leaves for
 // state.c  every bit of a vcpu and of the interrupt controllers, both ways
-// cpuid.c  what the guest's CPUID says
+// cpuid.c  what the guest's CPUID says       baseline.c  levels of it
 //
 // PIC, I/O APIC and local APICs are the kernel's, so that neither an interrupt nor its end, nor a halt, nor a start of another vcpu
 // comes to this process. There is no PIT: guests take their time from KVM's clock and the local APIC.
@@ -92,7 +92,7 @@ int kvm_msrs_find(struct kvm_engine *e, struct tv_error *err); // fills e->msrs;
 int kvm_vcpus_state(struct kvm_engine *e, struct state *s);    // vcpus and interrupt controllers
 
 // --- cpuid.c
-// Fills e->cpuid by what the host's KVM can give.
+// Fills e->cpuid by what the host's KVM can give and config.cpu lets through.
 int kvm_cpuid_make(struct kvm_engine *e, struct tv_error *err);
 // The same for another vcpu: its APIC id. out has room for KVM_CPUID_MAX entries.
 void kvm_cpuid_of(const struct kvm_engine *e, unsigned vcpu, struct kvm_cpuid2 *out);

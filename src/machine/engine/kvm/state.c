@@ -1,5 +1,6 @@
 // Every bit of the vcpus and of the interrupt controllers, both ways: see kvm.h. What comes from a stream is the kernel's to check:
 // a vcpu that it does not take is an error that says which part.
+#include "machine/engine/kvm/baseline.h"
 #include "machine/engine/kvm/kvm.h"
 
 #include <errno.h>
@@ -132,6 +133,11 @@ static const char *get_vcpu(const struct kvm_vcpu *v, struct vcpu_state *st)
 
 static void set_vcpu(const struct kvm_vcpu *v, struct vcpu_state *st, struct state *s)
 {
+    struct tv_error err;
+    if (kvm_baseline_check(v->engine->cpuid, &st->cpuid.head, &err) < 0) { // the kernel would take it, and the guest break later
+        state_fail(s, "%s", err.text);
+        return;
+    }
     if (ioctl(v->fd, KVM_SET_CPUID2, &st->cpuid) < 0) {
         state_fail(s, "kvm: vcpu %u: this host cannot give it the CPUID that it had: %s", v->id, strerror(errno));
         return;

@@ -28,7 +28,7 @@ mount -t devpts devpts /dev/pts
 for folder in /dev/shm /tmp /run; do mount -t tmpfs tmpfs $folder; done
 for module in %(modules)s; do insmod /modules/$module.ko; done
 ip link set lo up
-export HOME=/tmp PATH=/bin:/build/bin LC_ALL=C.UTF-8 TRIVET_STATE_DIR=%(state)s TRIVET_TEST_DEADLINE_S=60
+export HOME=/tmp PATH=/bin:/build/bin LC_ALL=C.UTF-8 TRIVET_STATE_DIR=%(state)s TRIVET_TEST_DEADLINE_S=150
 /bin/python3 /tests/%(test)s /build
 echo "OUTER-EXIT $?"
 poweroff -f
@@ -123,7 +123,7 @@ def make_initramfs(build, folder, test, extra, to):
     shutil.rmtree(root)
 
 
-def run(build, test, extra=(), timeout=300):
+def run(build, test, extra=(), timeout=800):
     """Runs a program of tests/system in the outer system; never returns. What it prints is printed; its console is kept when it fails."""
     build = os.path.abspath(build)
     folder = image(build)

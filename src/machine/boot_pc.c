@@ -25,7 +25,7 @@ int machine_boot_pc(struct machine *m, const char *append, struct tv_error *err)
     add_range(&request, PC_KERNEL_BASE, low_end, true);
     add_range(&request, PC_ECAM_BASE, PC_ECAM_BASE + PC_ECAM_SIZE, false);
     add_range(&request, PC_HIGH_RAM_BASE, PC_HIGH_RAM_BASE + size_bytes - low_end, true);
-    int rc = board_acpi(m->board, guest_memory_view(&m->mem, PC_TABLES_BASE, PC_TABLES_SIZE), PC_TABLES_SIZE, err);
+    int rc = board_put_firmware(m->board, err);
     if (rc < 0)
         return rc;
     rc = loader_pc_load(&request, &loaded, err);

@@ -85,3 +85,6 @@ int board_device_tree(const struct board *board, const struct board_boot *boot, 
 
 // The ACPI tables of an x86-64 board, for PC_TABLES_BASE: how many bytes of `out`, or -ENOSPC. The first of them is the RSDP.
 int board_acpi(const struct board *board, uint8_t *out, size_t room, struct tv_error *err);
+// All that an x86-64 board's firmware leaves in memory: these tables, and code that resets the machine where a guest would enter the
+// firmware (Linux does, when it finds no EFI on hardware-reduced ACPI).
+int board_put_firmware(const struct board *board, struct tv_error *err);

@@ -166,6 +166,18 @@ static void pc_destroy(struct board *b)
     free(pc);
 }
 
+int board_put_firmware(const struct board *b, struct tv_error *err)
+{
+    static const uint8_t reset_code[] = {
+        0xba, PC_PORT_ACPI_RESET & 0xff, PC_PORT_ACPI_RESET >> 8, // mov dx, port
+        0xb0, 1, 0xee,                                            // mov al, 1; out dx, al
+        0xf4, 0xeb, 0xfd,                                         // hlt; jmp to it
+    };
+    memcpy(guest_memory_view(b->config.mem, PC_RESET_ENTRY, sizeof(reset_code)), reset_code, sizeof(reset_code));
+    int rc = board_acpi(b, guest_memory_view(b->config.mem, PC_TABLES_BASE, PC_TABLES_SIZE), PC_TABLES_SIZE, err);
+    return rc < 0 ? rc : 0;
+}
+
 static void pc_nothing(struct board *b)
 {
     (void)b;

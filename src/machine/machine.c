@@ -66,6 +66,18 @@ static void host_set_irq(void *arg, unsigned line, bool level)
     m->engine->ops->set_irq(m->engine, line, level);
 }
 
+static int host_bind_doorbell(void *arg, uint64_t gpa, int fd, bool on)
+{
+    struct machine *m = arg;
+    return m->engine->ops->bind_doorbell(m->engine, gpa, fd, on);
+}
+
+static int host_bind_msi(void *arg, int fd, bool on, uint64_t addr, uint32_t data)
+{
+    struct machine *m = arg;
+    return m->engine->ops->bind_msi(m->engine, fd, on, addr, data);
+}
+
 static void host_console_room(void *arg)
 {
     struct machine *m = arg;
@@ -307,6 +319,8 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
                                  .arg = m,
                                  .raise_msi = host_raise_msi,
                                  .set_irq = host_set_irq,
+                                 .bind_doorbell = m->engine_ops->bind_doorbell ? host_bind_doorbell : NULL,
+                                 .bind_msi = m->engine_ops->bind_msi ? host_bind_msi : NULL,
                                  .console_output = host_console_write,
                                  .console_room = host_console_room};
     m->engine = m->engine_ops->create(&engine, err);

@@ -43,6 +43,9 @@ struct board_config {
     void *arg; // for all that follow
     // engine_ops.raise_msi: any thread, with a device's lock held.
     int (*raise_msi)(void *arg, uint64_t addr, uint32_t data);
+    // engine_ops.bind_doorbell and bind_msi; NULL where the engine has none.
+    int (*bind_doorbell)(void *arg, uint64_t gpa, int fd, bool on);
+    int (*bind_msi)(void *arg, int fd, bool on, uint64_t addr, uint32_t data);
     // engine_ops.set_irq, as raise_msi (x86-64).
     void (*set_irq)(void *arg, unsigned line, bool level);
     // What the guest wrote to the serial port; on a vcpu's thread, no lock held. Must not block for long.
@@ -85,6 +88,6 @@ int board_device_tree(const struct board *board, const struct board_boot *boot, 
 
 // The ACPI tables of an x86-64 board, for PC_TABLES_BASE: how many bytes of `out`, or -ENOSPC. The first of them is the RSDP.
 int board_acpi(const struct board *board, uint8_t *out, size_t room, struct tv_error *err);
-// All that an x86-64 board's firmware leaves in memory: these tables, and code that resets the machine where a guest would enter the
-// firmware (Linux does, when it finds no EFI on hardware-reduced ACPI).
+// All that an x86-64 board's firmware leaves in memory: these tables, and code that resets the machine where a guest would enter
+// the firmware (Linux does, when it finds no EFI on hardware-reduced ACPI).
 int board_put_firmware(const struct board *board, struct tv_error *err);

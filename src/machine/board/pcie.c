@@ -96,6 +96,7 @@ static void place_bars(struct pcie_function *fn)
         bar->mapped = enabled && in_window(&fn->pcie->config, base, bar->size_bytes) &&
                       bus_add(fn->pcie->config.bus, base, bar->size_bytes, &bar_bus_ops, bar, NULL) == 0;
     }
+    pcie_events_update(fn);
 }
 
 void pcie_add_bar(struct pcie_function *fn, unsigned index, uint64_t size_bytes, bool is_64bit)
@@ -210,6 +211,9 @@ struct pcie *pcie_create(const struct pcie_config *config, struct tv_error *err)
 
 static void destroy_function(struct pcie_function *fn)
 {
+    pthread_mutex_lock(&fn->lock);
+    pcie_events_forget(fn);
+    pthread_mutex_unlock(&fn->lock);
     if (fn->ops->destroy)
         fn->ops->destroy(fn->arg);
     for (unsigned i = 0; i < PCIE_BARS; i++)
@@ -258,6 +262,8 @@ struct pcie_function *pcie_add(struct pcie *p, unsigned slot, const struct pcie_
         return NULL;
     }
     fn->pcie = p;
+    fn->pcie_config = p->config;
+    pcie_events_init(fn);
     fn->config = *config;
     fn->ops = ops;
     fn->arg = arg;

@@ -19,7 +19,7 @@
 #define PC_TABLES_BASE 0xe0000ull // ACPI
 #define PC_TABLES_SIZE 0xf000ull
 #define PC_VMGENID_ADDR 0xef000ull // 16 bytes: which start, or which load of a saved machine, this is
-#define PC_RESET_ENTRY 0xffff0ull // where a PC's firmware is entered; 16 bytes
+#define PC_RESET_ENTRY 0xffff0ull  // where a PC's firmware is entered; 16 bytes
 #define PC_KERNEL_BASE 0x100000ull
 
 // I/O ports.

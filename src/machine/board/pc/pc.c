@@ -148,7 +148,9 @@ static int pc_create(struct board *b, struct tv_error *err)
     const struct pcie_config pcie = {.bus = b->bus,
                                      .windows = {{PC_PCI32_BASE, PC_PCI32_SIZE}, {pc_pci64_base(c->mem), PC_PCI64_SIZE}},
                                      .arg = c->arg,
-                                     .raise_msi = c->raise_msi};
+                                     .raise_msi = c->raise_msi,
+                                     .bind_doorbell = c->bind_doorbell,
+                                     .bind_msi = c->bind_msi};
     struct pc *pc = b->parts = calloc(1, sizeof(*pc));
     if (!pc || !(pc->ports = bus_create()))
         return tv_error_set(err, -ENOMEM, "no memory for the board");
@@ -169,9 +171,15 @@ static void pc_destroy(struct board *b)
 int board_put_firmware(const struct board *b, struct tv_error *err)
 {
     static const uint8_t reset_code[] = {
-        0xba, PC_PORT_ACPI_RESET & 0xff, PC_PORT_ACPI_RESET >> 8, // mov dx, port
-        0xb0, 1, 0xee,                                            // mov al, 1; out dx, al
-        0xf4, 0xeb, 0xfd,                                         // hlt; jmp to it
+        0xba,
+        PC_PORT_ACPI_RESET & 0xff,
+        PC_PORT_ACPI_RESET >> 8, // mov dx, port
+        0xb0,
+        1,
+        0xee, // mov al, 1; out dx, al
+        0xf4,
+        0xeb,
+        0xfd, // hlt; jmp to it
     };
     memcpy(guest_memory_view(b->config.mem, PC_RESET_ENTRY, sizeof(reset_code)), reset_code, sizeof(reset_code));
     int rc = board_acpi(b, guest_memory_view(b->config.mem, PC_TABLES_BASE, PC_TABLES_SIZE), PC_TABLES_SIZE, err);

@@ -37,7 +37,9 @@ static int create_devices(struct board *b, struct virt *v, struct tv_error *err)
     const struct pcie_config pcie = {.bus = b->bus,
                                      .windows = {{MAP_PCI32_BASE, MAP_PCI32_SIZE}, {MAP_PCI64_BASE, MAP_PCI64_SIZE}},
                                      .arg = c->arg,
-                                     .raise_msi = c->raise_msi};
+                                     .raise_msi = c->raise_msi,
+                                     .bind_doorbell = c->bind_doorbell,
+                                     .bind_msi = c->bind_msi};
     if (!(v->aplic = aplic_create(&aplic, err)) || !(b->uart = uart16550_create(&uart, err)) || !(v->rtc = rtc_create(&rtc, err)) ||
         !(b->pcie = pcie_create(&pcie, err)))
         return -ENOMEM;

@@ -23,6 +23,9 @@ static const struct {
     {KVM_CAP_USER_MEMORY, "user memory"},
     {KVM_CAP_IRQCHIP, "interrupt controllers in the kernel"},
     {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
+    {KVM_CAP_IOEVENTFD, "eventfds for writes of the guest's"},
+    {KVM_CAP_IRQFD, "interrupts by eventfds"},
+    {KVM_CAP_IRQ_ROUTING, "routes for interrupts"},
     {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
     {KVM_CAP_EXT_CPUID, "CPUID"},
     {KVM_CAP_MP_STATE, "states of several vcpus"},
@@ -98,6 +101,7 @@ static void destroy(struct engine *engine)
     if (e->vm_fd >= 0)
         close(e->vm_fd);
     pthread_mutex_destroy(&e->failure_lock);
+    pthread_mutex_destroy(&e->routes_lock);
     free(e->initial);
     free(e->cpuid);
     free(e);
@@ -141,6 +145,7 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->config = *config;
     e->vm_fd = -1;
     pthread_mutex_init(&e->failure_lock, NULL);
+    pthread_mutex_init(&e->routes_lock, NULL);
     if (create_parts(e, err) < 0) {
         destroy(&e->engine);
         return NULL;
@@ -305,6 +310,8 @@ const struct engine_ops engine_kvm = {
     .kick = kvm_kick,
     .raise_msi = raise_msi,
     .set_irq = set_irq,
+    .bind_doorbell = kvm_bind_doorbell,
+    .bind_msi = kvm_bind_msi,
     .clock_start = clock_start,
     .clock_stop = clock_stop,
     .state = state,

@@ -5,6 +5,7 @@
 // vcpu.c   running a vcpu and carrying out what it leaves for
 // state.c  every bit of a vcpu and of the interrupt controllers, both ways
 // cpuid.c  what the guest's CPUID says       baseline.c  levels of it
+// events.c doorbells and messages that go past this process
 //
 // PIC, I/O APIC and local APICs are the kernel's, so that neither an interrupt nor its end, nor a halt, nor a start of another vcpu
 // comes to this process. There is no PIT: guests take their time from KVM's clock and the local APIC.
@@ -24,6 +25,7 @@
 
 #define KVM_MSRS_MAX 512u
 #define KVM_CPUID_MAX 256u
+#define KVM_ROUTES_MAX 512u
 
 enum kvm_cause { // why a vcpu came to this process, in engine_counters.trap_causes
     KVM_CAUSE_PORT_READ,
@@ -54,6 +56,13 @@ struct kvm_msrs_list { // those that there are and that can be set
     uint32_t indices[KVM_MSRS_MAX];
 };
 
+struct kvm_route { // what is written to fd is a message
+    bool used;
+    int fd;
+    uint64_t addr;
+    uint32_t data;
+};
+
 struct kvm_engine {
     struct engine engine;
     struct engine_config config;
@@ -70,6 +79,8 @@ struct kvm_engine {
     uint64_t clock_ns; // the guest's (kvmclock), while it stands
     bool dirty_log_runs[GUEST_REGIONS_MAX];
     size_t exits_offset; // of the counter "exits" in what a stats_fd gives; 0: there is none
+    pthread_mutex_t routes_lock;
+    struct kvm_route routes[KVM_ROUTES_MAX]; // guarded by it; one a GSI, behind those of the I/O APIC
     pthread_mutex_t failure_lock;
     char failure[256]; // guarded by it until all vcpus are parked
 };
@@ -90,6 +101,10 @@ void kvm_fail(struct kvm_engine *e, const char *format, ...) __attribute__((form
 // --- state.c; no vcpu runs.
 int kvm_msrs_find(struct kvm_engine *e, struct tv_error *err); // fills e->msrs; vcpu 0 is there
 int kvm_vcpus_state(struct kvm_engine *e, struct state *s);    // vcpus and interrupt controllers
+
+// --- events.c
+int kvm_bind_doorbell(struct engine *e, uint64_t gpa, int fd, bool on);
+int kvm_bind_msi(struct engine *e, int fd, bool on, uint64_t addr, uint32_t data);
 
 // --- cpuid.c
 // Fills e->cpuid by what the host's KVM can give and config.cpu lets through.

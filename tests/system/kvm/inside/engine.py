@@ -2,6 +2,7 @@
 """Debian's cloud kernel, unmodified, on the hardware engine: to a shell with 1 and 2 vcpus, saved in the middle of its boot and loaded in a
 new process, rebooted, panicking. Runs in the outer system of rig.py."""
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lib"))
@@ -83,3 +84,5 @@ def ends():
 boots()
 saves()
 ends()
+sys.stdout.flush()
+sys.exit(subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "choice.py"), sys.argv[1]], check=False).returncode)

@@ -31,6 +31,7 @@ static const struct member machine_members[] = {
     {"name", KIND_NAME, AT(name), 0, 0, true},
     {"tenant", KIND_NAME, AT(tenant), 0, 0, false},
     {"engine", KIND_NAME, AT(engine), 0, 0, false},
+    {"engine_why", KIND_TEXT, AT(engine_why), 0, CONFIG_WHY_MAX, false},
     {"cpu", KIND_NAME, AT(cpu), 0, 0, false},
     {"memory_bytes", KIND_U64, AT(memory_bytes), CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, true},
     {"cpus", KIND_U32, AT(cpus), 1, ENGINE_VCPUS_MAX, true},

@@ -12,6 +12,7 @@
 #define CONFIG_DISKS_MAX 24
 #define CONFIG_NETS_MAX 4
 #define CONFIG_APPEND_MAX 4096
+#define CONFIG_WHY_MAX 256
 #define CONFIG_MEMORY_MIN (2ull << 20)
 #define CONFIG_MEMORY_MAX (1ull << 40)
 
@@ -33,7 +34,8 @@ struct config_net {
 struct config {
     char name[CONFIG_NAME_MAX], tenant[CONFIG_NAME_MAX];
     char engine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX];
-    uint64_t memory_bytes; // whole pages
+    char engine_why[CONFIG_WHY_MAX]; // why that engine, for whoever asks
+    uint64_t memory_bytes;           // whole pages
     uint32_t cpus;
     char append[CONFIG_APPEND_MAX];
     // Descriptors; -1: none.

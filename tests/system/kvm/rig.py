@@ -28,8 +28,8 @@ mount -t devpts devpts /dev/pts
 for folder in /dev/shm /tmp /run; do mount -t tmpfs tmpfs $folder; done
 for module in %(modules)s; do insmod /modules/$module.ko; done
 ip link set lo up
-export HOME=/tmp PATH=/bin:/build/bin LC_ALL=C.UTF-8 TRIVET_STATE_DIR=%(state)s TRIVET_TEST_DEADLINE_S=150
-/bin/python3 /tests/%(test)s /build
+export HOME=/tmp PATH=/bin:/build/bin LC_ALL=C.UTF-8 TRIVET_STATE_DIR=%(state)s TRIVET_TEST_DEADLINE_S=150 %(environment)s
+/bin/python3 %(test)s /build
 echo "OUTER-EXIT $?"
 poweroff -f
 """
@@ -91,7 +91,7 @@ def put_python(root):
     return needed
 
 
-def make_initramfs(build, folder, test, extra, to):
+def make_initramfs(build, folder, init, extra, files, to):
     root = to + ".root"
     shutil.rmtree(root, ignore_errors=True)
     for name in ("proc", "sys", "dev", "tmp", "run", "build/bin", STATE[1:] + "/images"):
@@ -107,6 +107,9 @@ def make_initramfs(build, folder, test, extra, to):
         copy(program, root)
     for library in needed:
         copy(library, root)
+    for path, place in files.items():
+        os.makedirs(os.path.dirname(root + place), exist_ok=True)
+        shutil.copy(path, root + place)
     shutil.copytree(os.path.dirname(HERE), root + "/tests/system", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(folder, f"{root}{STATE}/images/busybox-amd64", ignore=shutil.ignore_patterns("disk.raw"))
     busybox = subprocess.run(f"gzip -dc {folder}/initrd | cpio -i --quiet --to-stdout bin/busybox", shell=True, capture_output=True,
@@ -115,7 +118,7 @@ def make_initramfs(build, folder, test, extra, to):
         f.write(busybox)
     os.chmod(root + "/bin/busybox", 0o755)
     with open(root + "/init", "w", encoding="utf-8") as f:
-        f.write(INIT % {"modules": " ".join(MODULES), "state": STATE, "test": test})
+        f.write(init)
     os.chmod(root + "/init", 0o755)
     with open(to, "wb") as f:
         names = subprocess.run(["find", "."], cwd=root, capture_output=True, check=True).stdout
@@ -123,14 +126,19 @@ def make_initramfs(build, folder, test, extra, to):
     shutil.rmtree(root)
 
 
-def run(build, test, extra=(), timeout=800):
-    """Runs a program of tests/system in the outer system; never returns. What it prints is printed; its console is kept when it fails."""
+def outer(build, test, extra=(), files=(), environment=(), timeout=800):
+    """
+    Runs a Python program, named as the outer system has it, there. extra: programs that it needs; files: {path: path there}. What it
+    ended with (None: with nothing), and all that was printed, which stays in a file "console" as well.
+    """
     build = os.path.abspath(build)
     folder = image(build)
-    work = os.path.join(build, "tests", "system", test.replace("/", "-") + ".work")
+    work = os.path.join(build, "tests", "system", test.strip("/").replace("/", "-") + ".work")
     os.makedirs(work, exist_ok=True)
     initramfs, console = os.path.join(work, "initramfs"), os.path.join(work, "console")
-    make_initramfs(build, folder, test, extra, initramfs)
+    init = INIT % {"modules": " ".join(MODULES), "state": STATE, "test": test,
+                   "environment": " ".join(f"{name}={value}" for name, value in dict(environment).items())}
+    make_initramfs(build, folder, init, extra, dict(files), initramfs)
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "EPYC,+svm,+npt,-xsave", "-smp", "1", "-m", "3072",
                "-display", "none", "-nodefaults", "-no-reboot", "-serial", f"file:{console}", "-kernel", os.path.join(folder, "kernel"),
                "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off"]
@@ -147,8 +155,15 @@ def run(build, test, extra=(), timeout=800):
     for line in text.splitlines():
         if line.startswith("OUTER-EXIT "):
             status = int(line.split()[1])
-        elif line.startswith(("ok:", "failed:", "skipped:", "figure:")):
+    return status, text
+
+
+def run(build, test, extra=(), timeout=800):
+    """Runs a program of tests/system in the outer system; never returns. What it prints is printed; its console when it fails."""
+    status, text = outer(build, "/tests/" + test, extra, timeout=timeout)
+    for line in text.splitlines():
+        if line.startswith(("ok:", "failed:", "skipped:", "figure:")):
             print(line)
     if status != 0:
-        print(f"--- the outer console ({console})\n" + text[-8000:])
+        print("--- the outer console\n" + text[-8000:])
     sys.exit(1 if status is None else status)

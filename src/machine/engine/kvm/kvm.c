@@ -153,14 +153,13 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     return &e->engine;
 }
 
-static int load_initial(struct kvm_engine *e)
+static int load_initial(struct kvm_engine *e, struct tv_error *err)
 {
-    struct tv_error err;
     struct state *s = state_create_load(e->initial, e->initial_bytes);
     if (!s)
-        return -ENOMEM;
+        return tv_error_set(err, -ENOMEM, "no memory");
     kvm_vcpus_state(e, s);
-    int rc = state_finish(s, NULL, NULL, &err);
+    int rc = state_finish(s, NULL, NULL, err);
     state_destroy(s);
     return rc;
 }
@@ -190,11 +189,12 @@ static void reset(struct engine *engine, const struct engine_start *start)
     struct kvm_engine *e = kvm_engine_of(engine);
     e->failure[0] = 0;
     e->clock_ns = 0;
-    int rc = load_initial(e);
-    if (rc == 0)
-        rc = set_start(e, start);
+    struct tv_error err = {0};
+    int rc = load_initial(e, &err);
+    if (rc == 0 && (rc = set_start(e, start)) < 0)
+        tv_error_set(&err, rc, "its registers: %s", strerror(-rc));
     if (rc < 0)
-        kvm_fail(e, "the vcpus cannot be reset: %s", strerror(-rc));
+        kvm_fail(e, "the vcpus cannot be reset: %s", err.text);
 }
 
 static int raise_msi(struct engine *engine, uint64_t addr, uint32_t data)

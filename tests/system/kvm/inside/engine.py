@@ -122,3 +122,5 @@ def ends():
 boots()
 saves()
 ends()
+sys.stdout.flush()
+sys.exit(subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "choice.py"), sys.argv[1]], check=False).returncode)

@@ -20,7 +20,8 @@
 #define CPUID_ENTRIES 256
 #define IOAPIC_PINS 24
 
-extern const uint8_t kvm_probe_guest[], kvm_probe_guest_end[];
+extern const uint8_t kvm_probe_guest[];
+extern const uint32_t kvm_probe_guest_bytes;
 
 static const char *const step_names[PROBE_STEPS] = {
     [PROBE_STEP_CPUID] = "a CPUID of its own",
@@ -145,7 +146,7 @@ static bool make_vm(struct probe *p, struct kvm_fitness *out)
     p->ram = mmap(NULL, PROBE_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p->ram == MAP_FAILED)
         return unfit(out, "no memory to try it");
-    memcpy(p->ram + PROBE_CODE, kvm_probe_guest, (size_t)(kvm_probe_guest_end - kvm_probe_guest));
+    memcpy(p->ram + PROBE_CODE, kvm_probe_guest, kvm_probe_guest_bytes);
     struct kvm_userspace_memory_region region = {.memory_size = PROBE_RAM_BYTES, .userspace_addr = (uintptr_t)p->ram};
     p->vm = ioctl(p->kvm, KVM_CREATE_VM, 0);
     if (p->vm < 0)

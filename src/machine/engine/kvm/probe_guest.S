@@ -82,8 +82,8 @@
 
     .section .rodata
     .balign 16
-    .globl kvm_probe_guest, kvm_probe_guest_end
-    .hidden kvm_probe_guest, kvm_probe_guest_end
+    .globl kvm_probe_guest, kvm_probe_guest_bytes
+    .hidden kvm_probe_guest, kvm_probe_guest_bytes
 kvm_probe_guest:
     .code16
     movl $PROBE_CPUID_LEAF, %eax // its own, not the host's
@@ -567,6 +567,9 @@ gdt_pointer:
 idt_pointer:
     .word 4095
     .quad IDT
-kvm_probe_guest_end:
+guest_end:
+    .balign 8
+kvm_probe_guest_bytes:
+    .long guest_end - kvm_probe_guest
 
     .section .note.GNU-stack, "", @progbits

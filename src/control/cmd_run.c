@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 
 struct run_options {
-    const char *engine, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot, *audit_instructions;
+    const char *engine, *cpu, *kernel, *initrd, *append, *memory, *cpus, *image, *name, *restore, *on_reboot, *audit_instructions;
     bool audit;
     const char *disks[SPEC_DISKS_MAX], *nets[SPEC_NETS_MAX];
     int n_disks, n_nets;
@@ -176,6 +176,8 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     rc = put_audit(json, o, err);
     if (rc)
         return rc;
+    if (o->cpu)
+        json_object_set_new(json, "cpu", json_string(o->cpu));
     if (o->append)
         json_object_set_new(json, "append", json_string(o->append));
     json_t *disks = json_array();
@@ -223,6 +225,7 @@ int cmd_run(int argc, char **argv)
 {
     struct run_options o = {0};
     const struct option_spec options[] = {{"--engine", NULL, &o.engine},
+                                          {"--cpu", NULL, &o.cpu},
                                           {"--kernel", NULL, &o.kernel},
                                           {"--initrd", NULL, &o.initrd},
                                           {"--append", NULL, &o.append},

@@ -82,6 +82,7 @@ struct daemon_machine {
     int exit_status;     // -1: it has not ended yet
     json_t *unproven;    // what its disks are promised on trust, as of the last start: [{"name", "promise"}]; NULL: nothing
     char reason[256];
+    char engine[16], engine_why[256]; // as its worker says; "": not known yet
 };
 
 enum net_state { NET_MAKING, NET_UP, NET_FAILED };

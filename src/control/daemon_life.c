@@ -179,6 +179,10 @@ static void status_answered(void *arg, const json_t *result, const struct tv_err
     if (!result)
         return;
     const char *state = json_string_value(json_object_get(result, "state"));
+    const char *engine = json_string_value(json_object_get(result, "engine"));
+    const char *why = json_string_value(json_object_get(result, "engine_why"));
+    snprintf(m->engine, sizeof(m->engine), "%s", engine ? engine : "");
+    snprintf(m->engine_why, sizeof(m->engine_why), "%s", why ? why : "");
     m->paused = state && strcmp(state, "paused") == 0;
     if (m->state == MACHINE_STARTING)
         m->state = MACHINE_RUNNING;

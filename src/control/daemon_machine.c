@@ -137,6 +137,10 @@ json_t *machine_describe(const struct daemon_machine *m)
         json_object_set_new(json, "exit", json_integer(m->exit_status));
     if (m->reason[0])
         json_object_set_new(json, "reason", json_string(m->reason));
+    if (m->worker.pid && m->engine[0]) {
+        json_object_set_new(json, "engine", json_string(m->engine));
+        json_object_set_new(json, "engine_why", json_string(m->engine_why));
+    }
     put_paths(m, json);
     return json;
 }

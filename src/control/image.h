@@ -13,12 +13,12 @@
 
 #define IMAGE_BUSYBOX "busybox" // Debian's kernel and busybox; at home in its initrd as well as on its disk
 #define IMAGE_DEBIAN "debian"   // a Debian root on its disk, and a disk of packages for it
-#define IMAGE_NAMES "'busybox', 'debian'"
-#define IMAGE_DEFAULT_SUITE "trixie"
+#define IMAGE_AMD64 "-amd64"    // behind a name: for x86-64; without it, for riscv64
+#define IMAGE_NAMES "'busybox', 'busybox-amd64', 'debian'"
 
 struct image_request {
-    const char *name;   // IMAGE_BUSYBOX or IMAGE_DEBIAN
-    const char *suite;  // NULL: IMAGE_DEFAULT_SUITE
+    const char *name;   // one of IMAGE_NAMES
+    const char *suite;  // NULL: the one that is usual for its architecture
     const char *mirror; // NULL: what the host's own apt uses
     bool rebuild;       // even if it is there and current
     bool quiet;         // no progress on standard error
@@ -29,6 +29,7 @@ struct image_paths {
 };
 
 bool image_is_known(const char *name);
+bool image_is_amd64(const char *name);
 
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err);
 

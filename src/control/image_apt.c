@@ -15,9 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ARCH "riscv64"
 #define KEYRING "/usr/share/keyrings/debian-archive-keyring.gpg"
-#define KERNEL_META "linux-image-" ARCH
 #define KERNEL_PREFIX "linux-image-"
 
 // VERSION_CODENAME of os-release(5).
@@ -83,7 +81,8 @@ static int write_sources(const struct image_job *job, struct tv_error *err)
     int rc = path_format(path, err, "%s/sources.list", job->apt_dir);
     if (rc)
         return rc;
-    int len = snprintf(text, sizeof(text), "deb [arch=%s signed-by=%s] %s %s main\n", ARCH, KEYRING, job->mirror, job->suite);
+    int len =
+        snprintf(text, sizeof(text), "deb [arch=%s signed-by=%s] %s %s main\n", job->arch->name, KEYRING, job->mirror, job->suite);
     return file_write_all(path, text, (size_t)len, 0644, err);
 }
 
@@ -100,7 +99,8 @@ static int write_conf(const struct image_job *job, const char *path, struct tv_e
     fprintf(conf, "Dir::Etc::sourcelist \"%s/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n", dir);
     fprintf(conf, "Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n");
     fprintf(conf, "Dir::State::Lists \"%s/lists\";\nDir::State::status \"%s/status\";\nDir::Cache \"%s/cache\";\n", dir, dir, dir);
-    fprintf(conf, "APT::Architecture \"" ARCH "\";\nAPT::Architectures { \"" ARCH "\"; };\nAcquire::Languages \"none\";\n");
+    fprintf(conf, "APT::Architecture \"%s\";\nAPT::Architectures { \"%s\"; };\nAcquire::Languages \"none\";\n", job->arch->name,
+            job->arch->name);
     fprintf(conf, "APT::Sandbox::User \"\";\n"); // the folders are ours alone, as a plain user there is no other choice
     fprintf(conf, "APT::Update::Error-Mode \"any\";\nAPT::Get::AllowUnauthenticated \"false\";\n");
     fprintf(conf, "Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n");
@@ -156,7 +156,7 @@ static int update_lists(struct image_job *job, const char *const env[], struct t
     int rc = path_format(lists, err, "%s/lists", job->apt_dir);
     if (rc)
         return rc;
-    image_step(job, "reading the index of %s (%s) from %s", job->suite, ARCH, job->mirror);
+    image_step(job, "reading the index of %s (%s) from %s", job->suite, job->arch->name, job->mirror);
     static const char *const argv[] = {"apt-get", "-q", "update", NULL};
     struct fetch fetch = {.job = job, .what = "index", .dir = lists};
     rc = tool_run(&(struct tool){.argv = argv, .package = "apt", .env = env, .tick = show_fetch, .arg = &fetch}, err);
@@ -168,16 +168,16 @@ static int update_lists(struct image_job *job, const char *const env[], struct t
 }
 
 // The meta package depends on the kernel of the day.
-static int resolve_kernel(const char *const env[], char package[static 128], struct tv_error *err)
+static int resolve_kernel(const struct image_arch *arch, const char *const env[], char package[static 128], struct tv_error *err)
 {
-    static const char *const argv[] = {"apt-cache", "depends", KERNEL_META, NULL};
+    const char *const argv[] = {"apt-cache", "depends", arch->kernel_meta, NULL};
     cleanup_free char *out = NULL;
     int rc = tool_output(&(struct tool){.argv = argv, .package = "apt", .env = env}, &out, err);
     if (rc)
         return rc;
     const char *line = strstr(out, "Depends: " KERNEL_PREFIX);
     if (!line || sscanf(line, "Depends: %127s", package) != 1)
-        return tv_error_set(err, -ENOENT, "package %s depends on no kernel", KERNEL_META);
+        return tv_error_set(err, -ENOENT, "package %s depends on no kernel", arch->kernel_meta);
     return 0;
 }
 
@@ -278,7 +278,7 @@ int image_apt_fetch(struct image_job *job, struct tv_error *err)
     if (!rc)
         rc = update_lists(job, env, err);
     if (!rc)
-        rc = resolve_kernel(env, kernel, err);
+        rc = resolve_kernel(job->arch, env, kernel, err);
     if (rc)
         return rc;
     snprintf(job->kernel_version, sizeof(job->kernel_version), "%.*s", (int)(sizeof(job->kernel_version) - 1),

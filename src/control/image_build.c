@@ -20,9 +20,32 @@
 #define TEMP_PREFIX ".new-"  // a build in progress; found under the lock, it was left by one that was killed
 #define BUILD_SPACE "400 MB" // at its most, packages included (trixie, November 2026)
 
+static const char *const riscv64_modules[] = {"virtio_blk",     "virtio-rng", "crc32c_generic", "ext4", "virtio_net",
+                                              "virtio_balloon", NULL};
+static const char *const amd64_modules[] = {"virtio_pci",     "virtio_blk",     "virtio_net",  "virtio_console",
+                                            "virtio-rng",     "virtio_balloon", "pvpanic-pci", "button",
+                                            "crc32c_generic", "ext4",           NULL};
+
+// riscv64 is an architecture of Debian's since trixie.
+static const struct image_arch riscv64 = {
+    .name = "riscv64", .suite = "trixie", .kernel_meta = "linux-image-riscv64", .modules = riscv64_modules};
+static const struct image_arch amd64 = {
+    .name = "amd64", .suite = "bookworm", .kernel_meta = "linux-image-cloud-amd64", .modules = amd64_modules};
+
 bool image_is_known(const char *name)
 {
-    return strcmp(name, IMAGE_BUSYBOX) == 0 || strcmp(name, IMAGE_DEBIAN) == 0;
+    return strcmp(name, IMAGE_BUSYBOX) == 0 || strcmp(name, IMAGE_BUSYBOX IMAGE_AMD64) == 0 || strcmp(name, IMAGE_DEBIAN) == 0;
+}
+
+bool image_is_amd64(const char *name)
+{
+    size_t len = strlen(name), end = strlen(IMAGE_AMD64);
+    return len > end && strcmp(name + len - end, IMAGE_AMD64) == 0;
+}
+
+static const struct image_arch *arch_of(const char *name)
+{
+    return image_is_amd64(name) ? &amd64 : &riscv64;
 }
 
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err)
@@ -209,7 +232,7 @@ static int build_locked(struct image_job *job, const struct image_request *reque
     remove_leftovers(images);
     int rc = request->mirror ? path_format(job->mirror, err, "%s", request->mirror) : image_apt_mirror(job->mirror, err);
     if (!rc)
-        rc = path_format(job->apt_dir, err, "%s/.apt-%s", images, job->suite);
+        rc = path_format(job->apt_dir, err, "%s/.apt-%s%s", images, job->suite, image_is_amd64(job->name) ? IMAGE_AMD64 : "");
     if (!rc)
         rc = path_format(job->work_dir, err, "%s/" TEMP_PREFIX "work", images);
     if (!rc)
@@ -233,7 +256,7 @@ static int check_words(const struct image_request *request, const char *suite, s
     if (!image_is_known(request->name))
         return tv_error_set(err, -EINVAL, "image '%s' is not known; there are " IMAGE_NAMES, request->name);
     if (!suite[0] || strspn(suite, "abcdefghijklmnopqrstuvwxyz0123456789-.") != strlen(suite))
-        return tv_error_set(err, -EINVAL, "--suite '%s' is no name of a suite, such as %s", suite, IMAGE_DEFAULT_SUITE);
+        return tv_error_set(err, -EINVAL, "--suite '%s' is no name of a suite, such as %s", suite, arch_of(request->name)->suite);
     if (request->mirror && (!strstr(request->mirror, ":/") || strpbrk(request->mirror, " \t\n[]")))
         return tv_error_set(err, -EINVAL, "--mirror '%s' is no URL, such as http://host/debian", request->mirror);
     return 0;
@@ -241,7 +264,7 @@ static int check_words(const struct image_request *request, const char *suite, s
 
 int image_build(const struct image_request *request, bool *built, struct tv_error *err)
 {
-    const char *suite = request->suite ? request->suite : IMAGE_DEFAULT_SUITE;
+    const char *suite = request->suite ? request->suite : arch_of(request->name)->suite;
     *built = false;
     int rc = check_words(request, suite, err);
     if (rc)
@@ -267,7 +290,8 @@ int image_build(const struct image_request *request, bool *built, struct tv_erro
     if (!request->rebuild && is_current(request, suite)) // the one waited for has made it
         return 0;
     cleanup_json json_t *packages = json_array();
-    struct image_job job = {.name = request->name, .suite = suite, .packages = packages, .quiet = request->quiet};
+    struct image_job job = {
+        .name = request->name, .suite = suite, .arch = arch_of(request->name), .packages = packages, .quiet = request->quiet};
     rc = build_locked(&job, request, images, paths.dir, err);
     *built = rc == 0;
     return rc;

@@ -108,10 +108,12 @@ static int put_module_lists(const struct stages *s, struct tv_error *err)
 {
     static const char *const lists[] = {"modules.builtin", "modules.builtin.modinfo", "modules.order", NULL};
     const char *version = s->job->kernel_version;
-    char from[PATH_MAX], to[PATH_MAX];
+    char from[PATH_MAX], to[PATH_MAX], modules_dir[PATH_MAX];
     int rc = 0;
     for (const char *const *list = lists; *list && !rc; list++) {
-        rc = path_format(from, err, "%s/root/usr/lib/modules/%s/%s", s->job->work_dir, version, *list);
+        rc = image_modules_dir(s->job, modules_dir, err);
+        if (!rc)
+            rc = path_format(from, err, "%s/%s", modules_dir, *list);
         if (!rc)
             rc = path_format(to, err, "%s/usr/lib/modules/%s/%s", s->files, version, *list);
         if (!rc)

@@ -12,10 +12,9 @@
 #include <errno.h>
 #include <ftw.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MODULES_MAX 64
-
-static const char *const wanted[] = {"virtio_blk", "virtio-rng", "crc32c_generic", "ext4", "virtio_net", "virtio_balloon", NULL};
 
 struct module {
     char name[64];            // as in the file's name
@@ -70,6 +69,22 @@ static int find_module(const char *root, const char *name, char path[static PATH
     return search.found ? 0 : -ENOENT;
 }
 
+// In modules.builtin: a line with a path for each.
+static bool is_built_in(const char *root, const char *name)
+{
+    char path[PATH_MAX];
+    cleanup_free char *text = NULL;
+    if (path_format(path, NULL, "%s/modules.builtin", root) != 0 || file_read_all(path, 4u << 20, &text, NULL, NULL) != 0)
+        return false;
+    char *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        const char *base = strrchr(line, '/') ? strrchr(line, '/') + 1 : line;
+        if (strlen(base) == strlen(name) + 3 && same_name(base, name, strlen(name)))
+            return true;
+    }
+    return false;
+}
+
 // "depends=a,b" in .modinfo, a section of NUL-terminated strings.
 static void read_depends(struct module *module, const char *elf, size_t len)
 {
@@ -110,6 +125,14 @@ static int install_module(struct module *module, struct tv_error *err)
     return rc;
 }
 
+int image_modules_dir(const struct image_job *job, char dir[static PATH_MAX], struct tv_error *err)
+{
+    int rc = path_format(dir, err, "%s/root/usr/lib/modules/%s", job->work_dir, job->kernel_version);
+    if (!rc && access(dir, R_OK) < 0)
+        rc = path_format(dir, err, "%s/root/lib/modules/%s", job->work_dir, job->kernel_version);
+    return rc;
+}
+
 static int add_module(struct image_job *job, struct closure *closure, const char *tree, const char *name, struct tv_error *err);
 
 static int add_depends(struct image_job *job, struct closure *closure, const char *tree, const char *depends, struct tv_error *err)
@@ -133,11 +156,13 @@ static int add_module(struct image_job *job, struct closure *closure, const char
     if (closure->n == MODULES_MAX)
         return tv_error_set(err, -E2BIG, "more than %d kernel modules", MODULES_MAX);
     char root[PATH_MAX];
-    int rc = path_format(root, err, "%s/root/usr/lib/modules/%s", job->work_dir, job->kernel_version);
+    int rc = image_modules_dir(job, root, err);
     struct module *module = &closure->modules[closure->n];
     memset(module, 0, sizeof(*module));
     if (!rc)
         rc = find_module(root, name, module->xz, err);
+    if (rc == -ENOENT && is_built_in(root, name))
+        return 0;
     if (rc == -ENOENT)
         return tv_error_set(err, rc, "kernel %s has no module '%s'", job->kernel_version, name);
     if (rc)
@@ -195,7 +220,7 @@ int image_modules_install(struct image_job *job, const char *const more[], const
     if (!closure)
         return tv_error_set(err, -ENOMEM, "no memory");
     char path[PATH_MAX];
-    int rc = add_modules(job, closure, tree, wanted, err);
+    int rc = add_modules(job, closure, tree, job->arch->modules, err);
     if (!rc)
         rc = add_modules(job, closure, tree, more, err);
     if (!rc)

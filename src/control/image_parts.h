@@ -8,8 +8,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct image_arch {
+    const char *name;           // Debian's
+    const char *suite;          // that it is taken from unless another is said
+    const char *kernel_meta;    // the package that depends on the kernel of the day
+    const char *const *modules; // that an initrd needs; those that are built in are passed over
+};
+
 struct image_job {
     const char *name, *suite;
+    const struct image_arch *arch;
     char mirror[PATH_MAX];
     char apt_dir[PATH_MAX];  // private apt root, kept between builds
     char work_dir[PATH_MAX]; // unpacked packages and the tree, gone afterwards
@@ -35,7 +43,8 @@ int image_repository_make(struct image_job *job, const char *const base[], const
                           struct tv_error *err);
 
 // image_modules.c: the kernel's modules that a machine needs, the `more` (ends with NULL) and those they need, unpacked from xz,
-// with a modules.dep, below tree/lib/modules.
+// with a modules.dep, below tree/lib/modules. Those that the kernel has built in are passed over.
+int image_modules_dir(const struct image_job *job, char dir[static PATH_MAX], struct tv_error *err); // those of the package
 int image_modules_install(struct image_job *job, const char *const more[], const char *tree, struct tv_error *err);
 
 // image_tree.c: the guest's root: busybox, its configuration, modules.

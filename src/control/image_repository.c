@@ -18,7 +18,6 @@
 #define PACKAGES_MAX 1024
 #define ARGV_MAX (PACKAGES_MAX + 16)
 #define COMPONENT "main"
-#define ARCH "riscv64"
 
 // Words for a program. The words are borrowed.
 struct words {
@@ -215,11 +214,11 @@ static int put_package(const struct repository *r, const struct stanza *s, void 
 static int write_index(const struct repository *r, const char *index, struct tv_error *err)
 {
     char path[PATH_MAX], release[1024], sum[65], when[64];
-    int rc = path_format(path, err, "%s/dists/%s/" COMPONENT "/binary-" ARCH, r->dir, r->job->suite);
+    int rc = path_format(path, err, "%s/dists/%s/" COMPONENT "/binary-%s", r->dir, r->job->suite, r->job->arch->name);
     if (!rc)
         rc = dir_make(path, 0755, err);
     if (!rc)
-        rc = path_format(path, err, "%s/dists/%s/" COMPONENT "/binary-" ARCH "/Packages", r->dir, r->job->suite);
+        rc = path_format(path, err, "%s/dists/%s/" COMPONENT "/binary-%s/Packages", r->dir, r->job->suite, r->job->arch->name);
     if (!rc)
         rc = file_write_all(path, index, strlen(index), 0644, err);
     const char *const argv[] = {"sha256sum", path, NULL};
@@ -233,9 +232,9 @@ static int write_index(const struct repository *r, const char *index, struct tv_
     time_t now = time(NULL);
     strftime(when, sizeof(when), "%a, %d %b %Y %H:%M:%S UTC", gmtime(&now));
     int len = snprintf(release, sizeof(release),
-                       "Suite: %s\nCodename: %s\nDate: %s\nArchitectures: " ARCH "\nComponents: " COMPONENT
-                       "\nSHA256:\n %s %zu " COMPONENT "/binary-" ARCH "/Packages\n",
-                       r->job->suite, r->job->suite, when, sum, strlen(index));
+                       "Suite: %s\nCodename: %s\nDate: %s\nArchitectures: %s\nComponents: " COMPONENT
+                       "\nSHA256:\n %s %zu " COMPONENT "/binary-%s/Packages\n",
+                       r->job->suite, r->job->suite, when, r->job->arch->name, sum, strlen(index), r->job->arch->name);
     rc = path_format(path, err, "%s/dists/%s/Release", r->dir, r->job->suite);
     return rc ? rc : file_write_all(path, release, (size_t)len, 0644, err);
 }

@@ -25,7 +25,8 @@ void launch_init(struct launch *launch)
                               .console_fd = -1,
                               .log_fd = -1,
                               .status_fd = -1,
-                              .stderr_fd = -1};
+                              .stderr_fd = -1,
+                              .engine = {.kvm_fd = -1}};
     for (unsigned i = 0; i < SPEC_DISKS_MAX; i++)
         launch->disk_fds[i] = -1;
     for (unsigned i = 0; i < SPEC_NICS_MAX; i++)
@@ -37,7 +38,7 @@ void launch_init(struct launch *launch)
 void launch_fini(struct launch *launch)
 {
     const int fds[] = {launch->kernel_fd,  launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-                       launch->console_fd, launch->log_fd,    launch->status_fd,  launch->stderr_fd};
+                       launch->console_fd, launch->log_fd,    launch->status_fd,  launch->stderr_fd,  launch->engine.kvm_fd};
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -86,23 +87,30 @@ static int build_append(struct launch *launch, const struct machine_spec *spec, 
     return 0;
 }
 
+// The one that was named, or the image's, of which the engine that was chosen says the variant.
 static int open_kernel(struct launch *launch, const struct machine_spec *spec, struct tv_error *err)
 {
     struct image_paths image;
     const char *kernel = spec->kernel, *initrd = spec->initrd;
+    if (kernel && (launch->kernel_fd = open_file("kernel", kernel, err)) < 0)
+        return launch->kernel_fd;
+    if (spec->restore && (launch->restore_fd = open_file("saved machine", spec->restore, err)) < 0)
+        return launch->restore_fd;
+    int rc = engine_choose(spec, launch->kernel_fd, launch->restore_fd, &launch->engine, err);
+    if (rc)
+        return rc;
     if (spec->image) {
-        int rc = image_find(&image, spec->image, err);
+        rc = image_find(&image, launch->engine.image, err);
         if (rc)
             return rc;
         if (strcmp(spec->image, IMAGE_DEBIAN) == 0 && !(spec->n_disks && spec->disks[0].image))
             return tv_error_set(err, -EINVAL, "image '%s' needs a root: let the first disk be 'from: image %s'", spec->image,
                                 spec->image);
-        kernel = image.kernel;
         initrd = initrd ? initrd : image.initrd;
+        if ((launch->kernel_fd = open_file("kernel", image.kernel, err)) < 0)
+            return launch->kernel_fd;
     }
-    if (kernel && (launch->kernel_fd = open_file("kernel", kernel, err)) < 0)
-        return launch->kernel_fd;
-    if (kernel && initrd && (launch->initrd_fd = open_file("initrd", initrd, err)) < 0)
+    if (launch->kernel_fd >= 0 && initrd && (launch->initrd_fd = open_file("initrd", initrd, err)) < 0)
         return launch->initrd_fd;
     return 0;
 }
@@ -119,8 +127,6 @@ int launch_open(struct launch *launch, const struct machine_spec *spec, struct t
     int rc = build_append(launch, spec, err);
     if (!rc)
         rc = open_kernel(launch, spec, err);
-    if (!rc && spec->restore && (launch->restore_fd = open_file("saved machine", spec->restore, err)) < 0)
-        rc = launch->restore_fd;
     for (unsigned i = 0; i < spec->n_disks && !rc; i++)
         rc = disk_image_check(&spec->disks[i], err);
     for (unsigned i = 0; i < spec->n_nets && !rc; i++)
@@ -137,18 +143,22 @@ static void put_fd(json_t *json, const char *key, int fd)
 static json_t *build_config(const struct launch *launch, const struct machine_spec *spec, const struct perf_files *perf)
 {
     json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s}", "name", spec->name, "tenant", spec->tenant, "engine",
-                             spec->engine, "memory_bytes", (json_int_t)spec->memory_bytes, "cpus", (int)spec->cpus, "append",
-                             launch->append, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
+                             launch->engine.engine, "memory_bytes", (json_int_t)spec->memory_bytes, "cpus", (int)spec->cpus,
+                             "append", launch->append, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
     if (!json)
         return NULL;
     if (spec->audit_instructions)
         json_object_set_new(json, "audit_instructions", json_integer((json_int_t)spec->audit_instructions));
+    json_object_set_new(json, "engine_why", json_string(launch->engine.why));
+    if (spec->cpu)
+        json_object_set_new(json, "cpu", json_string(spec->cpu));
     put_fd(json, "kernel_fd", launch->kernel_fd);
     put_fd(json, "initrd_fd", launch->initrd_fd);
     put_fd(json, "restore_fd", launch->restore_fd);
     put_fd(json, "control_fd", launch->control_fd);
     put_fd(json, "log_fd", launch->log_fd);
     put_fd(json, "status_fd", launch->status_fd);
+    put_fd(json, "kvm_fd", launch->engine.kvm_fd);
     put_fd(json, "perf_map_fd", perf->map_fd);
     put_fd(json, "jitdump_fd", perf->jitdump_fd);
     json_t *console = json_object();
@@ -204,7 +214,7 @@ static int start_worker(const struct launch *launch, const struct machine_spec *
     size_t n = 0;
     const int all[] = {
         config_fd,          launch->kernel_fd, launch->initrd_fd, launch->restore_fd, launch->control_fd, launch->console_listen_fd,
-        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd};
+        launch->console_fd, launch->log_fd,    launch->status_fd, perf->map_fd,       perf->jitdump_fd,   launch->engine.kvm_fd};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i] >= 0)
             fds[n++] = all[i];

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "control/engine_choice.h"
 #include "control/spec.h"
 #include "control/worker.h"
 
@@ -17,14 +18,15 @@ struct launch {
     int nic_fds[SPEC_NICS_MAX];        // the same, of the router
     int net_fds[SPEC_NETS_MAX];        // the same
     bool dies_with_parent;
-    char *append; // the whole command line
+    char *append;                // the whole command line
+    struct engine_choice engine; // its kvm_fd is ours
 };
 
 void launch_init(struct launch *launch);
 void launch_fini(struct launch *launch); // closes what is open
 
-// Opens kernel, initrd (or those of the image) and the saved machine, connects to the networks' ports, and looks at the disks.
-// Errors name the file and the remedy.
+// Chooses the engine, opens kernel, initrd (or those of the image) and the saved machine, connects to the networks' ports, and
+// looks at the disks. Errors name the file and the remedy.
 int launch_open(struct launch *launch, const struct machine_spec *spec, struct tv_error *err);
 
 // Starts the worker. The caller closes its own descriptors afterwards by launch_fini().

@@ -299,8 +299,9 @@ static int decode_strings(const json_t *json, struct machine_spec *spec, struct 
     const struct {
         const char *key;
         char **value;
-    } strings[] = {{"tenant", &spec->tenant}, {"engine", &spec->engine}, {"kernel", &spec->kernel},   {"initrd", &spec->initrd},
-                   {"append", &spec->append}, {"image", &spec->image},   {"restore", &spec->restore}, {NULL, NULL}};
+    } strings[] = {{"tenant", &spec->tenant},   {"engine", &spec->engine}, {"kernel", &spec->kernel},
+                   {"initrd", &spec->initrd},   {"append", &spec->append}, {"image", &spec->image},
+                   {"restore", &spec->restore}, {"cpu", &spec->cpu},       {NULL, NULL}};
     int rc = 0;
     for (size_t i = 0; strings[i].key && !rc; i++)
         rc = take_string(json, strings[i].key, strings[i].value, err);
@@ -313,12 +314,28 @@ static int decode_strings(const json_t *json, struct machine_spec *spec, struct 
     return rc;
 }
 
+// As the engine has them (machine/engine/kvm/baseline.h).
+static bool cpu_is_known(const char *cpu)
+{
+    static const char *const known[] = {"host", "x86-64-v2", "x86-64-v3", "x86-64-v4"};
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (strcmp(cpu, known[i]) == 0)
+            return true;
+    return false;
+}
+
 static int check(const struct machine_spec *spec, struct tv_error *err)
 {
     if (!spec_name_is_good(spec->tenant))
         return tv_error_set(err, -EINVAL, "tenant '%s' should be letters, digits, '-', '_' and '.'", spec->tenant);
-    if (strcmp(spec->engine, "auto") != 0 && strcmp(spec->engine, "rv64") != 0)
-        return tv_error_set(err, -EINVAL, "engine '%s' is not known; there are 'rv64' and 'auto'", spec->engine);
+    if (strcmp(spec->engine, "auto") != 0 && strcmp(spec->engine, "rv64") != 0 && strcmp(spec->engine, "kvm") != 0)
+        return tv_error_set(err, -EINVAL, "engine '%s' is not known; there are 'rv64', 'kvm' and 'auto'", spec->engine);
+    if (spec->cpu && strcmp(spec->engine, "rv64") == 0)
+        return tv_error_set(err, -EINVAL, "cpu '%s' is for engine 'kvm'; engine 'rv64' has a processor of its own: leave it out",
+                            spec->cpu);
+    if (spec->cpu && !cpu_is_known(spec->cpu))
+        return tv_error_set(err, -EINVAL, "cpu '%s' is not known; there are 'host', 'x86-64-v2', 'x86-64-v3' and 'x86-64-v4'",
+                            spec->cpu);
     if (!spec->kernel && !spec->image && !spec->restore)
         return tv_error_set(err, -EINVAL, "there is no kernel: give 'kernel' or 'image'");
     if (spec->kernel && spec->image)
@@ -447,6 +464,7 @@ json_t *spec_encode(const struct machine_spec *spec)
     put_string(json, "name", spec->name);
     put_string(json, "tenant", spec->tenant);
     put_string(json, "engine", spec->engine);
+    put_string(json, "cpu", spec->cpu);
     put_string(json, "kernel", spec->kernel);
     put_string(json, "initrd", spec->initrd);
     put_string(json, "append", spec->append);
@@ -499,7 +517,7 @@ int spec_copy_disk(const struct disk_spec *disk, struct disk_spec *copy)
 
 void spec_free(struct machine_spec *spec)
 {
-    char *const strings[] = {spec->name,   spec->tenant, spec->engine, spec->kernel,
+    char *const strings[] = {spec->name,   spec->tenant, spec->engine, spec->cpu,    spec->kernel,
                              spec->initrd, spec->append, spec->image,  spec->restore};
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         free(strings[i]);

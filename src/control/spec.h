@@ -49,7 +49,9 @@ struct net_spec {
 };
 
 struct machine_spec {
-    char *name, *tenant, *engine;
+    char *name, *tenant;
+    char *engine;                   // "kvm", "rv64" or "auto", for which engine_choice.h chooses
+    char *cpu;                      // what of the host's processor the guest sees (engine kvm); NULL: all of it
     char *kernel, *initrd, *append; // initrd and append may be NULL; kernel is NULL when `image` or `restore` is given
     char *image, *restore;
     uint64_t memory_bytes;

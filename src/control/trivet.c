@@ -11,13 +11,13 @@ const struct command commands[] = {
     {"run", cmd_run,
      "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--cpus N] "
      "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--net SOCKET[,mac=M][,mtu=N][,queues=N]]... [--name NAME] "
-     "[--engine rv64|auto] [--on-reboot reset|exit] "
+     "[--engine kvm|rv64|auto] [--cpu LEVEL] [--on-reboot reset|exit] "
      "[--restore FILE] [--perf-map] [--jitdump] [--audit] [--audit-instructions N]",
      "Run one machine in the foreground, its console on the terminal (^A x leaves)."},
     {"up", cmd_up, "FILE [--json]", "Bring up the machines of a YAML file; what is up and unchanged stays untouched."},
     {"down", cmd_down, "[FILE] [--timeout SECONDS] [--json]", "Stop and remove the machines of a file, or all."},
     {"config", cmd_config, "check FILE [--json]", "Check a YAML file and say what is wrong, by line."},
-    {"ps", cmd_ps, "[--json]", "List the machines."},
+    {"ps", cmd_ps, "[--engines] [--json]", "List the machines, or on which engines they run and why."},
     {"console", cmd_console, "NAME", "Join the terminal to a machine's console (^A x leaves)."},
     {"logs", cmd_logs, "[--follow] NAME [--json]", "Print what a machine's console has shown."},
     {"start", cmd_start, "NAME... | --all [--json]", "Start machines."},

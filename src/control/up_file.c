@@ -65,7 +65,7 @@ struct disk {
 };
 
 struct machine {
-    char *name, *tenant, *image, *kernel, *initrd, *append, *engine, *memory;
+    char *name, *tenant, *image, *kernel, *initrd, *append, *engine, *cpu, *memory;
     uint32_t *cpus;
     enum spec_restart restart;
     int exit_on_reboot;
@@ -187,6 +187,7 @@ static const cyaml_schema_field_t machine_fields[] = {
     TEXT(machine, initrd),
     TEXT(machine, append),
     TEXT(machine, engine),
+    TEXT(machine, cpu),
     TEXT(machine, memory),
     NUMBER(machine, cpus),
     CYAML_FIELD_ENUM("restart", CYAML_FLAG_OPTIONAL, struct machine, restart, restarts, CYAML_ARRAY_LEN(restarts)),
@@ -630,6 +631,7 @@ static int read_machine(struct reader *r, const struct machine *machine)
     put_text(json, "image", machine->image);
     put_text(json, "append", machine->append);
     put_text(json, "engine", machine->engine);
+    put_text(json, "cpu", machine->cpu);
     int rc = check_words(r, machine);
     if (!rc)
         rc = put_paths(r, machine, json);

@@ -48,10 +48,12 @@ int machine_boot(struct machine *m, struct tv_error *err)
     struct loader_result loaded;
     void *fdt;
     size_t fdt_len_bytes;
+    command_line(m, line);
+    if (m->engine_ops->arch == ENGINE_X86_64)
+        return machine_boot_pc(m, line, err);
     int rc = loader_load(&request, &loaded, err);
     if (rc < 0)
         return rc;
-    command_line(m, line);
     struct board_boot boot = {
         .engine = m->engine, .append = line, .initrd_addr = loaded.initrd_addr, .initrd_len_bytes = loaded.initrd_size_bytes};
     rc = board_device_tree(m->board, &boot, &fdt, &fdt_len_bytes, err);
@@ -59,7 +61,7 @@ int machine_boot(struct machine *m, struct tv_error *err)
         return rc;
     if (fdt_len_bytes <= FDT_ROOM_BYTES) {
         memcpy(guest_memory_view(&m->mem, loaded.fdt_addr, fdt_len_bytes), fdt, fdt_len_bytes);
-        m->engine->ops->reset(m->engine, loaded.entry, loaded.fdt_addr);
+        m->engine->ops->reset(m->engine, &(struct engine_start){.entry = loaded.entry, .arg = loaded.fdt_addr});
     } else {
         rc = tv_error_set(err, -ENOSPC, "the device tree takes %zu bytes of %u", fdt_len_bytes, FDT_ROOM_BYTES);
     }
@@ -130,7 +132,7 @@ int machine_restore(struct machine *m, struct tv_error *err)
     struct snapshot_reader *reader = snapshot_reader_create(m->config.restore_fd, err);
     if (!reader)
         return err->code;
-    m->engine->ops->reset(m->engine, 0, 0); // whatever the stream does not tell is as after power-on
+    m->engine->ops->reset(m->engine, &(struct engine_start){0}); // whatever the stream does not tell is as after power-on
     int rc = check_identity(m, reader, err);
     if (rc == 0)
         rc = snapshot_reader_load_ram(reader, machine_ram(m), m->config.memory_bytes, err);

@@ -31,6 +31,8 @@ static const struct member machine_members[] = {
     {"name", KIND_NAME, AT(name), 0, 0, true},
     {"tenant", KIND_NAME, AT(tenant), 0, 0, false},
     {"engine", KIND_NAME, AT(engine), 0, 0, false},
+    {"engine_why", KIND_TEXT, AT(engine_why), 0, CONFIG_WHY_MAX, false},
+    {"cpu", KIND_NAME, AT(cpu), 0, 0, false},
     {"memory_bytes", KIND_U64, AT(memory_bytes), CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, true},
     {"cpus", KIND_U32, AT(cpus), 1, ENGINE_VCPUS_MAX, true},
     {"audit_instructions", KIND_U64, AT(audit_instructions), 0, INT64_MAX, false},
@@ -43,6 +45,7 @@ static const struct member machine_members[] = {
     {"status_fd", KIND_FD, AT(status_fd), 0, 0, false},
     {"perf_map_fd", KIND_FD, AT(perf_map_fd), 0, 0, false},
     {"jitdump_fd", KIND_FD, AT(jitdump_fd), 0, 0, false},
+    {"kvm_fd", KIND_FD, AT(kvm_fd), 0, 0, false},
     {"console", KIND_SPECIAL, 0, 0, 0, false},
     {"disks", KIND_SPECIAL, 0, 0, 0, false},
     {"nets", KIND_SPECIAL, 0, 0, 0, false},
@@ -241,10 +244,11 @@ static int decode_specials(const json_t *root, struct config *config, struct tv_
 
 static int check_whole(const struct config *config, struct tv_error *err)
 {
-    int fds[10 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX] = {
-        config->kernel_fd,  config->initrd_fd, config->restore_fd, config->control_fd,  config->console_listen_fd,
-        config->console_fd, config->log_fd,    config->status_fd,  config->perf_map_fd, config->jitdump_fd};
-    unsigned n = 10;
+    int fds[11 + CONFIG_DISKS_MAX + CONFIG_NETS_MAX] = {
+        config->kernel_fd,         config->initrd_fd,  config->restore_fd, config->control_fd,
+        config->console_listen_fd, config->console_fd, config->log_fd,     config->status_fd,
+        config->perf_map_fd,       config->jitdump_fd, config->kvm_fd};
+    unsigned n = 11;
     if (config->memory_bytes % PAGE_BYTES != 0)
         return config_wrong(err, "memory_bytes", "should be a multiple of 4096");
     if (config->kernel_fd < 0 && config->restore_fd < 0)
@@ -266,10 +270,10 @@ static int check_whole(const struct config *config, struct tv_error *err)
 
 static void config_init(struct config *config)
 {
-    *config = (struct config){.tenant = "default", .engine = "auto"};
+    *config = (struct config){.tenant = "default", .engine = "auto", .cpu = "host"};
     config->kernel_fd = config->initrd_fd = config->restore_fd = config->control_fd = -1;
     config->console_listen_fd = config->console_fd = config->log_fd = config->status_fd = -1;
-    config->perf_map_fd = config->jitdump_fd = -1;
+    config->perf_map_fd = config->jitdump_fd = config->kvm_fd = -1;
 }
 
 int config_decode(const char *text, size_t len_bytes, struct config *config, struct tv_error *err)
@@ -333,6 +337,7 @@ void config_fini(struct config *config)
     close_once(&config->status_fd);
     close_once(&config->perf_map_fd);
     close_once(&config->jitdump_fd);
+    close_once(&config->kvm_fd);
     for (unsigned i = 0; i < config->n_disks; i++)
         close_once(&config->disks[i].fd);
     for (unsigned i = 0; i < config->n_nets; i++)

@@ -12,6 +12,7 @@
 #define CONFIG_DISKS_MAX 24
 #define CONFIG_NETS_MAX 4
 #define CONFIG_APPEND_MAX 4096
+#define CONFIG_WHY_MAX 256
 #define CONFIG_MEMORY_MIN (2ull << 20)
 #define CONFIG_MEMORY_MAX (1ull << 40)
 
@@ -32,8 +33,9 @@ struct config_net {
 
 struct config {
     char name[CONFIG_NAME_MAX], tenant[CONFIG_NAME_MAX];
-    char engine[CONFIG_NAME_MAX];
-    uint64_t memory_bytes; // whole pages
+    char engine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX];
+    char engine_why[CONFIG_WHY_MAX]; // why that engine, for whoever asks
+    uint64_t memory_bytes;           // whole pages
     uint32_t cpus;
     char append[CONFIG_APPEND_MAX];
     // Descriptors; -1: none.
@@ -44,6 +46,7 @@ struct config {
     int console_listen_fd, console_fd;
     int log_fd, status_fd;
     int perf_map_fd, jitdump_fd; // for perf(1)
+    int kvm_fd;                  // /dev/kvm
     bool exit_on_reboot;
     uint64_t audit_instructions; // 0: no audit
     unsigned n_disks;

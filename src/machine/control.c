@@ -28,11 +28,11 @@ static void method_status(void *arg, struct rpc_request *req, const json_t *para
 {
     const struct machine *m = ((struct control *)arg)->m;
     (void)params;
-    rpc_reply(req, json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "state",
+    rpc_reply(req, json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "state",
                              m->paused || m->active ? "paused" : "running", "name", m->config.name, "tenant", m->config.tenant,
-                             "engine", m->engine->ops->name, "cpus", number(m->config.cpus), "memory_bytes",
-                             number(m->config.memory_bytes), "resident_bytes", number(machine_resident_bytes(m)), "uptime_ns",
-                             number(clock_now_ns() - m->created_ns), "guest_time_ns", number(machine_guest_ns(m))));
+                             "engine", m->engine->ops->name, "engine_why", m->config.engine_why, "cpus", number(m->config.cpus),
+                             "memory_bytes", number(m->config.memory_bytes), "resident_bytes", number(machine_resident_bytes(m)),
+                             "uptime_ns", number(clock_now_ns() - m->created_ns), "guest_time_ns", number(machine_guest_ns(m))));
 }
 
 static void method_stats(void *arg, struct rpc_request *req, const json_t *params)

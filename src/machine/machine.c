@@ -6,10 +6,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define END_TIMEOUT_NS (10 * NS_PER_S) // a vcpu that does not park by then is a bug of ours
@@ -28,6 +30,18 @@ static int host_mmio_write(void *arg, uint64_t gpa, unsigned size, uint64_t valu
     return bus_write(board_bus(m->board), gpa, size, value);
 }
 
+static int host_port_read(void *arg, uint16_t port, unsigned size, uint64_t *value)
+{
+    struct machine *m = arg;
+    return board_port_read(m->board, port, size, value);
+}
+
+static int host_port_write(void *arg, uint16_t port, unsigned size, uint64_t value, enum engine_exit *exit)
+{
+    struct machine *m = arg;
+    return board_port_write(m->board, port, size, value, exit);
+}
+
 static void host_console_write(void *arg, const uint8_t *buf, size_t len_bytes)
 {
     struct machine *m = arg;
@@ -44,6 +58,24 @@ static int host_raise_msi(void *arg, uint64_t addr, uint32_t data)
 {
     struct machine *m = arg;
     return m->engine->ops->raise_msi(m->engine, addr, data);
+}
+
+static void host_set_irq(void *arg, unsigned line, bool level)
+{
+    struct machine *m = arg;
+    m->engine->ops->set_irq(m->engine, line, level);
+}
+
+static int host_bind_doorbell(void *arg, uint64_t gpa, int fd, bool on)
+{
+    struct machine *m = arg;
+    return m->engine->ops->bind_doorbell(m->engine, gpa, fd, on);
+}
+
+static int host_bind_msi(void *arg, int fd, bool on, uint64_t addr, uint32_t data)
+{
+    struct machine *m = arg;
+    return m->engine->ops->bind_msi(m->engine, fd, on, addr, data);
 }
 
 static void host_console_room(void *arg)
@@ -192,6 +224,9 @@ static void guest_ended(void *arg, enum engine_exit exit)
         else
             machine_when_parked(m, task_reboot, NULL);
         break;
+    case ENGINE_EXIT_STATUS:
+        machine_end(m, board_exit_status(m->board), "the guest ended with status %d", board_exit_status(m->board));
+        break;
     default:
         machine_end(m, 1, "%s", m->engine->ops->failure(m->engine));
         break;
@@ -220,7 +255,24 @@ static int create_memory(struct machine *m, struct tv_error *err)
     int fd = guest_ram_create(m->config.name, m->config.memory_bytes, err);
     if (fd < 0)
         return fd;
-    int rc = guest_memory_add(&m->mem, MAP_RAM_BASE, m->config.memory_bytes, fd, 0, 0, err);
+    uint64_t size_bytes = m->config.memory_bytes, first_bytes = size_bytes;
+    bool is_pc = m->engine_ops->arch == ENGINE_X86_64;
+    if (is_pc && size_bytes > PC_LOW_RAM_END)
+        first_bytes = PC_LOW_RAM_END;
+    int second_fd = first_bytes < size_bytes ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+    int rc = guest_memory_add(&m->mem, is_pc ? 0 : MAP_RAM_BASE, first_bytes, fd, 0, 0, err);
+    if (rc == 0 && first_bytes == size_bytes) {
+        m->ram = m->mem.regions[0].host;
+    } else if (rc == 0) {
+        rc = second_fd < 0 ? tv_error_set(err, -errno, "memory: %s", strerror(errno))
+                           : guest_memory_add(&m->mem, PC_HIGH_RAM_BASE, size_bytes - first_bytes, second_fd, first_bytes, 0, err);
+        if (rc == 0)
+            m->ram = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.regions[0].fd, 0);
+        if (m->ram == MAP_FAILED) {
+            m->ram = NULL;
+            rc = tv_error_set(err, -errno, "memory: mapping %" PRIu64 " bytes: %s", size_bytes, strerror(errno));
+        }
+    }
     return rc < 0 ? rc : guest_memory_guard_install(err);
 }
 
@@ -246,27 +298,32 @@ static int create_perf(struct machine *m, struct tv_error *err)
 
 static int create_engine_and_board(struct machine *m, struct tv_error *err)
 {
-    const struct engine_ops *ops = engine_find(m->config.engine, err);
     struct engine_config engine = {.mem = &m->mem,
                                    .n_vcpus = m->config.cpus,
                                    .imsic_base = MAP_IMSIC_BASE,
+                                   .kvm_fd = m->config.kvm_fd,
+                                   .cpu = m->config.cpu,
                                    .perf = m->perf,
                                    .audit_instructions = m->config.audit_instructions,
                                    .host = {.arg = m,
                                             .mmio_read = host_mmio_read,
                                             .mmio_write = host_mmio_write,
+                                            .port_read = host_port_read,
+                                            .port_write = host_port_write,
                                             .console_write = host_console_write,
                                             .console_read = host_console_read}};
     struct board_config board = {.loop = m->loop,
                                  .mem = &m->mem,
                                  .n_vcpus = m->config.cpus,
+                                 .arch = m->engine_ops->arch,
                                  .arg = m,
                                  .raise_msi = host_raise_msi,
+                                 .set_irq = host_set_irq,
+                                 .bind_doorbell = m->engine_ops->bind_doorbell ? host_bind_doorbell : NULL,
+                                 .bind_msi = m->engine_ops->bind_msi ? host_bind_msi : NULL,
                                  .console_output = host_console_write,
                                  .console_room = host_console_room};
-    if (!ops)
-        return -EINVAL;
-    m->engine = ops->create(&engine, err);
+    m->engine = m->engine_ops->create(&engine, err);
     if (!m->engine)
         return -EINVAL;
     m->board = board_create(&board, err);
@@ -305,7 +362,8 @@ static int machine_init(struct machine *m, struct tv_error *err)
     m->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     name_of_fd(m->config.kernel_fd, "kernel", m->kernel_name, sizeof(m->kernel_name));
     name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
-    int rc = create_memory(m, err);
+    m->engine_ops = engine_find(m->config.engine, err);
+    int rc = m->engine_ops ? create_memory(m, err) : -EINVAL;
     if (rc == 0)
         rc = create_perf(m, err);
     if (rc == 0)
@@ -375,6 +433,8 @@ void machine_destroy(struct machine *m)
     perf_destroy(m->perf);
     free_tasks(m->active);
     free_tasks(m->tasks);
+    if (m->ram && m->mem.n_regions > 1)
+        munmap(m->ram, m->config.memory_bytes);
     guest_memory_fini(&m->mem);
     config_fini(&m->config);
     if (m->statm_fd >= 0)
@@ -402,5 +462,5 @@ uint64_t machine_guest_ns(const struct machine *m)
 
 uint8_t *machine_ram(const struct machine *m)
 {
-    return m->mem.regions[0].host;
+    return m->ram;
 }

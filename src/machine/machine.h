@@ -1,7 +1,7 @@
 // The process trivet-machine: one machine, from power-on to its end. Private to this folder's top level.
 //
 // machine.c   the parts, their life and the order in which they stop and go
-// boot.c      what is in memory and registers when the vcpus start: a kernel, or a saved machine
+// boot.c      what is in memory and registers when the vcpus start: a kernel (boot_pc.c for x86-64), or a saved machine
 // save.c      saving, step by step
 // devices.c   the devices in the slots of the PCIe host
 // control.c   the control protocol
@@ -57,7 +57,9 @@ struct machine {
     struct config config;
     char kernel_name[300], initrd_name[300]; // for messages
     struct loop *loop;
-    struct guest_memory mem; // one region: RAM
+    const struct engine_ops *engine_ops;
+    struct guest_memory mem; // RAM: one region, two on x86-64 if it reaches over where devices are
+    uint8_t *ram;            // all of it, in the order of addresses
     struct perf *perf;       // NULL: nobody wants translated code named
     struct engine *engine;
     struct board *board;
@@ -112,7 +114,8 @@ int machine_attach_disk(struct machine *m, const char *name, int fd, struct tv_e
 bool machine_net_is_attached(const struct machine *m, unsigned net);
 int machine_attach_net(struct machine *m, const char *name, int fd, struct tv_error *err); // takes fd
 
-// boot.c; the machine is parked.
+// boot.c, boot_pc.c; the machine is parked.
+int machine_boot_pc(struct machine *m, const char *append, struct tv_error *err);
 int machine_boot(struct machine *m, struct tv_error *err);    // RAM reads as zeroes
 int machine_reboot(struct machine *m, struct tv_error *err);  // the same from whatever state it is in
 int machine_restore(struct machine *m, struct tv_error *err); // from config.restore_fd

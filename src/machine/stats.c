@@ -17,6 +17,7 @@ static const struct figure vcpu_figures[] = {
     {"traps", AT(traps)},
     {"interrupts", AT(interrupts)},
     {"wfi", AT(wfi)},
+    {"exits", AT(exits)},
     {"tlb_misses", AT(tlb_misses)},
     {"page_walks", AT(page_walks)},
     {"blocks_decoded", AT(blocks_decoded)},

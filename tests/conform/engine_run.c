@@ -3,7 +3,7 @@
 //
 // engine_run --small|--full|--audit IMAGE: everything is translated, so that it is small or fast, or both and compared with the
 // interpreter. Exit status 0 when the guest shuts down, 1 when it fails, 2 for a wrong call.
-#include "machine/board/map.h"
+#include "machine/board/virt/map.h"
 #include "machine/engine/engine.h"
 
 #include <errno.h>
@@ -80,7 +80,7 @@ static int run(const char *path, bool audit, enum engine_translate translate, st
     e = engine_rv64.create(&config, err);
     if (!e)
         return -EINVAL;
-    engine_rv64.reset(e, IMAGE_ADDR, 0);
+    engine_rv64.reset(e, &(struct engine_start){.entry = IMAGE_ADDR});
     engine_rv64.clock_start(e);
     do
         exit = engine_rv64.run(e, 0);

@@ -34,6 +34,8 @@ wrong(["run", "--kernel", "/dev/null", "--memory", "12Q"], "12Q", "512M")
 wrong(["run", "--kernel", "/dev/null", "--cpus", "0"], "cpus")
 wrong(["run", "--kernel", "/dev/null", "--cpus", "many"], "many")
 wrong(["run", "--kernel", "/dev/null", "--engine", "abacus"], "abacus", "rv64")
+wrong(["run", "--kernel", "/dev/null", "--cpu", "x86-64-v9"], "x86-64-v9", "x86-64-v2")
+wrong(["run", "--kernel", "/dev/null", "--engine", "rv64", "--cpu", "x86-64-v2"], "x86-64-v2", "engine 'kvm'")
 wrong(["ps", "word"], "word")
 wrong(["stop"], "--all")
 wrong(["up"], "file")
@@ -45,6 +47,10 @@ wrong(["run", "--kernel", TOP + "/missing"], TOP + "/missing", "no such file")
 wrong(["run", "--kernel", TOP], TOP, "no regular file")
 wrong(["run", "--kernel", kernel], "is no kernel")
 wrong(["run", "--kernel", kernel, "--disk", disk], "is no kernel")
+bzimage = write("bzimage", "\0" * 0x202 + "HdrS" + "\0" * 0x1000)
+wrong(["run", "--kernel", bzimage, "--engine", "rv64"], "for x86-64", "take engine 'kvm'")
+wrong(["run", "--kernel", kernel, "--cpu", "x86-64-v2"], "x86-64-v2", "engine 'kvm'", "not one for x86-64")
+wrong(["run", "--image", "busybox-amd64", "--engine", "rv64"], "for x86-64", "'busybox'")
 wrong(["run", "--kernel", kernel, "--initrd", TOP + "/missing"], TOP + "/missing")
 wrong(["run", "--kernel", kernel, "--disk", TOP + "/missing"], TOP + "/missing", "size")
 wrong(["run", "--kernel", kernel, "--disk", TOP], TOP, "neither a file nor a block device")
@@ -89,7 +95,7 @@ if os.geteuid() == 0:
     home = os.path.join(TOP, "home")
     os.makedirs(home)
     os.chown(home, 65534, 65534)
-    image = write("boot", open(TRIVET, "rb").read(64).decode("latin-1"))  # only its being there counts
+    image = write("boot", "no kernel\n")  # only its being there counts
     good = write("nobody.yaml", f"machines: {{a: {{kernel: {image}}}}}\n")
     as_nobody(["run", "--kernel", kernel], kernel, "no permission")
     as_nobody(["up", kernel], kernel, "no permission")
@@ -171,7 +177,7 @@ def with_full_disk(tests):
         subprocess.run(["umount", full], check=True)
 
 
-whole = write("elf", open(TRIVET, "rb").read(64).decode("latin-1"))
+whole = write("whole", "no kernel\n")  # only its being there counts
 with_full_disk([["up", write("full.yaml", f"machines: {{a: {{kernel: {whole}}}}}\n")], ["image", "build", "busybox", "--quiet"]])
 
 # the port is taken: something that is no trivetd answers on its socket, or has its state

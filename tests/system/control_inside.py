@@ -71,6 +71,8 @@ def check_stats(stats):
 
 trivet("up", write("one.yaml", f"machines:\n  seen: {{kernel: {KERNEL}, memory: 16M, cpus: 2, perf_map: true, jitdump: true}}\n"))
 (machine,) = trivet_json("ps")["machines"]
+if machine["engine"] != "rv64" or machine["engine_why"] not in trivet("ps", "--engines").stdout:
+    fail(f"which engine, and why: {machine}")
 files = perf_files(machine["pid"])
 
 

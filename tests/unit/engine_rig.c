@@ -59,10 +59,11 @@ void machine_init_with(struct machine *m, const struct engine_config *more)
     config.mem = &m->mem;
     config.n_vcpus = VCPUS;
     config.imsic_base = IMSIC_BASE;
-    config.host = (struct engine_host){NULL, mmio_read, mmio_write, console_write, console_read};
+    config.host = (struct engine_host){
+        .mmio_read = mmio_read, .mmio_write = mmio_write, .console_write = console_write, .console_read = console_read};
     m->engine = ops->create(&config, &err);
     assert_non_null(m->engine);
-    ops->reset(m->engine, ENTRY, 0);
+    ops->reset(m->engine, &(struct engine_start){.entry = ENTRY});
 }
 
 void machine_init(struct machine *m)

@@ -71,7 +71,11 @@ static bool create(struct rig *r, unsigned n_vcpus, uint64_t instructions, struc
     const struct engine_config config = {.mem = &r->mem,
                                          .n_vcpus = n_vcpus,
                                          .audit_instructions = instructions,
-                                         .host = {r, mmio_read, mmio_write, console_write, console_read}};
+                                         .host = {.arg = r,
+                                                  .mmio_read = mmio_read,
+                                                  .mmio_write = mmio_write,
+                                                  .console_write = console_write,
+                                                  .console_read = console_read}};
     r->engine = engine_rv64.create(&config, err);
     return r->engine;
 }
@@ -107,7 +111,7 @@ static enum engine_exit run(struct rig *r, void (*fault)(struct rv64_engine *), 
         rig_fini(r);
         skip();
     }
-    engine_rv64.reset(r->engine, ENTRY, 0);
+    engine_rv64.reset(r->engine, &(struct engine_start){.entry = ENTRY});
     engine_rv64.clock_start(r->engine);
     do
         exit = engine_rv64.run(r->engine, 0);

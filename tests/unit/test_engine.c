@@ -171,7 +171,7 @@ static void test_save_and_load(void **state)
 
     machine_init(&m);
     put_program(&m, rest, sizeof(rest));
-    ops->reset(m.engine, 0xdead0000, 0); // which the state overrules
+    ops->reset(m.engine, &(struct engine_start){.entry = 0xdead0000}); // which the state overrules
     s = state_create_load(buf, len);
     assert_int_equal(ops->state(m.engine, s), 0);
     assert_int_equal(state_finish(s, NULL, NULL, &err), 0);

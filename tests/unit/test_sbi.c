@@ -82,7 +82,7 @@ static int setup(void **state)
                                        .console_read = console_read};
     m->engine = engine_rv64.create(&config, NULL);
     assert_non_null(m->engine);
-    engine_rv64.reset(m->engine, RAM_BASE, 0);
+    engine_rv64.reset(m->engine, &(struct engine_start){.entry = RAM_BASE});
     m->rv64 = (struct rv64_engine *)m->engine;
     m->v = m->rv64->vcpus[0];
     atomic_store(&m->v->hart_state, RV64_HART_STARTED);

@@ -1,62 +1,8 @@
-// The board: see board.h.
-#include "machine/board/board.h"
-
-#include "machine/board/aplic.h"
+// What all boards have: see board.h.
 #include "machine/board/board_parts.h"
-#include "machine/board/rtc_goldfish.h"
 
 #include <errno.h>
 #include <stdlib.h>
-
-struct board {
-    struct board_config config;
-    struct bus *bus;
-    struct aplic *aplic;
-    struct uart16550 *uart;
-    struct rtc *rtc;
-    struct pcie *pcie;
-};
-
-static void uart_irq(void *arg, bool level)
-{
-    board_set_irq(arg, MAP_IRQ_UART, level);
-}
-
-static void rtc_irq(void *arg, bool level)
-{
-    board_set_irq(arg, MAP_IRQ_RTC, level);
-}
-
-static int create_devices(struct board *b, struct tv_error *err)
-{
-    const struct board_config *c = &b->config;
-    const struct aplic_config aplic = {.n_sources = MAP_APLIC_SOURCES,
-                                       .n_harts = c->n_vcpus,
-                                       .imsic_base = MAP_IMSIC_BASE,
-                                       .imsic_stride = MAP_IMSIC_STRIDE,
-                                       .arg = c->arg,
-                                       .raise_msi = c->raise_msi};
-    const struct uart16550_config uart = {
-        .arg = b, .irq = uart_irq, .sink = c->arg, .output = c->console_output, .room = c->console_room};
-    const struct rtc_config rtc = {.loop = c->loop, .arg = b, .irq = rtc_irq};
-    const struct pcie_config pcie = {.bus = b->bus, .arg = c->arg, .raise_msi = c->raise_msi};
-    if (!(b->aplic = aplic_create(&aplic, err)) || !(b->uart = uart16550_create(&uart, err)) || !(b->rtc = rtc_create(&rtc, err)) ||
-        !(b->pcie = pcie_create(&pcie, err)))
-        return -ENOMEM;
-    return 0;
-}
-
-static int map_devices(struct board *b, struct tv_error *err)
-{
-    int rc = bus_add(b->bus, MAP_APLIC_BASE, MAP_APLIC_SIZE, &aplic_bus_ops, b->aplic, err);
-    if (rc == 0)
-        rc = bus_add(b->bus, MAP_UART_BASE, MAP_UART_SIZE, &uart16550_bus_ops, b->uart, err);
-    if (rc == 0)
-        rc = bus_add(b->bus, MAP_RTC_BASE, MAP_RTC_SIZE, &rtc_bus_ops, b->rtc, err);
-    if (rc == 0)
-        rc = bus_add(b->bus, MAP_ECAM_BASE, MAP_ECAM_SIZE, &pcie_ecam_bus_ops, b->pcie, err);
-    return rc;
-}
 
 struct board *board_create(const struct board_config *config, struct tv_error *err)
 {
@@ -67,7 +13,8 @@ struct board *board_create(const struct board_config *config, struct tv_error *e
         return NULL;
     }
     b->config = *config;
-    if (create_devices(b, err) != 0 || map_devices(b, err) != 0) {
+    b->kind = config->arch == ENGINE_X86_64 ? &board_pc : &board_virt;
+    if (b->kind->create(b, err) != 0) {
         board_destroy(b);
         return NULL;
     }
@@ -79,9 +26,8 @@ void board_destroy(struct board *b)
     if (!b)
         return;
     pcie_destroy(b->pcie);
-    rtc_destroy(b->rtc);
     uart16550_destroy(b->uart);
-    aplic_destroy(b->aplic);
+    b->kind->destroy(b);
     bus_destroy(b->bus);
     free(b);
 }
@@ -89,29 +35,26 @@ void board_destroy(struct board *b)
 void board_reset(struct board *b)
 {
     pcie_reset(b->pcie);
-    rtc_reset(b->rtc);
     uart16550_reset(b->uart);
-    aplic_reset(b->aplic);
+    b->kind->reset(b);
 }
 
 void board_freeze(struct board *b)
 {
-    rtc_freeze(b->rtc);
+    b->kind->freeze(b);
     pcie_freeze(b->pcie);
 }
 
 int board_thaw(struct board *b, struct tv_error *err)
 {
-    rtc_thaw(b->rtc);
+    b->kind->thaw(b);
     return pcie_thaw(b->pcie, err);
 }
 
 int board_state(struct board *b, struct state *s)
 {
     state_section_begin(s, "board", 1);
-    aplic_state(b->aplic, s); // first: the others drive its lines when they are loaded
-    uart16550_state(b->uart, s);
-    rtc_state(b->rtc, s);
+    b->kind->state(b, s);
     pcie_state(b->pcie, s);
     state_section_end(s);
     return state_failed(s) ? -EINVAL : 0;
@@ -132,12 +75,12 @@ struct uart16550 *board_uart(struct board *b)
     return b->uart;
 }
 
-void board_set_irq(struct board *b, unsigned source, bool level)
+int board_exit_status(const struct board *b)
 {
-    aplic_set_line(b->aplic, source, level);
+    return __atomic_load_n(&b->exit_status, __ATOMIC_RELAXED);
 }
 
-const struct board_config *board_config(const struct board *b)
+void board_set_irq(struct board *b, unsigned line, bool level)
 {
-    return &b->config;
+    b->kind->set_irq(b, line, level);
 }

@@ -21,7 +21,7 @@ static bool is_enabled(const struct pcie_function *fn)
     return fn->msix_cap && control(fn) & PCI_MSIX_FLAGS_ENABLE;
 }
 
-static bool may_send(const struct pcie_function *fn, unsigned vector)
+bool msix_may_send(const struct pcie_function *fn, unsigned vector)
 {
     return is_enabled(fn) && !(control(fn) & PCI_MSIX_FLAGS_MASKALL) && fn->space[PCI_COMMAND] & PCI_COMMAND_MASTER &&
            !(fn->msix[vector].control & ENTRY_MASKED);
@@ -37,7 +37,7 @@ static void put_pending(struct pcie_function *fn, unsigned vector, bool on)
 static void send_or_hold(struct pcie_function *fn, unsigned vector)
 {
     const struct msix_entry *e = &fn->msix[vector];
-    bool send = may_send(fn, vector);
+    bool send = msix_may_send(fn, vector);
     put_pending(fn, vector, !send);
     if (send)
         pcie_raise_msi(fn, (uint64_t)e->addr_high << 32 | e->addr_low, e->data);
@@ -61,6 +61,7 @@ void msix_config_changed(struct pcie_function *fn)
 {
     if (!is_enabled(fn))
         memset(fn->pending, 0, sizeof(fn->pending));
+    pcie_events_update(fn);
     for (unsigned i = 0; i < fn->config.n_vectors; i++)
         send_pending(fn, i);
 }
@@ -115,6 +116,7 @@ void msix_write(struct pcie_function *fn, uint64_t offset, unsigned size, uint64
     memcpy((uint8_t *)fn->msix + at, &value, size);
     e->addr_low &= ~3u; // 6.8.2.7: must be aligned
     e->control &= ENTRY_MASKED;
+    pcie_events_update(fn);
     send_pending(fn, (unsigned)(at / sizeof(*e)));
 }
 

@@ -1,7 +1,6 @@
 // PCIe host and its functions' configuration space: see pcie.h.
 #include "machine/board/pcie.h"
 
-#include "machine/board/map.h"
 #include "machine/board/pcie_function.h"
 
 #include <assert.h>
@@ -70,9 +69,14 @@ static uint64_t bar_address(const struct pcie_function *fn, const struct pcie_ba
     return addr;
 }
 
-static bool in_window(uint64_t base, uint64_t size_bytes, uint64_t window, uint64_t window_bytes)
+static bool in_window(const struct pcie_config *c, uint64_t base, uint64_t size_bytes)
 {
-    return base >= window && base - window < window_bytes && size_bytes <= window_bytes - (base - window);
+    for (unsigned i = 0; i < PCIE_WINDOWS; i++) {
+        uint64_t window = c->windows[i].base, window_bytes = c->windows[i].size_bytes;
+        if (base >= window && base - window < window_bytes && size_bytes <= window_bytes - (base - window))
+            return true;
+    }
+    return false;
 }
 
 // Puts the BARs where the registers say. One outside of the host's windows, or over another device, answers nowhere.
@@ -89,11 +93,10 @@ static void place_bars(struct pcie_function *fn)
         if (bar->mapped)
             bus_remove(fn->pcie->config.bus, bar->base);
         bar->base = base;
-        bar->mapped = enabled &&
-                      (in_window(base, bar->size_bytes, MAP_PCI32_BASE, MAP_PCI32_SIZE) ||
-                       in_window(base, bar->size_bytes, MAP_PCI64_BASE, MAP_PCI64_SIZE)) &&
+        bar->mapped = enabled && in_window(&fn->pcie->config, base, bar->size_bytes) &&
                       bus_add(fn->pcie->config.bus, base, bar->size_bytes, &bar_bus_ops, bar, NULL) == 0;
     }
+    pcie_events_update(fn);
 }
 
 void pcie_add_bar(struct pcie_function *fn, unsigned index, uint64_t size_bytes, bool is_64bit)
@@ -208,6 +211,9 @@ struct pcie *pcie_create(const struct pcie_config *config, struct tv_error *err)
 
 static void destroy_function(struct pcie_function *fn)
 {
+    pthread_mutex_lock(&fn->lock);
+    pcie_events_forget(fn);
+    pthread_mutex_unlock(&fn->lock);
     if (fn->ops->destroy)
         fn->ops->destroy(fn->arg);
     for (unsigned i = 0; i < PCIE_BARS; i++)
@@ -256,6 +262,8 @@ struct pcie_function *pcie_add(struct pcie *p, unsigned slot, const struct pcie_
         return NULL;
     }
     fn->pcie = p;
+    fn->pcie_config = p->config;
+    pcie_events_init(fn);
     fn->config = *config;
     fn->ops = ops;
     fn->arg = arg;

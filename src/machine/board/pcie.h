@@ -20,10 +20,17 @@
 struct pcie;
 struct pcie_function;
 
+#define PCIE_WINDOWS 2u
+
 struct pcie_config {
     struct bus *bus; // borrowed
+    struct {
+        uint64_t base, size_bytes;
+    } windows[PCIE_WINDOWS]; // guest-physical; a BAR answers when all of it lies in one
     void *arg;
-    int (*raise_msi)(void *arg, uint64_t addr, uint32_t data); // called with a function's lock held
+    int (*raise_msi)(void *arg, uint64_t addr, uint32_t data);      // called with a function's lock held
+    int (*bind_doorbell)(void *arg, uint64_t gpa, int fd, bool on); // this and the next: the same; may be NULL
+    int (*bind_msi)(void *arg, int fd, bool on, uint64_t addr, uint32_t data);
 };
 
 // A device in a slot. Accesses come with no lock held.
@@ -35,6 +42,9 @@ struct pcie_function_ops {
     bool (*config_read)(void *arg, unsigned offset, unsigned size, uint32_t *value);
     // Called after the bytes that are writable were written. May be NULL.
     void (*config_written)(void *arg, unsigned offset, unsigned size);
+    // The function's lock is held, any thread: what is written to the eventfd of pcie_set_call() goes to the guest by itself, or
+    // has to be read and raised by the device. May be NULL.
+    void (*call_bound)(void *arg, unsigned index, bool bound);
     // All on the machine's thread.
     void (*reset)(void *arg); // no vcpu is running
     void (*freeze)(void *arg);
@@ -74,5 +84,13 @@ uint32_t pcie_config_get(struct pcie_function *fn, unsigned offset, unsigned siz
 void pcie_msix_raise(struct pcie_function *fn, unsigned vector);
 // Bus mastering is on: the device may touch memory.
 bool pcie_is_bus_master(struct pcie_function *fn);
+
+// Eventfds (borrowed until another, or -1, takes the place of fd, or the function goes) of queue `index`, below PCIE_EVENTS. Writes
+// of the guest's of two bytes at `offset` of the BAR signal the doorbell's, where the engine does that; the device must do the same
+// for those that come to it. A signal to the call's raises the vector, see call_bound(). Any thread.
+#define PCIE_EVENTS 64u
+#define PCIE_NO_VECTOR 0xffffu
+void pcie_set_doorbell(struct pcie_function *fn, unsigned index, unsigned bar, uint64_t offset, int fd);
+void pcie_set_call(struct pcie_function *fn, unsigned index, unsigned vector, int fd);
 
 extern const struct bus_ops pcie_ecam_bus_ops; // its device is the struct pcie

@@ -1,4 +1,4 @@
-// What pcie.c and msix.c share; private to this folder.
+// What pcie.c, msix.c and events.c share; private to this folder.
 #pragma once
 
 #include "machine/board/pcie.h"
@@ -20,8 +20,27 @@ struct msix_entry { // as in the table, "PCI Local Bus" 3.0, 6.8.2.6
     uint32_t addr_low, addr_high, data, control;
 };
 
+struct pcie_doorbell {
+    int fd; // -1: none
+    unsigned bar;
+    uint64_t offset;
+    bool bound; // the engine signals bound_fd on writes to bound_gpa
+    int bound_fd;
+    uint64_t bound_gpa;
+};
+
+struct pcie_call {
+    int fd; // -1: none
+    unsigned vector;
+    bool bound; // a signal to bound_fd is this message
+    int bound_fd;
+    uint64_t bound_addr;
+    uint32_t bound_data;
+};
+
 struct pcie_function {
     struct pcie *pcie;
+    struct pcie_config pcie_config; // the host's
     struct pcie_function_config config;
     const struct pcie_function_ops *ops;
     void *arg;
@@ -35,11 +54,19 @@ struct pcie_function {
     struct pcie_bar bars[PCIE_BARS];
     struct msix_entry msix[PCIE_VECTORS_MAX];
     uint64_t pending[PCIE_VECTORS_MAX / 64];
+    struct pcie_doorbell doorbells[PCIE_EVENTS];
+    struct pcie_call calls[PCIE_EVENTS];
 };
 
 int pcie_raise_msi(const struct pcie_function *fn, uint64_t addr, uint32_t data);
 
+// --- events.c; all with fn->lock held
+void pcie_events_init(struct pcie_function *fn);
+void pcie_events_update(struct pcie_function *fn); // BARs, vectors or what was set may have changed
+void pcie_events_forget(struct pcie_function *fn);
+
 // --- msix.c; all with fn->lock held
+bool msix_may_send(const struct pcie_function *fn, unsigned vector);
 void msix_init(struct pcie_function *fn);
 void msix_reset(struct pcie_function *fn);
 bool msix_holds(const struct pcie_function *fn, unsigned bar, uint64_t offset);

@@ -255,8 +255,10 @@ static int create_device(struct virtio_blk *blk, struct tv_error *err)
     blk->vp = virtio_pci_create(&config, err);
     if (!blk->vp)
         return -ENOMEM;
-    for (unsigned i = 0; i < blk->n_queues; i++)
+    for (unsigned i = 0; i < blk->n_queues; i++) {
         virtio_pci_set_notify_fd(blk->vp, i, blk->queues[i].kick_fd);
+        virtio_pci_set_call(blk->vp, i, blk->queues[i].call_fd, blk->queues[i].call_source);
+    }
     if (features >> F_CONFIG_WCE & 1)
         virtio_pci_config_writable(blk->vp, CONFIG_WCE, 1);
     return 0;

@@ -204,6 +204,7 @@ static void called(void *arg, int fd, uint32_t events)
 static int start_control(struct virtio_net *net, const struct virtio_queue_setup *setup)
 {
     virtio_pci_set_notify_fd(net->vp, control_index(net), -1);
+    virtio_pci_set_call(net->vp, control_index(net), -1, NULL);
     return virtqueue_start(&net->control, setup->size, setup->desc_addr, setup->avail_addr, setup->used_addr, 0,
                            has(net, VIRTIO_RING_F_EVENT_IDX) ? VIRTQ_EVENT_IDX : 0, NULL);
 }
@@ -218,6 +219,7 @@ static int start_data(struct virtio_net *net, unsigned index, const struct virti
                                                .call_fd = net->queues[index].call_fd,
                                                .disabled = index >= 2u * net->n_used};
     virtio_pci_set_notify_fd(net->vp, index, queue.kick_fd);
+    virtio_pci_set_call(net->vp, index, queue.call_fd, net->queues[index].call_source);
     int rc = vhost_frontend_start_queue(net->fe, index, &queue, NULL);
     return rc == -EALREADY ? 0 : rc;
 }

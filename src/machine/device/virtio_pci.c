@@ -10,6 +10,7 @@
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 enum { VENDOR_VIRTIO = 0x1af4, DEVICE_MODERN = 0x1040 }; // 4.1.2: 0x1040 + device type
 enum { BAR_BYTES = 0x8000, BAR_MSIX_TABLE = 0x4000, BAR_MSIX_PBA = 0x5000 };
@@ -107,6 +108,45 @@ uint64_t virtio_pci_features(const struct virtio_pci *vp)
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd)
 {
     atomic_store_explicit(&vp->notify_fds[index], fd, memory_order_relaxed);
+    pcie_set_doorbell(vp->fn, index, 0, VIRTIO_NOTIFY_OFFSET(index), fd);
+}
+
+void virtio_pci_put_call(struct virtio_pci *vp, unsigned index)
+{
+    pcie_set_call(vp->fn, index, vp->queues[index].vector, vp->call_fds[index]);
+}
+
+// What was signalled while nobody looked is still in the eventfd.
+static void watch_calls(struct virtio_pci *vp)
+{
+    uint64_t bound = atomic_load(&vp->bound);
+    for (unsigned i = 0; i < vp->config.n_queues; i++)
+        if ((bound ^ vp->unwatched) >> i & 1 && vp->call_sources[i])
+            loop_set_events(vp->call_sources[i], bound >> i & 1 ? 0 : EPOLLIN);
+    vp->unwatched = bound;
+}
+
+void virtio_pci_set_call(struct virtio_pci *vp, unsigned index, int fd, struct loop_source *source)
+{
+    if (vp->call_sources[index] && vp->call_sources[index] != source && vp->unwatched >> index & 1)
+        loop_set_events(vp->call_sources[index], EPOLLIN);
+    vp->unwatched &= ~(1ull << index);
+    pthread_mutex_lock(&vp->lock);
+    vp->call_fds[index] = fd;
+    vp->call_sources[index] = source;
+    virtio_pci_put_call(vp, index);
+    pthread_mutex_unlock(&vp->lock);
+    watch_calls(vp);
+}
+
+static void call_bound(void *arg, unsigned index, bool bound)
+{
+    struct virtio_pci *vp = arg;
+    if (bound)
+        atomic_fetch_or(&vp->bound, 1ull << index);
+    else
+        atomic_fetch_and(&vp->bound, ~(1ull << index));
+    doorbell_ring(vp->bell);
 }
 
 void virtio_pci_notify_again(struct virtio_pci *vp, unsigned index)
@@ -240,6 +280,7 @@ static void serve_notifications(struct virtio_pci *vp)
 static void serve(void *arg)
 {
     struct virtio_pci *vp = arg;
+    watch_calls(vp);
     if (vp->frozen) // thawing rings again
         return;
     serve_reset(vp);
@@ -349,6 +390,8 @@ static int pci_state(void *arg, struct state *s)
             vp->running = false;
             vp->started = vp->features = 0;
         }
+        for (unsigned i = 0; i < vp->config.n_queues; i++)
+            virtio_pci_put_call(vp, i);
     }
     pthread_mutex_unlock(&vp->lock);
     for (unsigned i = 0; vp->vqs && i < vp->config.n_queues; i++) {
@@ -384,6 +427,7 @@ static const struct pcie_function_ops *function_ops(struct pcie_function_ops *op
                                       .bar_write = virtio_pci_bar_write,
                                       .config_read = virtio_pci_config_space_read,
                                       .config_written = virtio_pci_config_space_written,
+                                      .call_bound = call_bound,
                                       .reset = pci_reset,
                                       .freeze = pci_freeze,
                                       .thaw = pci_thaw,
@@ -439,8 +483,10 @@ struct virtio_pci *virtio_pci_create(const struct virtio_pci_config *config, str
     vp->config = *config;
     vp->n_vectors = config->n_queues + 1; // one a queue and one for configuration changes
     pthread_mutex_init(&vp->lock, NULL);
-    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         atomic_store_explicit(&vp->notify_fds[i], -1, memory_order_relaxed);
+        vp->call_fds[i] = -1;
+    }
     virtio_pci_reset_registers(vp);
     if (create_parts(vp, err) != 0 || plug_in(vp, err) != 0) {
         release(vp);

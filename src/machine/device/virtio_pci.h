@@ -63,6 +63,9 @@ uint64_t virtio_pci_features(const struct virtio_pci *vp); // what the driver to
 // Notifications of this queue go to an eventfd (borrowed for good), written on the vcpu's thread, and not to notified(); -1: to
 // that again. What the driver said a moment before may still go the way before.
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd);
+// Interrupts of this queue may come by an eventfd (borrowed for good), which `source` watches on the loop: while the engine takes
+// what is written there to the guest by itself, the loop does not look.
+void virtio_pci_set_call(struct virtio_pci *vp, unsigned index, int fd, struct loop_source *source);
 // notified() again, soon: the device had enough for one round.
 void virtio_pci_notify_again(struct virtio_pci *vp, unsigned index);
 

@@ -6,7 +6,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define VIRTIO_NO_VECTOR 0xffffu
+#define VIRTIO_NO_VECTOR PCIE_NO_VECTOR
+#define VIRTIO_NOTIFY_OFFSET(queue) (0x3000u + (queue)*4u) // in BAR 0
 
 struct virtio_pci_queue {
     uint16_t size, vector;
@@ -23,6 +24,7 @@ struct virtio_pci {
     struct doorbell *bell;                     // rung for all that has to be done on the loop's thread
     _Atomic uint64_t kicked;                   // queues that were notified; release on the vcpu's thread, acquire on the loop's
     _Atomic int notify_fds[VIRTIO_QUEUES_MAX]; // or -1; written on the loop's thread, open as long as the device lives
+    _Atomic uint64_t bound;                    // queues whose interrupts go past this process
 
     pthread_mutex_t lock; // guards the registers:
     uint32_t device_feature_select, driver_feature_select;
@@ -34,13 +36,16 @@ struct virtio_pci {
     bool config_was_written; // in [written_from, written_to), by the driver
     uint32_t written_from, written_to;
     struct virtio_pci_queue queues[VIRTIO_QUEUES_MAX];
+    int call_fds[VIRTIO_QUEUES_MAX]; // or -1
     uint8_t space[VIRTIO_CONFIG_MAX], writable[VIRTIO_CONFIG_MAX];
 
     // The loop's thread only:
     bool frozen;
-    bool running;          // ops->started() was called
-    uint64_t features;     // that the driver took, while running
-    uint64_t started;      // queues, a bit each
+    bool running;       // ops->started() was called
+    uint64_t features;  // that the driver took, while running
+    uint64_t started;   // queues, a bit each
+    uint64_t unwatched; // call eventfds that the loop does not look at
+    struct loop_source *call_sources[VIRTIO_QUEUES_MAX];
     struct virtqueue *vqs; // NULL if the device makes its own
 };
 
@@ -50,4 +55,5 @@ void virtio_pci_bar_write(void *arg, unsigned bar, uint64_t offset, unsigned siz
 bool virtio_pci_config_space_read(void *arg, unsigned offset, unsigned size, uint32_t *value);
 void virtio_pci_config_space_written(void *arg, unsigned offset, unsigned size);
 void virtio_pci_add_capabilities(struct virtio_pci *vp);
-void virtio_pci_reset_registers(struct virtio_pci *vp); // lock held
+void virtio_pci_reset_registers(struct virtio_pci *vp);          // lock held
+void virtio_pci_put_call(struct virtio_pci *vp, unsigned index); // lock held: the queue's vector, or its eventfd, has changed

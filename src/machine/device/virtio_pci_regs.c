@@ -177,6 +177,7 @@ static void write_queue(struct virtio_pci *vp, uint64_t offset, unsigned size, u
         return;
     if (offset == VIRTIO_PCI_COMMON_Q_MSIX) {
         q->vector = vector_or_none(vp, value & 0xffff);
+        virtio_pci_put_call(vp, vp->queue_select);
     } else if (q->enabled) {
         return; // 4.1.4.3.2: a live queue is not changed
     } else if (offset == VIRTIO_PCI_COMMON_Q_SIZE) {
@@ -346,4 +347,6 @@ void virtio_pci_reset_registers(struct virtio_pci *vp)
     vp->resetting = vp->live = vp->config_was_written = false;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
         vp->queues[i] = (struct virtio_pci_queue){.size = VIRTIO_QUEUE_SIZE, .vector = VIRTIO_NO_VECTOR};
+    for (unsigned i = 0; vp->fn && i < vp->config.n_queues; i++)
+        virtio_pci_put_call(vp, i);
 }

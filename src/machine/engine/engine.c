@@ -4,7 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct engine_ops *const engines[] = {&engine_rv64};
+static const struct engine_ops *const engines[] = {
+    &engine_rv64,
+#ifdef TRIVET_HAS_KVM
+    &engine_kvm,
+#endif
+};
 
 const struct engine_ops *engine_find(const char *name, struct tv_error *err)
 {
@@ -13,6 +18,7 @@ const struct engine_ops *engine_find(const char *name, struct tv_error *err)
     for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
         if (strcmp(engines[i]->name, name) == 0)
             return engines[i];
-    tv_error_set(err, -EINVAL, "engine '%s' is unknown: there are 'rv64' and 'auto'", name);
+    tv_error_set(err, -EINVAL, "engine '%s' is unknown%s: there are 'rv64', 'kvm' (on x86-64) and 'auto'", name,
+                 strcmp(name, "kvm") == 0 ? " on this host" : "");
     return NULL;
 }

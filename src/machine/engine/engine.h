@@ -15,13 +15,16 @@
 
 #define ENGINE_VCPUS_MAX 64
 
+enum engine_arch { ENGINE_RISCV64, ENGINE_X86_64 }; // what the guest is
+
 // Why engine_run() came back.
 enum engine_exit {
     ENGINE_EXIT_KICK,        // somebody called kick: look around, then run again
     ENGINE_EXIT_SHUTDOWN,    // the guest shut the machine down
     ENGINE_EXIT_REBOOT,      // the guest asks for a reset of the whole machine,
     ENGINE_EXIT_WARM_REBOOT, // the same in other words (SBI SRST type "warm reboot")
-    ENGINE_EXIT_FAILURE,     // the guest reported failure (SBI SRST reason "system failure") or cannot go on; see engine_failure()
+    ENGINE_EXIT_FAILURE, // the guest reported failure (SBI SRST reason "system failure") or cannot go on; see engine_ops.failure
+    ENGINE_EXIT_STATUS,  // the guest ended the machine with a status (board_exit_status())
 };
 
 // What the machine offers to an engine. Called on vcpu threads, several at once.
@@ -30,6 +33,10 @@ struct engine_host {
     // An access outside RAM. size is 1, 2, 4 or 8, gpa is aligned to it. -ENXIO: nothing there, the guest gets an access fault.
     int (*mmio_read)(void *arg, uint64_t gpa, unsigned size, uint64_t *value);
     int (*mmio_write)(void *arg, uint64_t gpa, unsigned size, uint64_t value);
+    // The same for the I/O ports of x86-64; size is 1, 2 or 4, port need not be aligned. A write that ends the machine returns 1
+    // and says how in *exit: run() comes back with that.
+    int (*port_read)(void *arg, uint16_t port, unsigned size, uint64_t *value);
+    int (*port_write)(void *arg, uint16_t port, unsigned size, uint64_t value, enum engine_exit *exit);
     // The firmware console (SBI DBCN). read returns how many bytes there were, 0 if none.
     void (*console_write)(void *arg, const uint8_t *buf, size_t len_bytes);
     size_t (*console_read)(void *arg, uint8_t *buf, size_t len_bytes);
@@ -46,7 +53,9 @@ struct engine_config {
     unsigned n_vcpus;
     uint64_t imsic_base; // guest-physical; one 4 KiB page a vcpu, in the order of hart ids (rv64)
     struct engine_host host;
-    bool interpret; // no translator (rv64)
+    int kvm_fd;      // /dev/kvm, borrowed; -1: there is none (kvm)
+    const char *cpu; // what of the host's processor the guest sees: a level, or "host"; NULL: the same (kvm)
+    bool interpret;  // no translator (rv64)
     enum engine_translate translate;
     size_t code_bytes;           // room for translated code; 0: by the size of memory
     struct perf *perf;           // borrowed: is told of translated code; NULL: nobody asks
@@ -70,6 +79,7 @@ enum engine_left {
 // Of one vcpu, since its creation. Nothing is counted where translated code runs without help.
 struct engine_counters {
     uint64_t instructions, mmio_exits, hypercalls, traps, interrupts, wfi;
+    uint64_t exits;                           // from the guest, those that the kernel dealt with by itself as well (kvm)
     uint64_t tlb_misses;                      // accesses whose page was in no translation cache
     uint64_t page_walks;                      // those of them that read page tables
     uint64_t blocks_decoded, insns_decoded;   // for translated code or for the interpreter
@@ -86,15 +96,23 @@ struct engine_code {                 // translated code, of all vcpus together
     uint64_t thrown_away;            // how often all of it was, since there was no room for more
 };
 
+// How vcpu 0 starts.
+struct engine_start {
+    uint64_t entry; // physical
+    uint64_t arg;   // the address of what the guest is told: rv64 a1; x86-64 ebx and esi
+    uint32_t magic; // x86-64: eax
+};
+
 struct engine; // the implementation embeds it as its first member
 
 struct engine_ops {
-    const char *name; // "rv64"
+    const char *name; // "rv64", "kvm"
+    enum engine_arch arch;
     struct engine *(*create)(const struct engine_config *config, struct tv_error *err);
     void (*destroy)(struct engine *e);
-    // All vcpus as after power-on; vcpu 0 will start at entry with a0 = 0 and a1 = boot_arg, the others wait to be started (SBI
-    // HSM).
-    void (*reset)(struct engine *e, uint64_t entry, uint64_t boot_arg);
+    // All vcpus as after power-on; vcpu 0 will start as is said (rv64: in S mode, a0 is 0; x86-64: in flat 32-bit mode without
+    // paging), the others wait to be started (SBI HSM; INIT and SIPI).
+    void (*reset)(struct engine *e, const struct engine_start *start);
     enum engine_exit (*run)(struct engine *e, unsigned vcpu);
     // run() returns soon with ENGINE_EXIT_KICK, or the next run() at once; never lost.
     void (*kick)(struct engine *e, unsigned vcpu);
@@ -102,12 +120,20 @@ struct engine_ops {
     // held, so that a vector never fires after it was masked: it must not call back into the board, nor wait for a thread or take a
     // lock that one may hold while it is in mmio_read or mmio_write.
     int (*raise_msi)(struct engine *e, uint64_t addr, uint32_t data);
+    // A wire of the engine's own interrupt controller (x86-64: a GSI of its I/O APIC). NULL: it has none. As raise_msi.
+    void (*set_irq)(struct engine *e, unsigned line, bool level);
+    // The kernel does these by itself, from the next access on: a write of two bytes at gpa is one to the eventfd, and the device does not
+    // see it; what is written to the eventfd raises a message. Any thread, as raise_msi; fd is borrowed until it is turned off, with
+    // the same arguments. NULL: there is no such thing. On failure everything goes the way it went.
+    int (*bind_doorbell)(struct engine *e, uint64_t gpa, int fd, bool on);
+    int (*bind_msi)(struct engine *e, int fd, bool on, uint64_t addr, uint32_t data);
     // Guest time runs only between clock_start and clock_stop, so that a paused or saved machine does not see it leap.
     void (*clock_start)(struct engine *e);
     void (*clock_stop)(struct engine *e);
     int (*state)(struct engine *e, struct state *s); // every bit of every vcpu, of the clock and of the vcpus' interrupt files
     // Adds the /cpus node (harts, isa strings, timebase, interrupt controllers with phandles cpu_phandle_base + vcpu) to a tree
     // that libfdt can write (fdt_add_subnode() and fdt_setprop(), not the sequential calls); -ENOSPC when it does not fit.
+    // NULL: the guest is told in another way.
     int (*describe)(const struct engine *e, void *fdt, uint32_t cpu_phandle_base);
     void (*counters)(const struct engine *e, unsigned vcpu, struct engine_counters *out);
     void (*code)(const struct engine *e, struct engine_code *out);
@@ -116,7 +142,8 @@ struct engine_ops {
     const char *(*failure)(const struct engine *e);
     // What else there is to say at the end, lines; NULL: nothing. With no vcpu running. Borrowed. May be a NULL function.
     const char *(*report)(struct engine *e);
-    // General registers x0..x31 and pc, for the debugger and for tests. -EBUSY while the vcpu runs.
+    // General registers and pc, for the debugger and for tests: x0..x31; rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8..r15, the rest
+    // 0. -EBUSY while the vcpu runs.
     int (*get_registers)(const struct engine *e, unsigned vcpu, uint64_t x[static 32], uint64_t *pc);
     // Pages written since the last call, one bit a 4 KiB page of region `region` of the memory; the log starts at the first call.
     int (*dirty_log)(struct engine *e, unsigned region, uint64_t *bitmap, size_t n_words);
@@ -127,6 +154,7 @@ struct engine {
 };
 
 extern const struct engine_ops engine_rv64;
+extern const struct engine_ops engine_kvm;
 
 // Looks an engine up by its name ("rv64", "auto"); NULL with a message that lists what there is.
 const struct engine_ops *engine_find(const char *name, struct tv_error *err);

@@ -3,10 +3,12 @@
 //
 // source.c  reading        unwrap.c  gzip and EFI zboot
 // image.c   RISC-V Image   elf.c     ELF64
-// loader.c  checks the plan against RAM and carries it out
+// layout.c  checks the plan against RAM and finds places for more
+// loader.c  carries it out for riscv64   pc.c      for x86-64, whose formats are in pc_elf.c and pc_linux.c
 #pragma once
 
 #include "base/error.h"
+#include "vhost/memory.h"
 
 #include <endian.h>
 #include <stdbool.h>
@@ -46,6 +48,23 @@ struct kernel_plan {
 // Decoders: 1 when the plan is made, 0 when the file is of another format. File offsets are checked, addresses are not.
 int kernel_decode_image(const struct kernel_source *source, uint64_t ram_base, struct kernel_plan *plan, struct tv_error *err);
 int kernel_decode_elf(const struct kernel_source *source, uint64_t ram_base, struct kernel_plan *plan, struct tv_error *err);
+
+// --- layout.c: one over the other, kernel segments first, then what was placed since.
+struct kernel_placement {
+    uint64_t start, end; // end is exclusive; both within RAM
+};
+
+struct kernel_layout {
+    uint64_t ram_base, ram_end;
+    unsigned n;
+    struct kernel_placement taken[KERNEL_SEGMENTS_MAX + 2];
+};
+
+int kernel_layout_take(struct kernel_layout *layout, const struct kernel_plan *plan, const char *name, struct tv_error *err);
+// The highest free page-aligned place for size_bytes that ends at `limit` or below; 0 if there is none.
+uint64_t kernel_layout_place_high(struct kernel_layout *layout, uint64_t size_bytes, uint64_t limit);
+int kernel_read_to_guest(const struct guest_memory *mem, const struct kernel_source *source, uint64_t offset, uint64_t addr,
+                         uint64_t len_bytes, struct tv_error *err);
 
 // Little-endian fields at any alignment.
 static inline uint16_t kernel_le16(const uint8_t *p)

@@ -74,7 +74,7 @@ static int read_part(struct snapshot_reader *r, void *buf_ptr, uint64_t len_byte
     return rc;
 }
 
-static int reader_open(struct snapshot_reader *r, struct tv_error *err)
+static int open_config(struct snapshot_reader *r, struct tv_error *err)
 {
     struct stat st;
     if (fstat(r->fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -85,6 +85,12 @@ static int reader_open(struct snapshot_reader *r, struct tv_error *err)
         rc = check_header(&r->header, err);
     if (rc == 0)
         rc = read_part(r, &r->config, le32toh(r->header.config_len_bytes), le32toh(r->header.config_crc), err);
+    return rc;
+}
+
+static int reader_open(struct snapshot_reader *r, struct tv_error *err)
+{
+    int rc = open_config(r, err);
     if (rc == 0)
         rc = read_part(r, &r->state, le64toh(r->header.state_len_bytes), le32toh(r->header.state_crc), err);
     return rc;
@@ -103,6 +109,18 @@ struct snapshot_reader *snapshot_reader_create(int fd, struct tv_error *err)
         return NULL;
     }
     return r;
+}
+
+int snapshot_read_config(int fd, char **config, struct tv_error *err)
+{
+    struct snapshot_reader r = {.fd = fd};
+    *config = NULL;
+    int rc = open_config(&r, err);
+    if (rc == 0)
+        *config = r.config;
+    else
+        free(r.config);
+    return rc;
 }
 
 const char *snapshot_reader_config(const struct snapshot_reader *r, size_t *len_bytes)

@@ -18,7 +18,7 @@ import time
 
 BUILD = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../build")
 BIN = os.path.join(BUILD, "bin")
-BOOT_S = 240  # a deadline of anything: the host may be busy with the whole suite and more
+BOOT_S = int(os.environ.get("TRIVET_TEST_DEADLINE_S", "240"))  # a deadline of anything: the host may be busy with the whole suite and more
 PRINTK = rb"(?:\[ *\d+\.\d{6}\] [^\n]*\n)?"  # what the guest's kernel may print in the middle of what a program writes
 _running = []
 _folders = []
@@ -85,7 +85,7 @@ def memory_cost(m):
     if len(ram) != 1:
         fail(f"guest RAM is mapped {len(ram)} times", m)
     # By its descriptor: /proc/PID/map_files is for root alone.
-    fds = (os.stat(entry.path) for entry in os.scandir(f"/proc/{m.process.pid}/fd"))
+    fds = (os.stat(entry.path) for entry in os.scandir(f"/proc/{m.process.pid}/fd") if "memfd:" in os.readlink(entry.path))
     touched = next(st.st_blocks for st in fds if st.st_ino == ram[0]) * 512
     return touched, rss - touched
 
@@ -165,7 +165,7 @@ class Viewer:
 
 class Machine:
     def __init__(self, kernel=None, initrd=None, append="", cpus=1, memory=256 << 20, restore=None, name="test", disks=(),
-                 on_reboot="reset", audit=0, nets=()):
+                 on_reboot="reset", audit=0, nets=(), engine="rv64"):
         self.name = name
         self.dir = tempfile.TemporaryDirectory(prefix="trivet-test-")
         self.stderr = open(os.path.join(self.dir.name, "stderr"), "w+")
@@ -177,10 +177,12 @@ class Machine:
             fds.append(fd)
             return fd
 
-        config = {"name": name, "tenant": "tests", "engine": "rv64", "memory_bytes": memory, "cpus": cpus, "append": append,
+        config = {"name": name, "tenant": "tests", "engine": engine, "memory_bytes": memory, "cpus": cpus, "append": append,
                   "on_reboot": on_reboot, "audit_instructions": audit, "control_fd": keep(self._listen("control")),
                   "console": {"listen_fd": keep(self._listen("console"))}, "status_fd": self.status.fileno(),
                   "log_fd": keep(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))}
+        if engine == "kvm":
+            config["kvm_fd"] = keep(os.open("/dev/kvm", os.O_RDWR))
         for key, path in (("kernel_fd", kernel), ("initrd_fd", initrd), ("restore_fd", restore)):
             if path:
                 config[key] = keep(os.open(path, os.O_RDONLY))

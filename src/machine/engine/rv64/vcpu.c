@@ -414,7 +414,7 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     return &e->engine;
 }
 
-static void reset(struct engine *engine, uint64_t entry, uint64_t boot_arg)
+static void reset(struct engine *engine, const struct engine_start *start)
 {
     struct rv64_engine *e = engine_of(engine);
     atomic_store(&e->outcome, -1);
@@ -422,8 +422,8 @@ static void reset(struct engine *engine, uint64_t entry, uint64_t boot_arg)
     for (unsigned i = 0; i < e->config.n_vcpus; i++)
         vcpu_reset(e->vcpus[i]);
     struct rv64_vcpu *boot = e->vcpus[0];
-    boot->start_addr = entry;
-    boot->start_opaque = boot_arg;
+    boot->start_addr = start->entry;
+    boot->start_opaque = start->arg;
     atomic_store(&boot->hart_state, RV64_HART_START_PENDING);
 }
 

@@ -1,5 +1,5 @@
 // The Goldfish real-time clock: see rtc_goldfish.h.
-#include "machine/board/rtc_goldfish.h"
+#include "machine/board/virt/rtc_goldfish.h"
 
 #include "base/clock.h"
 #include "machine/board/doorbell.h"

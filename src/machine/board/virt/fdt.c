@@ -214,7 +214,7 @@ static void add_chosen(struct tree *t, const struct board_boot *boot)
 
 static void fill(struct tree *t, const struct board *board, const struct board_boot *boot)
 {
-    const struct board_config *config = board_config(board);
+    const struct board_config *config = &board->config;
     put_cell(t, 0, "#address-cells", 2);
     put_cell(t, 0, "#size-cells", 2);
     put_text(t, 0, "compatible", "riscv-virtio");
@@ -233,7 +233,7 @@ int board_device_tree(const struct board *board, const struct board_boot *boot, 
     size_t append_len_bytes = boot->append ? strlen(boot->append) : 0;
     if (append_len_bytes > 65536)
         return tv_error_set(err, -E2BIG, "the kernel's command line has %zu bytes; at most 65536 fit", append_len_bytes);
-    size_t room = TREE_BYTES + append_len_bytes + (size_t)board_config(board)->n_vcpus * TREE_BYTES_A_VCPU;
+    size_t room = TREE_BYTES + append_len_bytes + (size_t)board->config.n_vcpus * TREE_BYTES_A_VCPU;
     struct tree t = {.fdt = calloc(1, room)};
     if (!t.fdt)
         return tv_error_set(err, -ENOMEM, "no memory for the device tree");

@@ -1,5 +1,5 @@
 // The APLIC: see aplic.h. Section numbers are those of "RISC-V Advanced Interrupt Architecture" 1.0.
-#include "machine/board/aplic.h"
+#include "machine/board/virt/aplic.h"
 
 #include <assert.h>
 #include <errno.h>

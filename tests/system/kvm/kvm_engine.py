@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""The hardware engine, in an outer system with KVM: see rig.py and inside/engine.py."""
+import sys
+
+import rig
+
+rig.run(sys.argv[1], "system/kvm/inside/engine.py")

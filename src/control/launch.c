@@ -143,6 +143,7 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
         return NULL;
     if (spec->audit_instructions)
         json_object_set_new(json, "audit_instructions", json_integer((json_int_t)spec->audit_instructions));
+    json_object_set_new(json, "confine", json_string(worker_confine_mode()));
     put_fd(json, "kernel_fd", launch->kernel_fd);
     put_fd(json, "initrd_fd", launch->initrd_fd);
     put_fd(json, "restore_fd", launch->restore_fd);

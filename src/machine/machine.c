@@ -1,7 +1,9 @@
 // One machine's parts and their life: see machine.h.
 #include "machine/machine.h"
+
 #include "base/clock.h"
 #include "base/log.h"
+#include "machine/confined.h"
 #include "machine/engine/perf.h"
 
 #include <errno.h>
@@ -305,7 +307,11 @@ static int machine_init(struct machine *m, struct tv_error *err)
     m->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     name_of_fd(m->config.kernel_fd, "kernel", m->kernel_name, sizeof(m->kernel_name));
     name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
-    int rc = create_memory(m, err);
+    // From here on foreign bytes are read: the kernel, a saved machine, what the services say.
+    const bool is_profiled = m->config.perf_map_fd >= 0 || m->config.jitdump_fd >= 0;
+    int rc = confine_process(m->config.confine, &machine_start_list, is_profiled, NULL, err);
+    if (rc == 0)
+        rc = create_memory(m, err);
     if (rc == 0)
         rc = create_perf(m, err);
     if (rc == 0)
@@ -323,6 +329,8 @@ static int machine_init(struct machine *m, struct tv_error *err)
         rc = create_vcpus(m, err);
     if (rc == 0)
         rc = create_control(m, err);
+    if (rc == 0 && (rc = confine_thread(&machine_loop_list)) < 0)
+        tv_error_set(err, rc, "cannot be confined: %s", strerror(-rc));
     if (rc == 0)
         machine_go(m);
     return rc;

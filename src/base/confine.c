@@ -121,12 +121,17 @@ static void take_user(void)
         state.user = true;
 }
 
+// Before the uid goes, which takes the right to do it along.
+static void drop_bounding_set(void)
+{
+    for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+        prctl(PR_CAPBSET_DROP, cap); // without CAP_SETPCAP the set stays, and no_new_privs makes it mean nothing
+}
+
 static int drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     const struct __user_cap_data_struct none[2] = {0};
-    for (int cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
-        prctl(PR_CAPBSET_DROP, cap); // without CAP_SETPCAP the set stays, and no_new_privs makes it mean nothing
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
 }
@@ -255,6 +260,7 @@ int confine_process(enum confine_mode mode, const struct confine_list *list, boo
         int death = 0;
         prctl(PR_GET_PDEATHSIG, &death);
         take_namespaces();
+        drop_bounding_set();
         take_user();
         const int rc = take_rest(list, stays_dumpable, death, parent);
         state.seccomp = !rc;

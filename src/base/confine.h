@@ -64,7 +64,6 @@ struct confine_rule {
     }
 
 struct confine_list {
-    const char *name; // of the threads it is for
     const struct confine_rule *rules;
     size_t n;
 };

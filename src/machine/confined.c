@@ -5,8 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -57,27 +59,65 @@
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_VFORK |     \
      CLONE_PTRACE | CLONE_PARENT)
 
-// Only until the vcpus stand: their threads (glibc falls back to clone, whose flags can be looked at), the translator's code
-// (mapped a second time, then made executable and no longer writable; perf's marker), signals, and the lists that follow this one.
+// Only until the vcpus stand: their threads (glibc falls back to clone, whose flags can be looked at), signals, and the lists that
+// follow.
 #define START                                                                                                                      \
     CONFINE_REFUSE(clone3, ENOSYS), CONFINE_IF(clone, CONFINE_TEST(0, THREAD_FLAGS | NEW_FLAGS, THREAD_FLAGS)),                    \
-        CONFINE_ALLOW(set_robust_list), CONFINE_ALLOW(rseq),                                                                       \
-        CONFINE_IF(mprotect, CONFINE_TEST(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)),                                                  \
-        CONFINE_IF(mmap, CONFINE_TEST(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)),                                                      \
-        CONFINE_IF(mremap, CONFINE_TEST(3, ALL_32, MREMAP_MAYMOVE | MREMAP_FIXED)), CONFINE_ALLOW(rt_sigaction),                   \
-        CONFINE_ALLOW(signalfd4), CONFINE_IF(prlimit64, CONFINE_TEST(0, ALL_32, 0), CONFINE_TEST(2, ALL_64, 0)),                   \
+        CONFINE_ALLOW(set_robust_list), CONFINE_ALLOW(rseq), CONFINE_ALLOW(rt_sigaction), CONFINE_ALLOW(signalfd4),                \
+        CONFINE_IF(prlimit64, CONFINE_TEST(0, ALL_32, 0), CONFINE_TEST(2, ALL_64, 0)),                                             \
         CONFINE_IF(prctl, CONFINE_TEST(0, ALL_32, PR_SET_NAME)),                                                                   \
         CONFINE_IF(seccomp, CONFINE_TEST(0, ALL_32, SECCOMP_SET_MODE_FILTER))
+// The same for the translator's code, which is mapped a second time and then made executable and no longer writable, and perf's
+// marker.
+#define TRANSLATOR                                                                                                                 \
+    CONFINE_IF(mprotect, CONFINE_TEST(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)),                                                      \
+        CONFINE_IF(mmap, CONFINE_TEST(2, PROT_WRITE | PROT_EXEC, PROT_EXEC)),                                                      \
+        CONFINE_IF(mremap, CONFINE_TEST(3, ALL_32, MREMAP_MAYMOVE | MREMAP_FIXED))
 
-static const struct confine_rule vcpu_rules[] = {EVERY_THREAD, VCPU};
-static const struct confine_rule loop_rules[] = {EVERY_THREAD, LOOP, CONFINE_ALLOW(lseek), CONFINE_ALLOW(ftruncate),
-                                                 CONFINE_ALLOW(timer_delete)};
-static const struct confine_rule start_rules[] = {EVERY_THREAD, VCPU, LOOP, START};
+// KVM's ioctls (Documentation/virt/kvm/api.rst), on the descriptors of the VM and its vcpus, by who makes them: what runs a vcpu
+// and lets its devices' doorbells and interrupts be set, which a guest does by writes of its own; what stops, saves and looks; what
+// makes a machine.
+#define KVM(number) CONFINE_IF(ioctl, CONFINE_TEST(1, ALL_32, number))
+#define KVM_OF_VCPU                                                                                                                \
+    KVM(KVM_RUN), KVM(KVM_GET_REGS), KVM(KVM_SET_REGS), KVM(KVM_SIGNAL_MSI), KVM(KVM_IRQ_LINE), KVM(KVM_IOEVENTFD),                \
+        KVM(KVM_IRQFD), KVM(KVM_SET_GSI_ROUTING)
+#define KVM_OF_LOOP                                                                                                                \
+    KVM(KVM_GET_SREGS), KVM(KVM_SET_SREGS), KVM(KVM_GET_MSRS), KVM(KVM_SET_MSRS), KVM(KVM_GET_LAPIC), KVM(KVM_SET_LAPIC),          \
+        KVM(KVM_GET_XSAVE), KVM(KVM_GET_XSAVE2), KVM(KVM_SET_XSAVE), KVM(KVM_GET_XCRS), KVM(KVM_SET_XCRS), KVM(KVM_GET_DEBUGREGS), \
+        KVM(KVM_SET_DEBUGREGS), KVM(KVM_GET_MP_STATE), KVM(KVM_SET_MP_STATE), KVM(KVM_GET_VCPU_EVENTS), KVM(KVM_SET_VCPU_EVENTS),  \
+        KVM(KVM_GET_CPUID2), KVM(KVM_SET_CPUID2), KVM(KVM_GET_IRQCHIP), KVM(KVM_SET_IRQCHIP), KVM(KVM_GET_CLOCK),                  \
+        KVM(KVM_SET_CLOCK), KVM(KVM_KVMCLOCK_CTRL), KVM(KVM_GET_DIRTY_LOG), KVM(KVM_RESET_DIRTY_RINGS),                            \
+        KVM(KVM_SET_USER_MEMORY_REGION)
+#define KVM_OF_START                                                                                                               \
+    KVM(KVM_GET_API_VERSION), KVM(KVM_CHECK_EXTENSION), KVM(KVM_ENABLE_CAP), KVM(KVM_CREATE_VM), KVM(KVM_SET_IDENTITY_MAP_ADDR),   \
+        KVM(KVM_SET_TSS_ADDR), KVM(KVM_CREATE_IRQCHIP), KVM(KVM_GET_VCPU_MMAP_SIZE), KVM(KVM_CREATE_VCPU), KVM(KVM_GET_STATS_FD),  \
+        KVM(KVM_GET_SUPPORTED_CPUID), KVM(KVM_GET_MSR_INDEX_LIST)
 
-#define LIST(of, rules_)                                                                                                           \
+#define LOOP_AT_REST LOOP, CONFINE_ALLOW(lseek), CONFINE_ALLOW(ftruncate), CONFINE_ALLOW(timer_delete)
+static const struct confine_rule rv64_start[] = {EVERY_THREAD, VCPU, LOOP, START, TRANSLATOR};
+static const struct confine_rule rv64_loop[] = {EVERY_THREAD, LOOP_AT_REST};
+static const struct confine_rule rv64_vcpu[] = {EVERY_THREAD, VCPU};
+#define LIST(rules_)                                                                                                               \
     {                                                                                                                              \
-        .name = (of), .rules = (rules_), .n = sizeof(rules_) / sizeof((rules_)[0])                                                 \
+        .rules = (rules_), .n = sizeof(rules_) / sizeof((rules_)[0])                                                               \
     }
-const struct confine_list machine_vcpu_list = LIST("vcpu", vcpu_rules);
-const struct confine_list machine_loop_list = LIST("loop", loop_rules);
-const struct confine_list machine_start_list = LIST("start", start_rules);
+static const struct machine_lists rv64_lists = {
+    .engine = "rv64", .start = LIST(rv64_start), .loop = LIST(rv64_loop), .vcpu = LIST(rv64_vcpu)};
+
+#ifdef __x86_64__
+static const struct confine_rule kvm_start[] = {KVM_OF_VCPU, EVERY_THREAD, LOOP_AT_REST, START, KVM_OF_LOOP, KVM_OF_START};
+static const struct confine_rule kvm_loop[] = {EVERY_THREAD, LOOP_AT_REST, KVM_OF_VCPU, KVM_OF_LOOP};
+static const struct confine_rule kvm_vcpu[] = {KVM_OF_VCPU, EVERY_THREAD};
+static const struct machine_lists kvm_lists = {
+    .engine = "kvm", .start = LIST(kvm_start), .loop = LIST(kvm_loop), .vcpu = LIST(kvm_vcpu)};
+#endif
+
+const struct machine_lists *machine_lists(const char *engine)
+{
+#ifdef __x86_64__
+    if (strcmp(engine, kvm_lists.engine) == 0)
+        return &kvm_lists;
+#endif
+    (void)engine;
+    return &rv64_lists;
+}

@@ -3,5 +3,11 @@
 
 #include "base/confine.h"
 
-// From the moment its configuration was read until its vcpus stand; the loop's thread from then on; a vcpu's thread.
-extern const struct confine_list machine_start_list, machine_loop_list, machine_vcpu_list;
+struct machine_lists {
+    const char *engine;
+    // From the moment its configuration was read until its vcpus stand; the loop's thread from then on; a vcpu's thread.
+    struct confine_list start, loop, vcpu;
+};
+
+// Of the engine with that name, as engine_ops has it; those of rv64 for a name that has none.
+const struct machine_lists *machine_lists(const char *engine);

@@ -277,8 +277,13 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
 
 static int create_vcpus(struct machine *m, struct tv_error *err)
 {
-    struct vcpus_config config = {
-        .loop = m->loop, .engine = m->engine, .n = m->config.cpus, .arg = m, .ended = guest_ended, .parked = machine_parked};
+    struct vcpus_config config = {.loop = m->loop,
+                                  .engine = m->engine,
+                                  .n = m->config.cpus,
+                                  .calls = &machine_lists(m->config.engine)->vcpu,
+                                  .arg = m,
+                                  .ended = guest_ended,
+                                  .parked = machine_parked};
     static const int signals[] = {SIGTERM, SIGINT};
     for (size_t i = 0; i < 2; i++) { // before there are threads
         m->signals[i] = loop_add_signal(m->loop, signals[i], signal_end, m, err);
@@ -309,7 +314,7 @@ static int machine_init(struct machine *m, struct tv_error *err)
     name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
     // From here on foreign bytes are read: the kernel, a saved machine, what the services say.
     const bool is_profiled = m->config.perf_map_fd >= 0 || m->config.jitdump_fd >= 0;
-    int rc = confine_process(m->config.confine, &machine_start_list, is_profiled, NULL, err);
+    int rc = confine_process(m->config.confine, &machine_lists(m->config.engine)->start, is_profiled, NULL, err);
     if (rc == 0)
         rc = create_memory(m, err);
     if (rc == 0)
@@ -329,7 +334,7 @@ static int machine_init(struct machine *m, struct tv_error *err)
         rc = create_vcpus(m, err);
     if (rc == 0)
         rc = create_control(m, err);
-    if (rc == 0 && (rc = confine_thread(&machine_loop_list)) < 0)
+    if (rc == 0 && (rc = confine_thread(&machine_lists(m->config.engine)->loop)) < 0)
         tv_error_set(err, rc, "cannot be confined: %s", strerror(-rc));
     if (rc == 0)
         machine_go(m);

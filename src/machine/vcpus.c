@@ -2,7 +2,6 @@
 #include "machine/vcpus.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "machine/confined.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -76,7 +75,7 @@ static void *vcpu_main(void *arg)
     char name[16];
     snprintf(name, sizeof(name), "vcpu%u", t->id);
     prctl(PR_SET_NAME, name); // by itself: for another thread glibc would open a file
-    if (confine_thread(&machine_vcpu_list)) {
+    if (confine_thread(v->config.calls)) {
         log_event(LOG_ERROR, "machine", "a vcpu's thread cannot be confined");
         _exit(3);
     }

@@ -1,8 +1,8 @@
 // A worker that somebody has taken over: confines itself as trivet-machine does, by the same code and the same lists, and then
 // tries one way out. Used by confine.py, which says what must become of it.
 //
-//   confine_attack LIST ATTEMPT VICTIM     LIST: start, loop or vcpu (of a machine), outer (namespaces, uid, Landlock, but every
-//   system
+//   confine_attack LIST ATTEMPT VICTIM     LIST: start, loop or vcpu (of a machine; with kvm- in front, of one on KVM), outer
+//   (namespaces, uid, Landlock, but every system
 //                                          call is let through), none (not confined). VICTIM: the process id of somebody else
 //   confine_attack --config FD             in trivet-machine's place: is confined, and asks for a socket
 //   confine_attack                         prints the attempts: name, "can" if it succeeds where nothing is confined (as root, on
@@ -225,22 +225,23 @@ static const struct attempt attempts[] = {
 // Lets every call through.
 #define CALLS 512
 static struct confine_rule all_rules[CALLS];
-static const struct confine_list all_list = {.name = "all", .rules = all_rules, .n = CALLS};
+static const struct confine_list all_list = {.rules = all_rules, .n = CALLS};
 
 static int confine(const char *name)
 {
     struct tv_error err = {0};
-    const struct confine_list *first = &machine_start_list, *second = NULL;
+    const struct machine_lists *lists = machine_lists(strncmp(name, "kvm-", 4) == 0 ? "kvm" : "rv64");
+    const struct confine_list *first = &lists->start, *second = NULL;
     for (int i = 0; i < CALLS; i++)
         all_rules[i].call = i;
     if (strcmp(name, "none") == 0)
         return 0;
     if (strcmp(name, "outer") == 0)
         first = &all_list;
-    else if (strcmp(name, "loop") == 0)
-        second = &machine_loop_list;
-    else if (strcmp(name, "vcpu") == 0)
-        second = &machine_vcpu_list;
+    else if (strstr(name, "loop"))
+        second = &lists->loop;
+    else if (strstr(name, "vcpu"))
+        second = &lists->vcpu;
     int rc = confine_process(CONFINE_REQUIRED, first, false, NULL, &err);
     if (!rc && second)
         rc = confine_thread(second);

@@ -81,7 +81,7 @@ struct confine_state {
 // Namespaces, uid, capabilities, no_new_privs, no core dumps, Landlock, and `list` as the first filter. One thread must be there.
 // On an error with CONFINE_REQUIRED nothing may be assumed and the process should end. `stays_dumpable`: somebody is meant to look
 // into it (perf).
-int confine_process(enum confine_mode mode, const struct confine_list *list, bool stays_dumpable, struct confine_state *state,
+int confine_process(enum confine_mode mode, const struct confine_list *list, bool stays_dumpable, struct confine_state *out,
                     struct tv_error *err);
 
 // Puts `list` onto the calling thread and those it starts. Does nothing in a process that was not confined. -errno.

@@ -14,6 +14,7 @@
 #elif defined(__riscv) && __riscv_xlen == 64
 #define ARCH AUDIT_ARCH_RISCV64
 #else
+// cppcheck-suppress preprocessorErrorDirective
 #error "confine_filter.c: the audit architecture of this host is not known"
 #endif
 #define X32_BIT 0x40000000u // calls of the x32 ABI come with the same architecture

@@ -49,7 +49,8 @@ static void learn_status(struct daemon_machine *m)
     snprintf(m->reason, sizeof(m->reason), "its process was killed");
     if (waitpid(m->worker.pid, &status, WNOHANG) == m->worker.pid) {
         if (WIFSIGNALED(status))
-            snprintf(m->reason, sizeof(m->reason), "its process was killed by signal %d", WTERMSIG(status));
+            snprintf(m->reason, sizeof(m->reason), "its process was killed by %s",
+                     worker_describe_signal(WTERMSIG(status), (char[32]){0}));
         else
             m->exit_status = WEXITSTATUS(status);
     }

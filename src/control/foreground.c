@@ -84,7 +84,8 @@ static void machine_ended(void *arg, pid_t pid, int status)
     } else {
         f->exit_status = 1;
         if (!f->signal)
-            fprintf(stderr, "trivet run: machine '%s': its process was killed by signal %d\n", f->spec->name, WTERMSIG(status));
+            fprintf(stderr, "trivet run: machine '%s': its process was killed by %s\n", f->spec->name,
+                    worker_describe_signal(WTERMSIG(status), (char[32]){0}));
     }
     f->ended = true;
     loop_stop(f->loop);

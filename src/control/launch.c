@@ -152,6 +152,7 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
     json_object_set_new(json, "engine_why", json_string(launch->engine.why));
     if (spec->cpu)
         json_object_set_new(json, "cpu", json_string(spec->cpu));
+    json_object_set_new(json, "confine", json_string(worker_confine_mode()));
     put_fd(json, "kernel_fd", launch->kernel_fd);
     put_fd(json, "initrd_fd", launch->initrd_fd);
     put_fd(json, "restore_fd", launch->restore_fd);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -48,6 +49,7 @@ static void child_run(const struct worker_start *start, const char *path, pid_t 
     dup2(null, 1);
     if (start->stderr_fd >= 0)
         dup2(start->stderr_fd, 2);
+    close_range(3, ~0u, CLOSE_RANGE_CLOEXEC); // what a library, or whoever started us, has left open
     for (size_t i = 0; i < start->n_fds; i++)
         fcntl(start->fds[i], F_SETFD, 0);
     if (null > 2)
@@ -124,4 +126,18 @@ void worker_kill(const struct worker *worker, int signo)
         return;
     syscall(SYS_pidfd_send_signal, fd, signo, NULL, 0);
     close(fd);
+}
+
+const char *worker_describe_signal(int signo, char text[static 32])
+{
+    if (signo == SIGSYS)
+        return "its confinement: it made a system call that it has no use for";
+    snprintf(text, 32, "signal %d", signo);
+    return text;
+}
+
+const char *worker_confine_mode(void)
+{
+    const char *mode = getenv("TRIVET_CONFINE");
+    return mode ? mode : "best";
 }

@@ -38,3 +38,7 @@ int worker_open(const struct worker *worker);
 // The same for a child of ours that was not waited for: it may have ended already.
 int worker_open_child(const struct worker *worker);
 void worker_kill(const struct worker *worker, int signo);
+// What a signal says that ended a worker, in `text`: "signal 9", or "its confinement" (base/confine.h).
+const char *worker_describe_signal(int signo, char text[static 32]);
+// How workers are confined: TRIVET_CONFINE, "required", "best" or "off"; without it "best".
+const char *worker_confine_mode(void);

@@ -50,6 +50,7 @@ static const struct member machine_members[] = {
     {"disks", KIND_SPECIAL, 0, 0, 0, false},
     {"nets", KIND_SPECIAL, 0, 0, 0, false},
     {"on_reboot", KIND_SPECIAL, 0, 0, 0, false},
+    {"confine", KIND_SPECIAL, 0, 0, 0, false},
     {.key = NULL},
 };
 static const struct member console_members[] = {
@@ -229,11 +230,14 @@ static int decode_specials(const json_t *root, struct config *config, struct tv_
 {
     const json_t *console = json_object_get(root, "console"), *disks = json_object_get(root, "disks");
     const json_t *nets = json_object_get(root, "nets"), *on_reboot = json_object_get(root, "on_reboot");
+    const json_t *confine = json_object_get(root, "confine");
     int rc = console ? decode_object(console_members, console, "console", config, err) : 0;
     if (rc == 0 && disks)
         rc = decode_disks(disks, config, err);
     if (rc == 0 && nets)
         rc = decode_nets(nets, config, err);
+    if (rc == 0 && confine)
+        rc = confine_mode_parse(json_is_string(confine) ? json_string_value(confine) : "", &config->confine, err);
     if (rc < 0 || !on_reboot)
         return rc;
     const char *value = json_is_string(on_reboot) ? json_string_value(on_reboot) : "";

@@ -2,6 +2,7 @@
 // can be used as it is. A worker opens nothing: files and sockets come as descriptor numbers, which are this struct's to close.
 #pragma once
 
+#include "base/confine.h"
 #include "base/error.h"
 
 #include <stdbool.h>
@@ -48,6 +49,7 @@ struct config {
     int perf_map_fd, jitdump_fd; // for perf(1)
     int kvm_fd;                  // /dev/kvm
     bool exit_on_reboot;
+    enum confine_mode confine;
     uint64_t audit_instructions; // 0: no audit
     unsigned n_disks;
     struct config_disk disks[CONFIG_DISKS_MAX];

@@ -1,7 +1,9 @@
 // One machine's parts and their life: see machine.h.
 #include "machine/machine.h"
+
 #include "base/clock.h"
 #include "base/log.h"
+#include "machine/confined.h"
 #include "machine/engine/perf.h"
 
 #include <errno.h>
@@ -332,8 +334,13 @@ static int create_engine_and_board(struct machine *m, struct tv_error *err)
 
 static int create_vcpus(struct machine *m, struct tv_error *err)
 {
-    struct vcpus_config config = {
-        .loop = m->loop, .engine = m->engine, .n = m->config.cpus, .arg = m, .ended = guest_ended, .parked = machine_parked};
+    struct vcpus_config config = {.loop = m->loop,
+                                  .engine = m->engine,
+                                  .n = m->config.cpus,
+                                  .calls = &machine_lists(m->engine_ops->name)->vcpu,
+                                  .arg = m,
+                                  .ended = guest_ended,
+                                  .parked = machine_parked};
     static const int signals[] = {SIGTERM, SIGINT};
     for (size_t i = 0; i < 2; i++) { // before there are threads
         m->signals[i] = loop_add_signal(m->loop, signals[i], signal_end, m, err);
@@ -363,7 +370,13 @@ static int machine_init(struct machine *m, struct tv_error *err)
     name_of_fd(m->config.kernel_fd, "kernel", m->kernel_name, sizeof(m->kernel_name));
     name_of_fd(m->config.initrd_fd, "initrd", m->initrd_name, sizeof(m->initrd_name));
     m->engine_ops = engine_find(m->config.engine, err);
-    int rc = m->engine_ops ? create_memory(m, err) : -EINVAL;
+    if (!m->engine_ops)
+        return -EINVAL;
+    // From here on foreign bytes are read: the kernel, a saved machine, what the services say.
+    const bool is_profiled = m->config.perf_map_fd >= 0 || m->config.jitdump_fd >= 0;
+    int rc = confine_process(m->config.confine, &machine_lists(m->engine_ops->name)->start, is_profiled, NULL, err);
+    if (rc == 0)
+        rc = create_memory(m, err);
     if (rc == 0)
         rc = create_perf(m, err);
     if (rc == 0)
@@ -381,6 +394,8 @@ static int machine_init(struct machine *m, struct tv_error *err)
         rc = create_vcpus(m, err);
     if (rc == 0)
         rc = create_control(m, err);
+    if (rc == 0 && (rc = confine_thread(&machine_lists(m->engine_ops->name)->loop)) < 0)
+        tv_error_set(err, rc, "cannot be confined: %s", strerror(-rc));
     if (rc == 0)
         machine_go(m);
     return rc;

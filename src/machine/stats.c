@@ -63,6 +63,13 @@ static json_t *vcpu_stats(const struct machine *m, unsigned vcpu)
     return object;
 }
 
+static json_t *confinement(void)
+{
+    const struct confine_state *s = confine_state();
+    return json_pack("{s:b, s:b, s:b, s:i, s:s}", "seccomp", s->seccomp, "namespaces", s->namespaces, "user", s->user, "landlock",
+                     s->landlock, "lacking", s->lacking);
+}
+
 struct json_t *machine_stats(const struct machine *m)
 {
     json_t *vcpus = json_array(), *disks = json_array(), *nets = json_array(), *code = json_object();
@@ -78,5 +85,6 @@ struct json_t *machine_stats(const struct machine *m)
     for (unsigned i = 0; i < m->config.n_nets; i++)
         json_array_append_new(nets, json_pack("{s:s, s:s, s:b}", "name", m->config.nets[i].name, "mac", m->config.nets[i].mac_text,
                                               "attached", machine_net_is_attached(m, i)));
-    return json_pack("{s:o, s:o, s:o, s:o}", "vcpus", vcpus, "code", code, "disks", disks, "nets", nets);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "vcpus", vcpus, "code", code, "disks", disks, "nets", nets, "confinement",
+                     confinement());
 }

@@ -1,13 +1,16 @@
 // The vcpus' threads: see vcpus.h.
 #include "machine/vcpus.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 struct vcpu_thread {
     struct vcpus *vcpus;
@@ -69,6 +72,13 @@ static void *vcpu_main(void *arg)
     struct vcpu_thread *t = arg;
     struct vcpus *v = t->vcpus;
     uint64_t seen = 0; // the last run it took part in
+    char name[16];
+    snprintf(name, sizeof(name), "vcpu%u", t->id);
+    prctl(PR_SET_NAME, name); // by itself: for another thread glibc would open a file
+    if (confine_thread(v->config.calls)) {
+        log_event(LOG_ERROR, "machine", "a vcpu's thread cannot be confined");
+        _exit(3);
+    }
     pthread_mutex_lock(&v->lock);
     while (!v->quit) {
         if (!v->go || v->run == seen) {
@@ -94,7 +104,6 @@ static void *vcpu_main(void *arg)
 
 static int start_thread(struct vcpus *v, unsigned id, struct tv_error *err)
 {
-    char name[16];
     struct vcpu_thread *t = &v->threads[id];
     t->vcpus = v;
     t->id = id;
@@ -102,8 +111,6 @@ static int start_thread(struct vcpus *v, unsigned id, struct tv_error *err)
     if (rc != 0)
         return tv_error_set(err, -rc, "vcpu %u: no thread: %s", id, strerror(rc));
     t->started = true;
-    snprintf(name, sizeof(name), "vcpu%u", id);
-    pthread_setname_np(t->thread, name);
     return 0;
 }
 

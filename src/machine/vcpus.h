@@ -4,6 +4,7 @@
 // All functions on the loop's thread.
 #pragma once
 
+#include "base/confine.h"
 #include "base/error.h"
 #include "base/loop.h"
 #include "machine/engine/engine.h"
@@ -17,6 +18,7 @@ struct vcpus_config {
     struct loop *loop;     // borrowed
     struct engine *engine; // borrowed
     unsigned n;
+    const struct confine_list *calls; // what their threads may ask of the kernel; borrowed
     void *arg;
     // The guest ended the machine: told once a run, on the loop's thread, with the exit that came first.
     void (*ended)(void *arg, enum engine_exit exit);

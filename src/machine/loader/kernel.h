@@ -31,7 +31,7 @@ void kernel_source_close(struct kernel_source *source);
 // All of len_bytes, or an error that says the file is too short.
 int kernel_source_read(const struct kernel_source *source, uint64_t offset, void *buf, uint64_t len_bytes, struct tv_error *err);
 
-// If the source is a wrapping, puts what is inside in its place (a memfd) and returns 1; 0 if it is none.
+// As long as the source is a wrapping, puts what is inside in its place (a memfd). 0: it is none (any more).
 int kernel_unwrap(struct kernel_source *source, struct tv_error *err);
 
 struct kernel_segment {

@@ -6,16 +6,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define UNWRAP_DEPTH_MAX 3
-
 static int kernel_decode(struct kernel_source *source, uint64_t ram_base, struct kernel_plan *plan, struct tv_error *err)
 {
-    int rc = 1;
-    for (unsigned depth = 0; rc == 1; depth++) {
-        if (depth > UNWRAP_DEPTH_MAX)
-            return tv_error_set(err, -EINVAL, "%s: is packed more than %d times; unpack it first", source->name, UNWRAP_DEPTH_MAX);
-        rc = kernel_unwrap(source, err);
-    }
+    int rc = kernel_unwrap(source, err);
     if (rc == 0)
         rc = kernel_decode_image(source, ram_base, plan, err);
     if (rc == 0)

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define UNWRAP_DEPTH_MAX 3
 #define GIB4 0x100000000ull
 
 // Linux's boot_params ("zero page", Documentation/arch/x86/zero-page.rst): offsets.
@@ -190,12 +189,7 @@ static int tell(const struct loader_pc_request *r, const struct pc_plan *plan, u
 
 static int decode(struct kernel_source *source, const struct loader_pc_range *usable, struct pc_plan *plan, struct tv_error *err)
 {
-    int rc = 1;
-    for (unsigned depth = 0; rc == 1; depth++) {
-        if (depth > UNWRAP_DEPTH_MAX)
-            return tv_error_set(err, -EINVAL, "%s: is packed more than %d times; unpack it first", source->name, UNWRAP_DEPTH_MAX);
-        rc = kernel_unwrap(source, err);
-    }
+    int rc = kernel_unwrap(source, err);
     if (rc == 0)
         rc = pc_decode_linux(source, usable->addr, usable->addr + usable->size_bytes, plan, err);
     if (rc == 0)

@@ -12,6 +12,7 @@
 #include <zstd.h>
 
 #define CHUNK_BYTES (128u << 10)
+#define UNWRAP_DEPTH_MAX 3
 
 struct unpack {
     const struct kernel_source *source;
@@ -176,7 +177,8 @@ static int unwrap_zboot(struct kernel_source *source, const uint8_t header[stati
                         type);
 }
 
-int kernel_unwrap(struct kernel_source *source, struct tv_error *err)
+// 1: there was one, and what was inside is in its place.
+static int unwrap_once(struct kernel_source *source, struct tv_error *err)
 {
     uint8_t header[64];
     if (source->size_bytes < sizeof(header))
@@ -189,4 +191,15 @@ int kernel_unwrap(struct kernel_source *source, struct tv_error *err)
     if (memcmp(header, "MZ", 2) == 0 && memcmp(header + 4, "zimg", 4) == 0)
         return unwrap_zboot(source, header, err);
     return 0;
+}
+
+int kernel_unwrap(struct kernel_source *source, struct tv_error *err)
+{
+    int rc = 1;
+    for (unsigned depth = 0; rc == 1; depth++) {
+        if (depth > UNWRAP_DEPTH_MAX)
+            return tv_error_set(err, -EINVAL, "%s: is packed more than %d times; unpack it first", source->name, UNWRAP_DEPTH_MAX);
+        rc = unwrap_once(source, err);
+    }
+    return rc;
 }

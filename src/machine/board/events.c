@@ -4,7 +4,7 @@
 
 static void update_doorbell(struct pcie_function *fn, struct pcie_doorbell *d)
 {
-    const struct pcie_config *c = &fn->pcie_config;
+    const struct pcie_config *c = fn->host;
     uint64_t gpa = fn->bars[d->bar].base + d->offset;
     bool wanted = d->fd >= 0 && fn->bars[d->bar].mapped;
     if (d->bound && (!wanted || d->bound_gpa != gpa || d->bound_fd != d->fd)) {
@@ -21,7 +21,7 @@ static void update_doorbell(struct pcie_function *fn, struct pcie_doorbell *d)
 static void update_call(struct pcie_function *fn, unsigned index)
 {
     struct pcie_call *call = &fn->calls[index];
-    const struct pcie_config *c = &fn->pcie_config;
+    const struct pcie_config *c = fn->host;
     bool wanted = call->fd >= 0 && call->vector < fn->config.n_vectors && msix_may_send(fn, call->vector), was = call->bound;
     struct msix_entry entry = wanted ? fn->msix[call->vector] : (struct msix_entry){0};
     uint64_t addr = (uint64_t)entry.addr_high << 32 | entry.addr_low;
@@ -43,9 +43,9 @@ static void update_call(struct pcie_function *fn, unsigned index)
 void pcie_events_update(struct pcie_function *fn)
 {
     for (unsigned i = 0; i < PCIE_EVENTS; i++) {
-        if (fn->pcie_config.bind_doorbell)
+        if (fn->host->bind_doorbell)
             update_doorbell(fn, &fn->doorbells[i]);
-        if (fn->pcie_config.bind_msi)
+        if (fn->host->bind_msi)
             update_call(fn, i);
     }
 }

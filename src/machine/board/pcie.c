@@ -20,7 +20,7 @@ struct pcie {
 
 int pcie_raise_msi(const struct pcie_function *fn, uint64_t addr, uint32_t data)
 {
-    const struct pcie_config *c = &fn->pcie->config;
+    const struct pcie_config *c = fn->host;
     return c->raise_msi(c->arg, addr, data); // to nowhere: the message is lost, as on a real bus
 }
 
@@ -91,10 +91,10 @@ static void place_bars(struct pcie_function *fn)
         if (bar->mapped && enabled && bar->base == base)
             continue;
         if (bar->mapped)
-            bus_remove(fn->pcie->config.bus, bar->base);
+            bus_remove(fn->host->bus, bar->base);
         bar->base = base;
-        bar->mapped = enabled && in_window(&fn->pcie->config, base, bar->size_bytes) &&
-                      bus_add(fn->pcie->config.bus, base, bar->size_bytes, &bar_bus_ops, bar, NULL) == 0;
+        bar->mapped = enabled && in_window(fn->host, base, bar->size_bytes) &&
+                      bus_add(fn->host->bus, base, bar->size_bytes, &bar_bus_ops, bar, NULL) == 0;
     }
     pcie_events_update(fn);
 }
@@ -218,7 +218,7 @@ static void destroy_function(struct pcie_function *fn)
         fn->ops->destroy(fn->arg);
     for (unsigned i = 0; i < PCIE_BARS; i++)
         if (fn->bars[i].mapped)
-            bus_remove(fn->pcie->config.bus, fn->bars[i].base);
+            bus_remove(fn->host->bus, fn->bars[i].base);
     pthread_mutex_destroy(&fn->lock);
     free(fn);
 }
@@ -262,7 +262,7 @@ struct pcie_function *pcie_add(struct pcie *p, unsigned slot, const struct pcie_
         return NULL;
     }
     fn->pcie = p;
-    fn->pcie_config = p->config;
+    fn->host = &p->config;
     pcie_events_init(fn);
     fn->config = *config;
     fn->ops = ops;

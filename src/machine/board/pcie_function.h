@@ -40,7 +40,7 @@ struct pcie_call {
 
 struct pcie_function {
     struct pcie *pcie;
-    struct pcie_config pcie_config; // the host's
+    const struct pcie_config *host;
     struct pcie_function_config config;
     const struct pcie_function_ops *ops;
     void *arg;

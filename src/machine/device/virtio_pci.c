@@ -13,8 +13,6 @@
 #include <sys/epoll.h>
 
 enum { VENDOR_VIRTIO = 0x1af4, DEVICE_MODERN = 0x1040 }; // 4.1.2: 0x1040 + device type
-enum { BAR_BYTES = 0x8000, BAR_MSIX_TABLE = 0x4000, BAR_MSIX_PBA = 0x5000 };
-enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
 // --- interrupts, 4.1.5
 
@@ -108,7 +106,7 @@ uint64_t virtio_pci_features(const struct virtio_pci *vp)
 void virtio_pci_set_notify_fd(struct virtio_pci *vp, unsigned index, int fd)
 {
     atomic_store_explicit(&vp->notify_fds[index], fd, memory_order_relaxed);
-    pcie_set_doorbell(vp->fn, index, 0, VIRTIO_NOTIFY_OFFSET(index), fd);
+    pcie_set_doorbell(vp->fn, index, 0, BAR_NOTIFY + index * NOTIFY_MULTIPLIER, fd);
 }
 
 void virtio_pci_put_call(struct virtio_pci *vp, unsigned index)

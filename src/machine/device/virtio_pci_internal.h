@@ -7,7 +7,19 @@
 #include <stdatomic.h>
 
 #define VIRTIO_NO_VECTOR PCIE_NO_VECTOR
-#define VIRTIO_NOTIFY_OFFSET(queue) (0x3000u + (queue)*4u) // in BAR 0
+
+// BAR 0: one structure a page, so that each could be mapped by itself.
+enum {
+    BAR_COMMON = 0x0000,
+    BAR_ISR = 0x1000,
+    BAR_DEVICE = 0x2000,
+    BAR_NOTIFY = 0x3000,
+    BAR_MSIX_TABLE = 0x4000,
+    BAR_MSIX_PBA = 0x5000,
+    BAR_BYTES = 0x8000,
+    NOTIFY_MULTIPLIER = 4,
+};
+enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
 struct virtio_pci_queue {
     uint16_t size, vector;

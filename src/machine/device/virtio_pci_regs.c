@@ -9,17 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-// BAR 0: one structure a page, so that each could be mapped by itself.
-enum {
-    BAR_COMMON = 0x0000,
-    BAR_ISR = 0x1000,
-    BAR_DEVICE = 0x2000,
-    BAR_NOTIFY = 0x3000,
-    BAR_MSIX_TABLE = 0x4000, // as in virtio_pci.c
-    NOTIFY_MULTIPLIER = 4,
-};
-enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
-
 static uint32_t feature_word(uint64_t features, uint32_t select)
 {
     return select < 2 ? (uint32_t)(features >> (32 * select)) : 0;

@@ -122,9 +122,9 @@ struct engine_ops {
     int (*raise_msi)(struct engine *e, uint64_t addr, uint32_t data);
     // A wire of the engine's own interrupt controller (x86-64: a GSI of its I/O APIC). NULL: it has none. As raise_msi.
     void (*set_irq)(struct engine *e, unsigned line, bool level);
-    // The kernel does these by itself, from the next access on: a write of two bytes at gpa is one to the eventfd, and the device does not
-    // see it; what is written to the eventfd raises a message. Any thread, as raise_msi; fd is borrowed until it is turned off, with
-    // the same arguments. NULL: there is no such thing. On failure everything goes the way it went.
+    // The kernel does these by itself, from the next access on: a write of two bytes at gpa is one to the eventfd, and the device
+    // does not see it; what is written to the eventfd raises a message. Any thread, as raise_msi; fd is borrowed until it is turned
+    // off, with the same arguments. NULL: there is no such thing. On failure everything goes the way it went.
     int (*bind_doorbell)(struct engine *e, uint64_t gpa, int fd, bool on);
     int (*bind_msi)(struct engine *e, int fd, bool on, uint64_t addr, uint32_t data);
     // Guest time runs only between clock_start and clock_stop, so that a paused or saved machine does not see it leap.

@@ -1,6 +1,8 @@
 // The engine as a whole: see kvm.h.
 #include "machine/engine/kvm/kvm.h"
 
+#include "machine/engine/kvm/host.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,40 +18,18 @@
 #define MSI_BYTES 0x100000ull
 #define PAGE_BYTES 4096ull
 
-static const struct {
-    int cap;
-    const char *what;
-} needed[] = {
-    {KVM_CAP_USER_MEMORY, "user memory"},
-    {KVM_CAP_IRQCHIP, "interrupt controllers in the kernel"},
-    {KVM_CAP_SIGNAL_MSI, "message-signalled interrupts"},
-    {KVM_CAP_IOEVENTFD, "eventfds for writes of the guest's"},
-    {KVM_CAP_IRQFD, "interrupts by eventfds"},
-    {KVM_CAP_IRQ_ROUTING, "routes for interrupts"},
-    {KVM_CAP_IMMEDIATE_EXIT, "immediate exit"},
-    {KVM_CAP_EXT_CPUID, "CPUID"},
-    {KVM_CAP_MP_STATE, "states of several vcpus"},
-    {KVM_CAP_VCPU_EVENTS, "state of events"},
-    {KVM_CAP_DEBUGREGS, "state of debug registers"},
-    {KVM_CAP_XSAVE, "state of extended registers"},
-    {KVM_CAP_ADJUST_CLOCK, "a clock that can be set"},
-};
-
 static int check_host(const struct engine_config *config, struct tv_error *err)
 {
-    int version = config->kvm_fd < 0 ? -1 : ioctl(config->kvm_fd, KVM_GET_API_VERSION, 0);
     if (config->kvm_fd < 0)
         return tv_error_set(err, -ENODEV,
                             "kvm: there is no /dev/kvm for this machine; load the host's KVM module, or take engine 'rv64'");
-    if (version != KVM_API_VERSION)
-        return tv_error_set(err, -ENODEV, "kvm: /dev/kvm speaks version %d, not %d", version, KVM_API_VERSION);
-    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
-        if (ioctl(config->kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
-            return tv_error_set(err, -ENOTSUP, "kvm: the host's KVM has no %s; take a newer kernel, or engine 'rv64'",
-                                needed[i].what);
+    int rc = kvm_host_check(config->kvm_fd, err);
+    if (rc < 0)
+        return tv_error_prefix(err, "kvm");
     int max = ioctl(config->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
     if ((unsigned)max < config->n_vcpus)
-        return tv_error_set(err, -ENOTSUP, "kvm: the host's KVM takes %d vcpus, not %u", max, config->n_vcpus);
+        return tv_error_set(err, -ENOTSUP, "kvm: the host's KVM takes %d vcpus, not %u; give the machine fewer", max,
+                            config->n_vcpus);
     return 0;
 }
 
@@ -193,6 +173,7 @@ static void reset(struct engine *engine, const struct engine_start *start)
     int rc = load_initial(e, &err);
     if (rc == 0 && (rc = set_start(e, start)) < 0)
         tv_error_set(&err, rc, "its registers: %s", strerror(-rc));
+    e->is_unusable = rc < 0;
     if (rc < 0)
         kvm_fail(e, "the vcpus cannot be reset: %s", err.text);
 }

@@ -6,6 +6,7 @@
 // state.c  every bit of a vcpu and of the interrupt controllers, both ways
 // cpuid.c  what the guest's CPUID says       baseline.c  levels of it
 // events.c doorbells and messages that go past this process
+// host.c   what the host's KVM must have     probe.c  whether it runs an unmodified kernel
 //
 // PIC, I/O APIC and local APICs are the kernel's, so that neither an interrupt nor its end, nor a halt, nor a start of another vcpu
 // comes to this process. There is no PIT: guests take their time from KVM's clock and the local APIC.
@@ -83,6 +84,7 @@ struct kvm_engine {
     struct kvm_route routes[KVM_ROUTES_MAX]; // guarded by it; one a GSI, behind those of the I/O APIC
     pthread_mutex_t failure_lock;
     char failure[256]; // guarded by it until all vcpus are parked
+    bool is_unusable;  // it could not be reset; changes while no vcpu runs
 };
 
 static inline struct kvm_engine *kvm_engine_of(const struct engine *e)

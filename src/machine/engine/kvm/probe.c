@@ -1,6 +1,7 @@
 // See probe.h. No exit of the probe's guest is served: it either comes to its end or is unfit.
 #include "machine/engine/kvm/probe.h"
 
+#include "machine/engine/kvm/host.h"
 #include "machine/engine/kvm/probe_guest.h"
 
 #include <errno.h>
@@ -18,7 +19,6 @@
 #define PROBE_SIGNAL (SIGRTMIN + 4)
 #define PROBE_DEADLINE_S 2
 #define CPUID_ENTRIES 256
-#define IOAPIC_PINS 24
 
 extern const uint8_t kvm_probe_guest[];
 extern const uint32_t kvm_probe_guest_bytes;
@@ -73,32 +73,11 @@ static bool unfit(struct kvm_fitness *out, const char *what)
 
 static bool has_capabilities(int kvm, struct kvm_fitness *out)
 {
-    static const struct {
-        int number;
-        const char *name;
-    } needed[] = {
-        {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
-        {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
-        {KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
-        {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
-        {KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"},
-        {KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP"},
-        {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-        {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
-        {KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
-    };
-    int version = ioctl(kvm, KVM_GET_API_VERSION, 0);
-    if (version != KVM_API_VERSION) {
-        snprintf(out->why, sizeof(out->why), "/dev/kvm: its interface has version %d, not %d", version, KVM_API_VERSION);
-        return false;
-    }
-    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
-        if (ioctl(kvm, KVM_CHECK_EXTENSION, needed[i].number) > 0)
-            continue;
-        snprintf(out->why, sizeof(out->why), "/dev/kvm: this kernel's KVM has no %s", needed[i].name);
-        return false;
-    }
-    return true;
+    struct tv_error err = {0};
+    if (kvm_host_check(kvm, &err) == 0)
+        return true;
+    snprintf(out->why, sizeof(out->why), "%.*s", (int)sizeof(out->why) - 1, err.text);
+    return false;
 }
 
 // A vcpu is told that it has no features; KVM must tell the same of it, but for two bits that follow the guest's own registers
@@ -142,7 +121,6 @@ static int set_cpuid(const struct probe *p)
 
 static bool make_vm(struct probe *p, struct kvm_fitness *out)
 {
-    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {IOAPIC_PINS}};
     p->ram = mmap(NULL, PROBE_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p->ram == MAP_FAILED)
         return unfit(out, "no memory to try it");
@@ -151,7 +129,7 @@ static bool make_vm(struct probe *p, struct kvm_fitness *out)
     p->vm = ioctl(p->kvm, KVM_CREATE_VM, 0);
     if (p->vm < 0)
         return unfit(out, "makes no virtual machine");
-    if (ioctl(p->vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) != 0 || ioctl(p->vm, KVM_ENABLE_CAP, &split) != 0 ||
+    if (ioctl(p->vm, KVM_SET_TSS_ADDR, 0xfffbd000ul) != 0 || ioctl(p->vm, KVM_CREATE_IRQCHIP, 0) != 0 ||
         ioctl(p->vm, KVM_SET_USER_MEMORY_REGION, &region) != 0)
         return unfit(out, "cannot set a virtual machine up");
     return true;

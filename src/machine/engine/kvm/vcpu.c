@@ -244,7 +244,7 @@ enum engine_exit kvm_run(struct engine *engine, unsigned vcpu)
         v->thread = pthread_self();
         atomic_store(&v->has_thread, true);
     }
-    if (e->failure[0]) // it could not be reset
+    if (e->is_unusable)
         return ENGINE_EXIT_FAILURE;
     for (;;) {
         int rc = ioctl(v->fd, KVM_RUN, 0), code = errno;

@@ -252,29 +252,35 @@ static void name_of_fd(int fd, const char *what, char *out, size_t size)
     snprintf(out, size, path[0] == '/' ? "%s '%s'" : "%s", what, path);
 }
 
+// The rest of an x86-64 machine's RAM, above where devices are, and all of it in one piece for who saves and loads it.
+static int create_high_memory(struct machine *m, struct tv_error *err)
+{
+    uint64_t size_bytes = m->config.memory_bytes;
+    int fd = fcntl(m->mem.regions[0].fd, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return tv_error_set(err, -errno, "memory: %s", strerror(errno));
+    int rc = guest_memory_add(&m->mem, PC_HIGH_RAM_BASE, size_bytes - PC_LOW_RAM_END, fd, PC_LOW_RAM_END, 0, err);
+    if (rc < 0)
+        return rc;
+    void *all = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.regions[0].fd, 0);
+    if (all == MAP_FAILED)
+        return tv_error_set(err, -errno, "memory: mapping %" PRIu64 " bytes: %s", size_bytes, strerror(errno));
+    m->ram = all;
+    return 0;
+}
+
 static int create_memory(struct machine *m, struct tv_error *err)
 {
-    int fd = guest_ram_create(m->config.name, m->config.memory_bytes, err);
+    uint64_t size_bytes = m->config.memory_bytes;
+    bool is_pc = m->engine_ops->arch == ENGINE_X86_64, is_split = is_pc && size_bytes > PC_LOW_RAM_END;
+    int fd = guest_ram_create(m->config.name, size_bytes, err);
     if (fd < 0)
         return fd;
-    uint64_t size_bytes = m->config.memory_bytes, first_bytes = size_bytes;
-    bool is_pc = m->engine_ops->arch == ENGINE_X86_64;
-    if (is_pc && size_bytes > PC_LOW_RAM_END)
-        first_bytes = PC_LOW_RAM_END;
-    int second_fd = first_bytes < size_bytes ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
-    int rc = guest_memory_add(&m->mem, is_pc ? 0 : MAP_RAM_BASE, first_bytes, fd, 0, 0, err);
-    if (rc == 0 && first_bytes == size_bytes) {
+    int rc = guest_memory_add(&m->mem, is_pc ? 0 : MAP_RAM_BASE, is_split ? PC_LOW_RAM_END : size_bytes, fd, 0, 0, err);
+    if (rc == 0 && is_split)
+        rc = create_high_memory(m, err);
+    else if (rc == 0)
         m->ram = m->mem.regions[0].host;
-    } else if (rc == 0) {
-        rc = second_fd < 0 ? tv_error_set(err, -errno, "memory: %s", strerror(errno))
-                           : guest_memory_add(&m->mem, PC_HIGH_RAM_BASE, size_bytes - first_bytes, second_fd, first_bytes, 0, err);
-        if (rc == 0)
-            m->ram = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.regions[0].fd, 0);
-        if (m->ram == MAP_FAILED) {
-            m->ram = NULL;
-            rc = tv_error_set(err, -errno, "memory: mapping %" PRIu64 " bytes: %s", size_bytes, strerror(errno));
-        }
-    }
     return rc < 0 ? rc : guest_memory_guard_install(err);
 }
 

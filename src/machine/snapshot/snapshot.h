@@ -46,7 +46,6 @@ struct snapshot_reader;
 // What it was, alone, checked: JSON text with a NUL, which the caller frees.
 int snapshot_read_config(int fd, char **config, struct tv_error *err);
 
-
 // Reads and checks header, config and state. Borrows fd.
 struct snapshot_reader *snapshot_reader_create(int fd, struct tv_error *err);
 const char *snapshot_reader_config(const struct snapshot_reader *r, size_t *len_bytes);

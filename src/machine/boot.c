@@ -138,6 +138,8 @@ int machine_restore(struct machine *m, struct tv_error *err)
         rc = snapshot_reader_load_ram(reader, machine_ram(m), m->config.memory_bytes, err);
     if (rc == 0)
         rc = load_state(m, reader, err);
+    if (rc == 0)
+        board_new_generation(m->board);
     snapshot_reader_destroy(reader);
     return rc;
 }

@@ -16,12 +16,12 @@ int machine_boot_pc(struct machine *m, const char *append, struct tv_error *err)
                                         .initrd = {m->config.initrd_fd, m->initrd_name},
                                         .append = append,
                                         .rsdp_addr = PC_TABLES_BASE,
-                                        .usable = 2,
                                         .data_addr = PC_BOOT_DATA,
                                         .data_size_bytes = PC_BOOT_DATA_SIZE};
     struct loader_pc_result loaded;
     add_range(&request, 0, PC_BASE_RAM_END, true);
     add_range(&request, PC_BASE_RAM_END, PC_KERNEL_BASE, false);
+    request.usable = request.n_ranges;
     add_range(&request, PC_KERNEL_BASE, low_end, true);
     add_range(&request, PC_ECAM_BASE, PC_ECAM_BASE + PC_ECAM_SIZE, false);
     add_range(&request, PC_HIGH_RAM_BASE, PC_HIGH_RAM_BASE + size_bytes - low_end, true);

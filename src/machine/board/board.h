@@ -91,3 +91,6 @@ int board_acpi(const struct board *board, uint8_t *out, size_t room, struct tv_e
 // All that an x86-64 board's firmware leaves in memory: these tables, and code that resets the machine where a guest would enter
 // the firmware (Linux does, when it finds no EFI on hardware-reduced ACPI).
 int board_put_firmware(const struct board *board, struct tv_error *err);
+// After a saved machine was loaded: the guest is told that there may be another that was loaded from the same (VMGENID). x86-64;
+// nothing on another board.
+void board_new_generation(struct board *board);

@@ -18,8 +18,9 @@
 #define PC_BASE_RAM_END 0x9f000ull
 #define PC_TABLES_BASE 0xe0000ull // ACPI
 #define PC_TABLES_SIZE 0xf000ull
-#define PC_VMGENID_ADDR 0xef000ull // 16 bytes: which start, or which load of a saved machine, this is
-#define PC_RESET_ENTRY 0xffff0ull  // where a PC's firmware is entered; 16 bytes
+#define PC_VMGENID_ADDR 0xef000ull // which start, or which load of a saved machine, this is
+#define PC_VMGENID_BYTES 16
+#define PC_RESET_ENTRY 0xffff0ull // where a PC's firmware is entered; 16 bytes
 #define PC_KERNEL_BASE 0x100000ull
 
 // I/O ports.

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define SLEEP_ENABLE (1u << 5) // ACPI 6.4, 4.8.3.7: sleep control; there is but S5
 #define KEYBOARD_RESET 0xfe
@@ -168,6 +169,22 @@ static void pc_destroy(struct board *b)
     free(pc);
 }
 
+static void put_generation(const struct board *b)
+{
+    uint8_t id[PC_VMGENID_BYTES];
+    if (getrandom(id, sizeof(id), 0) == sizeof(id)) // always, at this size, once the host has booted (getrandom(2))
+        memcpy(guest_memory_view(b->config.mem, PC_VMGENID_ADDR, sizeof(id)), id, sizeof(id));
+}
+
+void board_new_generation(struct board *b)
+{
+    if (b->kind != &board_pc)
+        return;
+    put_generation(b);
+    board_set_irq(b, PC_IRQ_VMGENID, true); // an edge
+    board_set_irq(b, PC_IRQ_VMGENID, false);
+}
+
 int board_put_firmware(const struct board *b, struct tv_error *err)
 {
     static const uint8_t reset_code[] = {
@@ -182,6 +199,7 @@ int board_put_firmware(const struct board *b, struct tv_error *err)
         0xfd, // hlt; jmp to it
     };
     memcpy(guest_memory_view(b->config.mem, PC_RESET_ENTRY, sizeof(reset_code)), reset_code, sizeof(reset_code));
+    put_generation(b);
     int rc = board_acpi(b, guest_memory_view(b->config.mem, PC_TABLES_BASE, PC_TABLES_SIZE), PC_TABLES_SIZE, err);
     return rc < 0 ? rc : 0;
 }

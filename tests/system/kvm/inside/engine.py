@@ -2,6 +2,7 @@
 """Debian's cloud kernel, unmodified, on the hardware engine: to a shell with 1 and 2 vcpus, saved in the middle of its boot and loaded in a
 new process, rebooted, panicking, with a disk of a store's. Runs in the outer system of rig.py."""
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -101,6 +102,10 @@ def saves():
             second.wait_for("'poweroff' ends it.")
         second.type("\n")
         check(second, cpus)
+        if moment.startswith("'"):  # it was there to be told
+            told = second.run("grep 'IO-APIC *21-edge' /proc/interrupts")
+            if not re.search(r":\s+1\s+IO-APIC", told):
+                fail(f"a loaded guest was not told that it is another: {told}", second)
         power_off(second)
         print(f"ok: saved at '{moment}' and loaded in a new process, {cpus} vcpu(s)")
 

@@ -6,7 +6,6 @@
 # destinations, the kernel and OVS to one and to 32.
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import time
 import ovs
 import report
 from bench_rig import NULLS, SECONDS, Router, run_testpmd, wait_for
-from linked import in_turn
+from linked import all_in_turn
 from promised import HOST, add_switch, station
 from routed import Routed, make_ip4, make_table, text
 
@@ -138,19 +137,7 @@ class Testpmd:
 
 
 def compare(what, takers, target, rounds):
-    for who in takers.values():
-        for process in who.processes():
-            process.send_signal(signal.SIGSTOP)
-    runs = {who: [] for who in takers}
-    for turn in range(rounds):
-        order = list(takers)
-        for who in order[turn % len(order):] + order[:turn % len(order)]:
-            runs[who].append(in_turn(takers[who]))
-            print(f"turn {turn + 1} of {rounds}: {what}, {who} {runs[who][-1]:.2f} M packets/s", flush=True)
-    for who in takers.values():
-        for process in who.processes():
-            process.send_signal(signal.SIGCONT)
-        who.end()
+    runs = all_in_turn(takers, what, rounds)
     others = {who: values for who, values in runs.items() if who not in ("ours", PEER)}
     return report.figure(what, "Mpps", runs["ours"], "higher", target, runs[PEER], PEER, others=others)
 

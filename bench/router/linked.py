@@ -146,6 +146,24 @@ def in_turn(who):
     return rate
 
 
+def all_in_turn(takers, what, rounds):
+    """The rates of each, by name; another one begins each round. Ends them."""
+    for who in takers.values():
+        for process in who.processes():
+            process.send_signal(signal.SIGSTOP)
+    runs = {who: [] for who in takers}
+    for turn in range(rounds):
+        order = list(takers)
+        for who in order[turn % len(order):] + order[:turn % len(order)]:
+            runs[who].append(in_turn(takers[who]))
+            print(f"turn {turn + 1} of {rounds}: {what}, {who} {runs[who][-1]:.2f} M packets/s", flush=True)
+    for who in takers.values():
+        for process in who.processes():
+            process.send_signal(signal.SIGCONT)
+        who.end()
+    return runs
+
+
 def measure(build, folder, cpus, rounds):
     if os.geteuid():
         print("links between hosts: left out, the kernel's VXLAN needs root", flush=True)
@@ -155,19 +173,7 @@ def measure(build, folder, cpus, rounds):
         takers[OVS] = Ovs(folder, cpus)
     else:
         print(f"{OVS}: left out; it needs Debian's openvswitch-switch-dpdk and {ovs.PAGES} free hugepages", flush=True)
-    for who in takers.values():
-        for process in who.processes():
-            process.send_signal(signal.SIGSTOP)
-    runs = {who: [] for who in takers}
-    for turn in range(rounds):
-        order = list(takers)
-        for who in order[turn % len(order):] + order[:turn % len(order)]:
-            runs[who].append(in_turn(takers[who]))
-            print(f"turn {turn + 1} of {rounds}: links, {who} {runs[who][-1]:.2f} M packets/s", flush=True)
-    for who in takers.values():
-        for process in who.processes():
-            process.send_signal(signal.SIGCONT)
-        who.end()
+    runs = all_in_turn(takers, "links", rounds)
     figures = [report.figure("VXLAN unwrapped, routed, wrapped, 64 bytes", "Mpps", runs["ours"], "higher", 5.0, runs[KERNEL], KERNEL)]
     if OVS in runs:
         figures.append(report.figure("the same", "Mpps", runs["ours"], "higher", 1.3, runs[OVS], OVS))

@@ -69,4 +69,6 @@ void rpc_reply_error(struct rpc_request *req, int rpc_code, const struct tv_erro
 
 // Sockets by path. A path that exists and is answered to is -EADDRINUSE; a stale one is replaced.
 int rpc_listen(const char *path, unsigned mode, struct tv_error *err);
+// The same, but nobody is listened to yet: who connects is refused.
+int rpc_bind(const char *path, unsigned mode, struct tv_error *err);
 int rpc_connect(const char *path, struct tv_error *err);

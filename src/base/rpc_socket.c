@@ -59,7 +59,7 @@ static int bind_fresh(int fd, const struct sockaddr_un *address)
     return bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : -errno;
 }
 
-int rpc_listen(const char *path, unsigned mode, struct tv_error *err)
+int rpc_bind(const char *path, unsigned mode, struct tv_error *err)
 {
     struct sockaddr_un address;
     int ret = make_address(path, &address, err);
@@ -69,7 +69,7 @@ int rpc_listen(const char *path, unsigned mode, struct tv_error *err)
     if (fd < 0)
         return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
     ret = bind_fresh(fd, &address);
-    if (ret == 0 && (chmod(path, (mode_t)mode) != 0 || listen(fd, 64) != 0))
+    if (ret == 0 && chmod(path, (mode_t)mode) != 0)
         ret = -errno;
     if (ret == 0)
         return fd;
@@ -78,4 +78,14 @@ int rpc_listen(const char *path, unsigned mode, struct tv_error *err)
         return tv_error_set(err, ret,
                             "%s: somebody listens there already, or it is no stale socket: stop it or choose another path", path);
     return tv_error_set(err, ret, "%s: %s", path, strerror(-ret));
+}
+
+int rpc_listen(const char *path, unsigned mode, struct tv_error *err)
+{
+    int fd = rpc_bind(path, mode, err);
+    if (fd < 0 || listen(fd, 64) == 0)
+        return fd;
+    int ret = tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    close(fd);
+    return ret;
 }

@@ -200,8 +200,9 @@ static uint64_t features_off(const struct port *port)
 
 static int serve(struct vhost *own, struct tv_error *err)
 {
-    // What is left of a router that was killed goes; a socket that is answered does not.
-    const int fd = rpc_listen(own->path, 0600, err);
+    // What is left of a router that was killed goes; a socket that is answered does not. Nobody may get through to this one, which is
+    // not DPDK's yet.
+    const int fd = rpc_bind(own->path, 0600, err);
     if (fd < 0)
         return fd;
     close(fd);

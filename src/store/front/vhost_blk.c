@@ -109,7 +109,6 @@ static void on_kicked(void *arg, unsigned queue)
     vhost_blk_pop(f, queue);
     store_heat(&f->front);
     store_end_batch(f->front.disk->store);
-    io_poll(f->front.disk->store->io); // what was done as it was submitted, from memory say, need not come by way of the loop
 }
 
 static void on_logging(void *arg, bool on)

@@ -6,7 +6,7 @@
 #include "control/cleanup.h"
 #include "control/files.h"
 #include "control/paths.h"
-#include "control/worker.h"
+#include "control/worker/worker.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 // Specifications of networks: one form for what means the same, messages that name what is wrong, and what the router is told.
-#include "control/net_spec.h"
+#include "control/net/net_spec.h"
 
 #include <errno.h>
 #include <setjmp.h>

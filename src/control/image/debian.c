@@ -1,0 +1,280 @@
+// The debian image: see parts.h.
+//
+// debootstrap's first stage runs here, its second in a machine that boots the disk of the first: no foreign program runs on this
+// host, and nothing needs root. What both stages say goes to STATE/images/.debian.log, which stays only when one of them fails.
+#include "control/image/parts.h"
+
+#include "control/cleanup.h"
+#include "control/files.h"
+#include "control/image/guest_files.h"
+#include "control/paths.h"
+#include "control/tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+
+#define DISK_SIZE "4G" // sparse: what is not used takes no room
+#define STAGE_TWO_PATH "debootstrap/trivet"
+
+// The root: names and patterns of apt-patterns(7). --no-install-recommends holds for all of them.
+static const char *const base[] = {"?essential",
+                                   "?priority(required)",
+                                   "apt",
+                                   "systemd-sysv",
+                                   "udev",
+                                   "dbus",
+                                   "libpam-systemd",
+                                   "kmod",
+                                   "procps",
+                                   "iproute2",
+                                   "less",
+                                   "gcc",
+                                   "libc6-dev",
+                                   "python3",
+                                   NULL};
+// What the package disk has besides.
+static const char *const extra[] = {"make", "g++", "bc", "file", "pigz", "sqlite3", "strace", "zstd", NULL};
+
+static const char *const modules[] = {"autofs4", "binfmt_misc", "configfs", "loop", "overlay", "squashfs", "tun", "vfat", NULL};
+
+static const struct {
+    const char *name, *path;
+    mode_t mode;
+} places[] = {
+    {"second-stage", STAGE_TWO_PATH, 0755},
+    {"control-port", "usr/sbin/control-port", 0755},
+    {"trivet-control.service", "etc/systemd/system/trivet-control.service", 0644},
+    {NULL, NULL, 0},
+};
+
+struct stages {
+    struct image_job *job;
+    char repository[PATH_MAX], files[PATH_MAX], disk[PATH_MAX], packages[PATH_MAX], log[PATH_MAX];
+    int log_fd;
+};
+
+// --- progress
+
+// The last "I: ..." of the log, of both stages of debootstrap.
+static void show_log(void *arg)
+{
+    const struct stages *s = arg;
+    char text[1025];
+    struct stat st;
+    if (fstat(s->log_fd, &st) < 0)
+        return;
+    off_t from = st.st_size > 1024 ? st.st_size - 1024 : 0;
+    ssize_t len = pread(s->log_fd, text, sizeof(text) - 1, from);
+    text[len > 0 ? len : 0] = 0;
+    char *end = strrchr(text, '\n'); // a line that is whole
+    if (!end)
+        return;
+    *end = 0;
+    for (char *line; (line = strrchr(text, '\n')); *line = 0)
+        if (strncmp(line + 1, "I: ", 3) == 0) {
+            image_transient(s->job, "%.*s", (int)strcspn(line + 4, "\r"), line + 4);
+            return;
+        }
+}
+
+// --- the first stage
+
+static int put_files(const struct stages *s, struct tv_error *err)
+{
+    char path[PATH_MAX];
+    int rc = 0;
+    for (size_t i = 0; places[i].name && !rc; i++) {
+        const struct guest_file *file = image_guest_file(places[i].name);
+        rc = path_format(path, err, "%s/%s", s->files, places[i].path);
+        if (rc)
+            return rc;
+        char *slash = strrchr(path, '/');
+        *slash = 0;
+        rc = dir_make(path, 0755, err);
+        *slash = '/';
+        if (!rc)
+            rc = file_write_all(path, file->data, file->len_bytes, places[i].mode, err);
+    }
+    if (!rc)
+        rc = path_format(path, err, "%s/usr", s->files);
+    return rc ? rc : image_modules_install(s->job, modules, path, err);
+}
+
+// What depmod(8) reads of the kernel's package beside the modules.
+static int put_module_lists(const struct stages *s, struct tv_error *err)
+{
+    static const char *const lists[] = {"modules.builtin", "modules.builtin.modinfo", "modules.order", NULL};
+    const char *version = s->job->kernel_version;
+    char from[PATH_MAX], to[PATH_MAX], modules_dir[PATH_MAX];
+    int rc = 0;
+    for (const char *const *list = lists; *list && !rc; list++) {
+        rc = image_modules_dir(s->job, modules_dir, err);
+        if (!rc)
+            rc = path_format(from, err, "%s/%s", modules_dir, *list);
+        if (!rc)
+            rc = path_format(to, err, "%s/usr/lib/modules/%s/%s", s->files, version, *list);
+        if (!rc)
+            rc = file_copy(from, to, 0644, err);
+    }
+    return rc;
+}
+
+static int first_stage(const struct stages *s, const char *names, struct tv_error *err)
+{
+    static const char *const probe[] = {"debootstrap", "--version", NULL}; // for the message when it is missing
+    const struct guest_file *script = image_guest_file("first-stage");
+    cleanup_free char *text = strndup((const char *)script->data, script->len_bytes);
+    const char *const argv[] = {"fakeroot",    "--",     "sh",    "-c",      text,  "first-stage", s->job->suite,
+                                s->repository, s->files, s->disk, DISK_SIZE, names, NULL};
+    if (!text)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    int rc = tool_run(&(struct tool){.argv = probe, .package = "debootstrap"}, err);
+    if (rc)
+        return rc;
+    image_step(s->job, "debootstrap, first stage");
+    rc = tool_run(&(struct tool){.argv = argv, .package = "fakeroot", .stdout_fd = s->log_fd, .tick = show_log, .arg = (void *)s},
+                  err);
+    return rc && rc != -EINTR ? tv_error_prefix(err, "debootstrap's first stage (%s)", s->log) : rc;
+}
+
+// --- the package disk
+
+static int write_packages(const struct stages *s, struct tv_error *err)
+{
+    char size[32];
+    snprintf(size, sizeof(size), "%lluK", (unsigned long long)(tree_size(s->repository) / 1024 * 21 / 20 + 8192));
+    const char *const argv[] = {"mke2fs", "-q",          "-F",           "-t", "ext4",
+                                "-L",     "packages",    "-m",           "0",  "-N",
+                                "4096",   "-O",          "^has_journal", "-E", "root_owner=0:0,lazy_itable_init=0",
+                                "-d",     s->repository, s->packages,    size, NULL};
+    image_step(s->job, "writing the package disk");
+    return tool_run(&(struct tool){.argv = argv, .package = "e2fsprogs"}, err);
+}
+
+// --- the second stage
+
+// The last line of the guest's: "TRIVET-IMAGE done", or "TRIVET-IMAGE failed ...".
+static int read_outcome(const struct stages *s, struct tv_error *err)
+{
+    static const char mark[] = "TRIVET-IMAGE ";
+    cleanup_free char *text = NULL;
+    int rc = file_read_all(s->log, 64u << 20, &text, NULL, err);
+    if (rc)
+        return rc;
+    const char *said = NULL;
+    for (const char *at = text; (at = strstr(at, mark)); at++)
+        said = at + strlen(mark);
+    if (said && strncmp(said, "done", 4) == 0)
+        return 0;
+    if (!said)
+        said = "failed the machine ended before it was through";
+    said += strncmp(said, "failed ", 7) == 0 ? 7 : 0;
+    return tv_error_set(err, -EIO, "the second stage: %.*s; the machine's console is in %s", (int)strcspn(said, "\r\n"), said,
+                        s->log);
+}
+
+static int second_stage(const struct stages *s, struct tv_error *err)
+{
+    char kernel[PATH_MAX], initrd[PATH_MAX], packages[PATH_MAX];
+    int rc = path_format(kernel, err, "%s/kernel", s->job->out_dir);
+    if (!rc)
+        rc = path_format(initrd, err, "%s/initrd", s->job->out_dir);
+    if (!rc)
+        rc = path_format(packages, err, "%s,read-only", s->packages);
+    if (rc)
+        return rc;
+    const char *const argv[] = {"/proc/self/exe",
+                                "run",
+                                "--name",
+                                "debian",
+                                "--kernel",
+                                kernel,
+                                "--initrd",
+                                initrd,
+                                "--memory",
+                                "1G",
+                                "--cpus",
+                                get_nprocs() > 1 ? "2" : "1",
+                                "--disk",
+                                s->disk,
+                                "--disk",
+                                packages,
+                                "--append",
+                                ("console=ttyS0 quiet root=/dev/vda rw init=/" STAGE_TWO_PATH),
+                                NULL};
+    image_step(s->job, "debootstrap, second stage, in a machine (a few minutes)");
+    rc = tool_run(&(struct tool){.argv = argv, .package = "trivet", .stdout_fd = s->log_fd, .tick = show_log, .arg = (void *)s},
+                  err);
+    if (rc && rc != -EINTR)
+        return tv_error_prefix(err, "the machine for the second stage (its console: %s)", s->log);
+    return rc ? rc : read_outcome(s, err);
+}
+
+// --- all of it
+
+static int open_stages(struct stages *s, struct tv_error *err)
+{
+    const struct image_job *job = s->job;
+    int rc = path_format(s->repository, err, "%s/repository", job->work_dir);
+    if (!rc)
+        rc = path_format(s->files, err, "%s/files", job->work_dir);
+    if (!rc)
+        rc = path_format(s->disk, err, "%s/disk.raw", job->out_dir);
+    if (!rc)
+        rc = path_format(s->packages, err, "%s/packages.raw", job->out_dir);
+    if (!rc)
+        rc = path_format(s->log, err, "%.*s.%s.log", (int)(strrchr(job->out_dir, '/') + 1 - job->out_dir), job->out_dir, job->name);
+    if (rc)
+        return rc;
+    s->log_fd = open(s->log, O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+    return s->log_fd < 0 ? tv_error_set(err, -errno, "%s: %s", s->log, strerror(errno)) : 0;
+}
+
+static int run_stages(const struct stages *s, struct tv_error *err)
+{
+    cleanup_free char *names = NULL;
+    int rc = image_repository_make(s->job, base, extra, s->repository, &names, err);
+    if (!rc)
+        rc = put_files(s, err);
+    if (!rc)
+        rc = put_module_lists(s, err);
+    if (!rc)
+        rc = first_stage(s, names, err);
+    if (!rc)
+        rc = write_packages(s, err);
+    return rc ? rc : second_stage(s, err);
+}
+
+int image_debian_write(struct image_job *job, struct tv_error *err)
+{
+    struct stages s = {.job = job};
+    int rc = open_stages(&s, err);
+    if (rc)
+        return rc;
+    rc = run_stages(&s, err);
+    struct stat st;
+    if (!rc || rc == -EINTR || (fstat(s.log_fd, &st) == 0 && st.st_size == 0))
+        unlink(s.log);
+    close(s.log_fd);
+    return rc;
+}
+
+uint64_t image_debian_recipe(void)
+{
+    uint64_t recipe = image_tree_recipe(); // the initrd is the busybox image's
+    const char *const *const lists[] = {base, extra, modules, NULL};
+    for (const char *const *const *list = lists; *list; list++)
+        for (const char *const *word = *list; *word; word++)
+            recipe = image_recipe_add(recipe, *word, strlen(*word) + 1);
+    const struct guest_file *script = image_guest_file("first-stage");
+    recipe = image_recipe_add(recipe, script->data, script->len_bytes);
+    for (size_t i = 0; places[i].name; i++) {
+        const struct guest_file *file = image_guest_file(places[i].name);
+        recipe = image_recipe_add(recipe, places[i].path, strlen(places[i].path));
+        recipe = image_recipe_add(recipe, file->data, file->len_bytes);
+    }
+    return recipe;
+}

@@ -1,0 +1,478 @@
+// The gateway of a network: see gateway.h.
+#include "control/net/gateway.h"
+
+#include "control/cleanup.h"
+#include "control/net/net_spec.h"
+#include "control/tool.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define INNER "vn"
+#define OUTER "out"
+#define DEVICE "tvg" // and a number: the host's ends of pairs, all gateways' of this host
+#define SLOTS 8000   // pairs of addresses, four each: 169.254.0.0 to 169.254.124.255
+// The host did not forward before its first gateway came. In nftables since that is there exactly as long as what it speaks of, and
+// for all supervisors of the host; no namespace's table has such a name.
+#define WAS_OFF "trivet_forwarding_was_off"
+#define FORWARDING "/proc/sys/net/ipv4/ip_forward"
+// The link between a network that routes and its gateway, within the network's own addresses (RFC 3927); only the two see it.
+#define LINK_ROUTER "169.254.255.1"
+#define LINK_GATEWAY "169.254.255.2"
+
+static const char *text(const json_t *json, const char *key)
+{
+    return json_string_value(json_object_get(json, key));
+}
+
+static const json_t *service(const struct gateway *g, const char *key)
+{
+    return json_object_get(json_object_get(g->spec, "services"), key);
+}
+
+static uint64_t hash_of(const char *a, const char *b)
+{
+    uint64_t hash = 0xcbf29ce484222325; // FNV-1a
+    for (const char *p = a; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    hash *= 0x100000001b3;
+    for (const char *p = b; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 0x100000001b3;
+    return hash ^ hash >> 32;
+}
+
+void gateway_init(struct gateway *g, const char *run_dir, const json_t *spec)
+{
+    const char *name = net_spec_name(spec);
+    *g = (struct gateway){.spec = spec};
+    if (strcmp(run_dir, "/run/trivet") == 0)
+        snprintf(g->space, sizeof(g->space), "trivet-%s", name);
+    else
+        snprintf(g->space, sizeof(g->space), "trivet-%06x-%s", (unsigned)hash_of(run_dir, "") & 0xffffff, name);
+}
+
+static int open_space(const struct gateway *g)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "/run/netns/%s", g->space);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+bool gateway_is_there(const struct gateway *g)
+{
+    const int fd = open_space(g);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int gateway_enter(void *arg)
+{
+    const struct gateway *g = arg;
+    cleanup_close int fd = open_space(g);
+    if (fd < 0)
+        return fd;
+    return setns(fd, CLONE_NEWNET) ? -errno : 0;
+}
+
+// --- inside for the time of a call
+
+static int with_space(const struct gateway *g, int (*fn)(const struct gateway *g, struct tv_error *err), struct tv_error *err)
+{
+    cleanup_close int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int rc = home < 0 ? -errno : gateway_enter((void *)g);
+    if (rc)
+        return tv_error_set(err, rc, "namespace %s: %s", g->space, strerror(-rc));
+    rc = fn(g, err);
+    if (setns(home, CLONE_NEWNET))
+        abort(); // to go on in another namespace would be somebody else's network
+    return rc;
+}
+
+static int open_tap(const struct gateway *g, struct tv_error *err)
+{
+    struct ifreq request = {.ifr_name = INNER, .ifr_flags = IFF_TAP | IFF_NO_PI};
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return tv_error_set(err, -errno, "/dev/net/tun: %s", strerror(errno));
+    if (ioctl(fd, TUNSETIFF, &request) == 0 && ioctl(fd, TUNSETPERSIST, 1) == 0)
+        return fd;
+    const int code = -errno;
+    close(fd);
+    return tv_error_set(err, code, "the TAP device of namespace %s: %s", g->space, strerror(-code));
+}
+
+static int write_word(const char *path, const char *word, struct tv_error *err)
+{
+    cleanup_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, word, strlen(word)) < 0)
+        return tv_error_set(err, -errno, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+// Its device outlives the descriptor, and goes with the namespace.
+static int prepare_inside(const struct gateway *g, struct tv_error *err)
+{
+    const int fd = open_tap(g, err);
+    if (fd < 0)
+        return fd;
+    close(fd);
+    return write_word(FORWARDING, "1", err);
+}
+
+int gateway_open_device(const struct gateway *g, struct tv_error *err)
+{
+    return with_space(g, open_tap, err);
+}
+
+// --- programs of the host's
+
+// Runs a program with the text on its standard input.
+static int run(const char *const *argv, const char *package, const char *input, struct tv_error *err)
+{
+    cleanup_close int fd = memfd_create("input", MFD_CLOEXEC);
+    const size_t len = strlen(input);
+    if (fd < 0 || write(fd, input, len) != (ssize_t)len || lseek(fd, 0, SEEK_SET) < 0)
+        return tv_error_set(err, -EIO, "memfd: cannot be written");
+    const struct tool tool = {.argv = argv, .package = package, .stdin_fd = fd};
+    return tool_run(&tool, err);
+}
+
+static const char *ip4_of(const json_t *list)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(list, i, entry)
+    {
+        if (!strchr(json_string_value(entry), ':'))
+            return json_string_value(entry);
+    }
+    return NULL;
+}
+
+static void set_slot(struct gateway *g, unsigned slot)
+{
+    const unsigned link = slot * 4;
+    snprintf(g->device, sizeof(g->device), DEVICE "%u", slot);
+    snprintf(g->outer, sizeof(g->outer), "169.254.%u.%u", link >> 8, (link & 255) + 1);
+    snprintf(g->inner, sizeof(g->inner), "169.254.%u.%u", link >> 8, (link & 255) + 2);
+}
+
+static bool is_free(const struct gateway *g, const struct ifaddrs *all)
+{
+    const uint32_t own = ntohl(inet_addr(g->outer));
+    for (const struct ifaddrs *a = all; a; a = a->ifa_next) {
+        struct sockaddr_in in;
+        if (strcmp(a->ifa_name, g->device) == 0)
+            return false;
+        if (!a->ifa_addr || a->ifa_addr->sa_family != AF_INET)
+            continue;
+        memcpy(&in, a->ifa_addr, sizeof(in));
+        if ((ntohl(in.sin_addr.s_addr) ^ own) < 4) // of the same four
+            return false;
+    }
+    return true;
+}
+
+// A device and addresses that nobody in the host has, whoever made them. The search begins where the name says, so a gateway that
+// is made again mostly has the same.
+static int choose_slot(struct gateway *g, struct tv_error *err)
+{
+    struct ifaddrs *all;
+    const unsigned first = (unsigned)(hash_of(g->space, "") % SLOTS);
+    if (getifaddrs(&all))
+        return tv_error_set(err, -errno, "the host's addresses: %s", strerror(errno));
+    unsigned i = 0;
+    do
+        set_slot(g, (first + i) % SLOTS);
+    while (!is_free(g, all) && ++i < SLOTS);
+    freeifaddrs(all);
+    return i < SLOTS ? 0 : tv_error_set(err, -EADDRNOTAVAIL, "169.254.0.0 to 169.254.124.255 are all in use in this host");
+}
+
+static int make_devices(const struct gateway *g, struct tv_error *err)
+{
+    char input[512];
+    const char *const argv[] = {"ip", "-batch", "-", NULL};
+    snprintf(input, sizeof(input),
+             "netns add %s\nlink add %s type veth peer name " OUTER " netns %s\naddr add %s/30 dev %s\nlink set %s up\n", g->space,
+             g->device, g->space, g->outer, g->device, g->device);
+    return run(argv, "iproute2", input, err);
+}
+
+static int configure_inside(const struct gateway *g, struct tv_error *err)
+{
+    char input[1024], mac[SPEC_MAC_TEXT_MAX];
+    const char *const argv[] = {"ip", "-netns", g->space, "-batch", "-", NULL};
+    const char *prefix = ip4_of(json_object_get(g->spec, "prefixes")), *gateway = ip4_of(json_object_get(g->spec, "gateways"));
+    const bool is_router = net_spec_routes(g->spec);
+    net_make_mac("gateway of", net_spec_name(g->spec), mac);
+    int at = snprintf(input, sizeof(input),
+                      "link set lo up\naddr add %s/30 dev " OUTER "\nlink set " OUTER " up\nlink set " INNER " address %s\n"
+                      "addr add %s%s dev " INNER "\nlink set " INNER " up\nroute add default via %s\n",
+                      g->inner, mac, is_router ? LINK_GATEWAY : gateway, is_router ? "/30" : strchr(prefix, '/'), g->outer);
+    if (is_router)
+        snprintf(input + at, sizeof(input) - (size_t)at, "route add %s via " LINK_ROUTER "\n", prefix);
+    return run(argv, "iproute2", input, err);
+}
+
+// --- rules
+
+// "dnat" for each forward; format has the port and where to.
+static void print_forwards(FILE *out, const struct gateway *g, const char *before, bool inside)
+{
+    size_t i;
+    json_t *forward;
+    json_array_foreach(service(g, "forwards"), i, forward)
+    {
+        const char *proto = text(forward, "protocol");
+        const json_int_t port = json_integer_value(json_object_get(forward, "port"));
+        fprintf(out, "    %s %s dport %" JSON_INTEGER_FORMAT " dnat to ", before, proto, port);
+        if (inside)
+            fprintf(out, "%s:%" JSON_INTEGER_FORMAT "\n", text(forward, "to"),
+                    json_integer_value(json_object_get(forward, "to_port")));
+        else
+            fprintf(out, "%s:%" JSON_INTEGER_FORMAT "\n", g->inner, port);
+    }
+}
+
+// From the network to the outside, and back; nothing comes in by itself but what is forwarded.
+static void print_inside(FILE *out, const struct gateway *g)
+{
+    const bool nat = json_is_true(service(g, "nat"));
+    fputs("table ip trivet {\n  chain translate {\n    type nat hook postrouting priority srcnat\n    oifname \"" OUTER
+          "\" masquerade\n  }\n  chain forward_ports {\n    type nat hook prerouting priority dstnat\n",
+          out);
+    print_forwards(out, g, "iifname \"" OUTER "\"", true);
+    fprintf(
+        out,
+        "  }\n  chain pass {\n    type filter hook forward priority filter; policy drop\n    ct state established,related accept\n"
+        "    iifname \"" OUTER "\" ct status dnat accept\n%s  }\n}\n",
+        nat ? "    iifname \"" INNER "\" oifname \"" OUTER "\" accept\n" : "");
+}
+
+// The host's part: what leaves has the host's address; neither the host itself nor other networks' gateways are reached from there.
+static void print_outside(FILE *out, const struct gateway *g)
+{
+    fprintf(out,
+            "table ip %s {\n  chain translate {\n    type nat hook postrouting priority srcnat\n    ip saddr %s oifname != \"%s\" "
+            "masquerade\n  }\n  chain forward_ports {\n    type nat hook prerouting priority dstnat\n",
+            g->space, g->inner, g->device);
+    print_forwards(out, g, "fib daddr type local", false);
+    fputs("  }\n  chain forward_own {\n    type nat hook output priority -100\n", out);
+    print_forwards(out, g, "fib daddr type local", false);
+    fprintf(
+        out,
+        "  }\n  chain reach_self {\n    type filter hook input priority filter\n    iifname \"%s\" ct state established,related "
+        "accept\n    iifname \"%s\" drop\n  }\n  chain reach_others {\n    type filter hook forward priority filter\n"
+        "    iifname \"%s\" oifname \"" DEVICE "*\" drop\n  }\n}\n",
+        g->device, g->device, g->device);
+}
+
+static int set_rules(const struct gateway *g, bool inside, struct tv_error *err)
+{
+    cleanup_free char *rules = NULL;
+    size_t len;
+    const char *const within[] = {"ip", "netns", "exec", g->space, "nft", "-f", "-", NULL}, *const here[] = {"nft", "-f", "-",
+                                                                                                             NULL};
+    FILE *out = open_memstream(&rules, &len);
+    if (!out)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    if (inside)
+        print_inside(out, g);
+    else
+        print_outside(out, g);
+    if (fclose(out))
+        return tv_error_set(err, -ENOMEM, "no memory");
+    return run(inside ? within : here, "nftables", rules, err);
+}
+
+// --- forwarding in the host
+
+static bool any_gateway(void)
+{
+    struct if_nameindex *all = if_nameindex();
+    bool found = !all; // not known: then nothing is switched off
+    for (const struct if_nameindex *i = all; i && i->if_index; i++)
+        found |= strncmp(i->if_name, DEVICE, strlen(DEVICE)) == 0;
+    if_freenameindex(all);
+    return found;
+}
+
+// The mark comes first and goes last: whoever is killed in between leaves one that is true.
+static int start_forwarding(struct tv_error *err)
+{
+    char now = 0;
+    const char *const mark[] = {"nft", "add", "table", "ip", WAS_OFF, NULL};
+    const struct tool tool = {.argv = mark, .package = "nftables"};
+    cleanup_close int fd = open(FORWARDING, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, &now, 1) != 1)
+        return tv_error_set(err, -EIO, FORWARDING ": cannot be read");
+    if (now != '0')
+        return 0;
+    const int rc = tool_run(&tool, err);
+    return rc ? rc : write_word(FORWARDING, "1", err);
+}
+
+static void end_forwarding(void)
+{
+    const char *const look[] = {"nft", "list", "table", "ip", WAS_OFF, NULL};
+    const char *const unmark[] = {"nft", "delete", "table", "ip", WAS_OFF, NULL};
+    const struct tool is_marked = {.argv = look, .package = "nftables"}, done = {.argv = unmark, .package = "nftables"};
+    if (!any_gateway() && tool_run(&is_marked, NULL) == 0 && write_word(FORWARDING, "0", NULL) == 0)
+        tool_run(&done, NULL);
+}
+
+// --- the whole
+
+static void take_away(const struct gateway *g)
+{
+    const char *const table[] = {"nft", "delete", "table", "ip", g->space, NULL};
+    const char *const pair[] = {"ip", "-netns", g->space, "link", "del", OUTER, NULL}; // both ends, and at once
+    const char *const space[] = {"ip", "netns", "del", g->space, NULL};
+    const char *const *const all[] = {table, pair, space};
+    if (!gateway_is_there(g))
+        return;
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        const struct tool tool = {.argv = all[i], .package = "iproute2"};
+        tool_run(&tool, NULL); // what is not there need not go
+    }
+}
+
+int gateway_make(struct gateway *g, struct tv_error *err)
+{
+    if (geteuid() != 0)
+        return tv_error_set(
+            err, -EPERM, "network '%s': NAT, DHCP and DNS need a network namespace, which root alone can make; run trivetd as root",
+            net_spec_name(g->spec));
+    take_away(g);
+    int rc = choose_slot(g, err);
+    if (!rc)
+        rc = make_devices(g, err);
+    if (!rc)
+        rc = with_space(g, prepare_inside, err);
+    if (!rc)
+        rc = configure_inside(g, err);
+    if (!rc)
+        rc = set_rules(g, true, err);
+    if (!rc)
+        rc = set_rules(g, false, err);
+    if (!rc)
+        rc = start_forwarding(err);
+    if (rc)
+        gateway_remove(g);
+    return rc ? tv_error_prefix(err, "network '%s': its gateway", net_spec_name(g->spec)) : 0;
+}
+
+void gateway_remove(const struct gateway *g)
+{
+    take_away(g);
+    end_forwarding();
+}
+
+json_t *gateway_port(const struct gateway *g)
+{
+    char mac[SPEC_MAC_TEXT_MAX];
+    if (net_spec_routes(g->spec))
+        return json_pack("{s:s, s:s, s:[s]}", "name", GATEWAY_PORT, "kind", "tap", "addresses", LINK_ROUTER "/30");
+    net_make_mac("gateway of", net_spec_name(g->spec), mac);
+    return json_pack("{s:s, s:s, s:s}", "name", GATEWAY_PORT, "kind", "tap", "mac", mac);
+}
+
+json_t *gateway_routes(const struct gateway *g)
+{
+    if (!net_spec_routes(g->spec) || !json_is_true(service(g, "nat")))
+        return json_array();
+    return json_pack("[{s:s, s:s}]", "prefix", "0.0.0.0/0", "via", LINK_GATEWAY);
+}
+
+// --- DHCP and DNS
+
+static int add_word(struct gateway_words *w, char *word, struct tv_error *err)
+{
+    if (!word)
+        return tv_error_set(err, -ENOMEM, "no memory");
+    w->words[w->n++] = word;
+    w->words[w->n] = NULL;
+    return 0;
+}
+
+static char *format(const char *before, const char *behind)
+{
+    char *word = NULL;
+    return asprintf(&word, "%s%s", before, behind) < 0 ? NULL : word;
+}
+
+// All addresses of the prefix, but its number, the gateway's where that is the first, and the broadcast address.
+static char *range_of(const struct gateway *g)
+{
+    const char *prefix = ip4_of(json_object_get(g->spec, "prefixes"));
+    unsigned char bytes[16];
+    char first[INET_ADDRSTRLEN], last[INET_ADDRSTRLEN], *word = NULL;
+    int bits;
+    uint32_t number;
+    if (net_parse_address(prefix, bytes, &bits) != AF_INET)
+        return NULL;
+    memcpy(&number, bytes, sizeof(number));
+    const uint32_t least = htonl(ntohl(number) + 2), most = htonl((ntohl(number) | (uint32_t)(0xffffffffull >> bits)) - 1);
+    inet_ntop(AF_INET, &least, first, sizeof(first));
+    inet_ntop(AF_INET, &most, last, sizeof(last));
+    return asprintf(&word, "--dhcp-range=%s,%s,1h", first, last) < 0 ? NULL : word;
+}
+
+static int add_hosts(struct gateway_words *w, const json_t *hosts, struct tv_error *err)
+{
+    size_t i;
+    json_t *host;
+    int rc = 0;
+    json_array_foreach(hosts, i, host)
+    {
+        char *word = NULL;
+        if (rc || w->n == GATEWAY_WORDS_MAX)
+            break;
+        if (asprintf(&word, "--dhcp-host=%s,%s,%s", text(host, "mac"), text(host, "address"), text(host, "name")) < 0)
+            word = NULL;
+        rc = add_word(w, word, err);
+    }
+    return rc;
+}
+
+int gateway_dnsmasq(const struct gateway *g, const char *leases, const json_t *hosts, struct gateway_words *w, struct tv_error *err)
+{
+    static const char of_device[] = "--interface=" INNER;
+    static const char *const fixed[] = {
+        "dnsmasq",           "--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", of_device, "--except-interface=lo",
+        "--bind-interfaces", "--pid-file=",          "--log-facility=-"};
+    *w = (struct gateway_words){0};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]) && !rc; i++)
+        rc = add_word(w, strdup(fixed[i]), err);
+    if (!rc && !json_is_true(service(g, "dns")))
+        rc = add_word(w, strdup("--port=0"), err);
+    if (!rc && json_is_true(service(g, "dhcp"))) {
+        rc = add_word(w, range_of(g), err);
+        rc = rc ? rc : add_word(w, format("--dhcp-leasefile=", leases), err);
+        rc = rc ? rc : add_word(w, strdup("--dhcp-authoritative"), err);
+        rc = rc ? rc : add_hosts(w, hosts, err);
+    }
+    if (rc)
+        gateway_free_words(w);
+    return rc;
+}
+
+void gateway_free_words(struct gateway_words *w)
+{
+    for (int i = 0; i < w->n; i++)
+        free(w->words[i]);
+    w->n = 0;
+}

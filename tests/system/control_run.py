@@ -44,9 +44,9 @@ class Run:
         self.output += data
         return bool(data)
 
-    def wait_for(self, text, seconds=BOOT_S):
+    def wait_for(self, text, seconds=BOOT_S, start=0):
         deadline = time.monotonic() + seconds
-        while text not in self.output:
+        while text not in self.output[start:]:
             ended = self.process.poll()  # before the rest is read
             if time.monotonic() > deadline or not self.read(0.2) and ended is not None:
                 fail(f"'{text}' did not come, exit status {ended}; the end of the console:\n{self.output[-3000:].decode(errors='replace')}")
@@ -83,7 +83,9 @@ r.type(b"\x01h")
 r.wait_for(b"^A x")
 r.type(b"sh -c 'echo began-$((1 + 1)); cat >/dev/null'\n")
 r.wait_for(b"began-2")
+at = len(r.output)
 r.type(b"\x03")
+r.wait_for(b"~# ", start=at)  # what is typed before the shell reads again is thrown away
 r.type(b"echo typed-$((6 * 7))\n")
 r.wait_for(b"typed-42")
 r.type(b"printf 'key '; head -c 1 | xxd -p\n")

@@ -69,13 +69,23 @@ int machine_boot(struct machine *m, struct tv_error *err)
     return rc;
 }
 
+// As it was when the machine was made. Huge pages are kept: who gives them back may not get them again.
+static int clear_memory(struct machine *m, struct tv_error *err)
+{
+    int rc = 0;
+    if (m->config.hugepages)
+        memset(machine_ram(m), 0, m->config.memory_bytes);
+    else
+        rc = fallocate(m->mem.regions[0].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->config.memory_bytes);
+    return rc < 0 ? tv_error_set(err, -errno, "clearing the memory: %s", strerror(errno)) : 0;
+}
+
 int machine_reboot(struct machine *m, struct tv_error *err)
 {
     board_reset(m->board); // first: nobody writes to memory any more
     console_reset_input(m->console);
-    if (fallocate(m->mem.regions[0].fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)m->config.memory_bytes) < 0)
-        return tv_error_set(err, -errno, "clearing the memory: %s", strerror(errno));
-    return machine_boot(m, err);
+    int rc = clear_memory(m, err);
+    return rc < 0 ? rc : machine_boot(m, err);
 }
 
 // Says what differs, in the words of the configuration.

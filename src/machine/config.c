@@ -16,7 +16,7 @@
 #define CONFIG_TEXT_MAX (1u << 20)
 #define PAGE_BYTES 4096u
 
-enum kind { KIND_NAME, KIND_TEXT, KIND_U32, KIND_U64, KIND_FD, KIND_SPECIAL };
+enum kind { KIND_NAME, KIND_TEXT, KIND_U32, KIND_U64, KIND_BOOL, KIND_FD, KIND_SPECIAL };
 
 struct member {
     const char *key;
@@ -34,6 +34,7 @@ static const struct member machine_members[] = {
     {"engine_why", KIND_TEXT, AT(engine_why), 0, CONFIG_WHY_MAX, false},
     {"cpu", KIND_NAME, AT(cpu), 0, 0, false},
     {"memory_bytes", KIND_U64, AT(memory_bytes), CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, true},
+    {"hugepages", KIND_BOOL, AT(hugepages), 0, 0, false},
     {"cpus", KIND_U32, AT(cpus), 1, ENGINE_VCPUS_MAX, true},
     {"audit_instructions", KIND_U64, AT(audit_instructions), 0, INT64_MAX, false},
     {"append", KIND_TEXT, AT(append), 0, CONFIG_APPEND_MAX, false},
@@ -123,6 +124,10 @@ static int decode_member(const struct member *m, const json_t *value, void *to, 
     uint64_t number = 0;
     if (m->kind == KIND_SPECIAL)
         return 0;
+    if (m->kind == KIND_BOOL) {
+        *(bool *)(void *)at = json_is_true(value);
+        return json_is_boolean(value) ? 0 : config_wrong(err, m->key, "should be true or false");
+    }
     if (wants_text ? !json_is_string(value) : !json_is_integer(value))
         return config_wrong(err, m->key, wants_text ? "should be a string" : "should be a whole number");
     if (m->kind == KIND_NAME)
@@ -255,6 +260,8 @@ static int check_whole(const struct config *config, struct tv_error *err)
     unsigned n = 11;
     if (config->memory_bytes % PAGE_BYTES != 0)
         return config_wrong(err, "memory_bytes", "should be a multiple of 4096");
+    if (config->hugepages && config->memory_bytes % GUEST_HUGE_PAGE_BYTES != 0)
+        return config_wrong(err, "memory_bytes", "should be a multiple of 2 MiB with hugepages");
     if (config->kernel_fd < 0 && config->restore_fd < 0)
         return config_wrong(err, "kernel_fd", "there is neither a kernel nor a saved machine to load (restore_fd)");
     if (config->initrd_fd >= 0 && config->kernel_fd < 0)

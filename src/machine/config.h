@@ -37,6 +37,7 @@ struct config {
     char engine[CONFIG_NAME_MAX], cpu[CONFIG_NAME_MAX];
     char engine_why[CONFIG_WHY_MAX]; // why that engine, for whoever asks
     uint64_t memory_bytes;           // whole pages
+    bool hugepages;                  // which are of 2 MiB
     uint32_t cpus;
     char append[CONFIG_APPEND_MAX];
     // Descriptors; -1: none.

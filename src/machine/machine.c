@@ -273,7 +273,7 @@ static int create_memory(struct machine *m, struct tv_error *err)
 {
     uint64_t size_bytes = m->config.memory_bytes;
     bool is_pc = m->engine_ops->arch == ENGINE_X86_64, is_split = is_pc && size_bytes > PC_LOW_RAM_END;
-    int fd = guest_ram_create(m->config.name, size_bytes, err);
+    int fd = (m->config.hugepages ? guest_ram_create_huge : guest_ram_create)(m->config.name, size_bytes, err);
     if (fd < 0)
         return fd;
     int rc = guest_memory_add(&m->mem, is_pc ? 0 : MAP_RAM_BASE, is_split ? PC_LOW_RAM_END : size_bytes, fd, 0, 0, err);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -106,11 +107,11 @@ static void guard_remove(int slot)
     atomic_store_explicit(&guard_slots[slot].len_bytes, 0, memory_order_release);
 }
 
-int guest_ram_create(const char *name, uint64_t size_bytes, struct tv_error *err)
+static int ram_create(const char *name, uint64_t size_bytes, unsigned flags, struct tv_error *err)
 {
     if (size_bytes == 0 || size_bytes > INT64_MAX)
         return tv_error_set(err, -EINVAL, "guest memory '%s': size of %llu bytes", name, (unsigned long long)size_bytes);
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     if (fd < 0)
         return tv_error_set(err, -errno, "guest memory '%s': memfd_create: %s", name, strerror(errno));
     if (ftruncate(fd, (off_t)size_bytes) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
@@ -120,6 +121,24 @@ int guest_ram_create(const char *name, uint64_t size_bytes, struct tv_error *err
                             strerror(-code));
     }
     return fd;
+}
+
+int guest_ram_create(const char *name, uint64_t size_bytes, struct tv_error *err)
+{
+    return ram_create(name, size_bytes, 0, err);
+}
+
+int guest_ram_create_huge(const char *name, uint64_t size_bytes, struct tv_error *err)
+{
+    int fd = ram_create(name, size_bytes, MFD_HUGETLB | MFD_HUGE_2MB, err);
+    if (fd < 0 || fallocate(fd, 0, 0, (off_t)size_bytes) == 0)
+        return fd;
+    int code = errno == ENOSPC ? -ENOMEM : -errno; // what hugetlbfs says when none are left
+    close(fd);
+    return tv_error_set(
+        err, code,
+        "guest memory '%s': cannot have %llu huge pages of 2 MiB: %s; make more (sysctl vm.nr_hugepages) or leave out hugepages",
+        name, (unsigned long long)(size_bytes / GUEST_HUGE_PAGE_BYTES), strerror(-code));
 }
 
 void guest_memory_init(struct guest_memory *mem)

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define GUEST_REGIONS_MAX 64
+#define GUEST_HUGE_PAGE_BYTES (2ull << 20)
 
 struct guest_region {
     uint64_t guest_addr; // guest-physical
@@ -35,6 +36,9 @@ struct guest_memory {
 
 // A memfd of size_bytes, sealed against growing and shrinking. The descriptor, or -errno.
 int guest_ram_create(const char *name, uint64_t size_bytes, struct tv_error *err);
+// The same of huge pages of 2 MiB, all of them taken now: -ENOMEM when the host has not as many
+// (Documentation/admin-guide/mm/hugetlbpage.rst).
+int guest_ram_create_huge(const char *name, uint64_t size_bytes, struct tv_error *err);
 
 void guest_memory_init(struct guest_memory *mem);
 void guest_memory_fini(struct guest_memory *mem); // unmaps, closes

@@ -17,7 +17,7 @@ struct run_options {
     bool audit;
     const char *disks[SPEC_DISKS_MAX], *nets[SPEC_NETS_MAX];
     int n_disks, n_nets;
-    bool perf_map, jitdump;
+    bool hugepages, perf_map, jitdump;
 };
 
 static int absolute_path(const char *path, char out[static PATH_MAX], struct tv_error *err)
@@ -171,6 +171,7 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     json_object_set_new(json, "cpus", json_integer((json_int_t)cpus));
     json_object_set_new(json, "engine", json_string(o->engine ? o->engine : "auto"));
     json_object_set_new(json, "on_reboot", json_string(o->on_reboot ? o->on_reboot : "reset"));
+    json_object_set_new(json, "hugepages", json_boolean(o->hugepages));
     json_object_set_new(json, "perf_map", json_boolean(o->perf_map));
     json_object_set_new(json, "jitdump", json_boolean(o->jitdump));
     rc = put_audit(json, o, err);
@@ -237,6 +238,7 @@ int cmd_run(int argc, char **argv)
                                           {"--on-reboot", NULL, &o.on_reboot},
                                           {"--disk", NULL, &o.disks[0]},
                                           {"--net", NULL, &o.nets[0]},
+                                          {"--hugepages", &o.hugepages, NULL},
                                           {"--perf-map", &o.perf_map, NULL},
                                           {"--jitdump", &o.jitdump, NULL},
                                           {"--audit", &o.audit, NULL},

@@ -9,7 +9,7 @@ const struct command commands[] = {
     {"image", cmd_image, "build|show NAME [--suite S] [--mirror URL] [--rebuild] [--quiet] [--json]",
      "Make a bootable template from the distribution's archive, verified by its signatures."},
     {"run", cmd_run,
-     "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--cpus N] "
+     "--kernel FILE|--image NAME [--initrd FILE] [--append WORDS] [--memory 512M] [--hugepages] [--cpus N] "
      "[--disk PATH[,read-only][,serial=S][,size=N][,queues=N]]... [--net SOCKET[,mac=M][,mtu=N][,queues=N]]... [--name NAME] "
      "[--engine kvm|rv64|auto] [--cpu LEVEL] [--on-reboot reset|exit] "
      "[--restore FILE] [--perf-map] [--jitdump] [--audit] [--audit-instructions N]",

@@ -347,6 +347,9 @@ static int check(const struct machine_spec *spec, struct tv_error *err)
                             (unsigned long long)spec->memory_bytes, (unsigned long long)(SPEC_MEMORY_MIN >> 20));
     if (spec->memory_bytes % 4096)
         return tv_error_set(err, -EINVAL, "memory of %llu bytes is no multiple of 4096", (unsigned long long)spec->memory_bytes);
+    if (spec->hugepages && spec->memory_bytes % (2u << 20))
+        return tv_error_set(err, -EINVAL, "memory of %llu bytes is no multiple of the huge pages' 2M: give whole ones",
+                            (unsigned long long)spec->memory_bytes);
     struct sysinfo host;
     if (sysinfo(&host) == 0 &&
         spec->memory_bytes > (uint64_t)host.totalram * host.mem_unit + (uint64_t)host.totalswap * host.mem_unit)
@@ -386,6 +389,8 @@ int spec_decode(const json_t *json, struct machine_spec *spec, struct tv_error *
     spec->exit_on_reboot = on_reboot && strcmp(on_reboot, "exit") == 0;
     if (!rc && restart && spec_parse_restart(restart, &spec->restart))
         rc = tv_error_set(err, -EINVAL, "'restart' should be 'no', 'on-failure' or 'always'");
+    if (!rc)
+        rc = take_bool(json, "hugepages", &spec->hugepages, err);
     if (!rc)
         rc = take_bool(json, "perf_map", &spec->perf_map, err);
     if (!rc)
@@ -472,6 +477,7 @@ json_t *spec_encode(const struct machine_spec *spec)
     put_string(json, "restore", spec->restore);
     put_string(json, "on_reboot", spec->exit_on_reboot ? "exit" : "reset");
     put_string(json, "restart", spec_restart_name(spec->restart));
+    json_object_set_new(json, "hugepages", json_boolean(spec->hugepages));
     json_object_set_new(json, "perf_map", json_boolean(spec->perf_map));
     json_object_set_new(json, "jitdump", json_boolean(spec->jitdump));
     put_number(json, "memory_bytes", spec->memory_bytes);

@@ -55,6 +55,7 @@ struct machine_spec {
     char *kernel, *initrd, *append; // initrd and append may be NULL; kernel is NULL when `image` or `restore` is given
     char *image, *restore;
     uint64_t memory_bytes;
+    bool hugepages; // of which the memory is
     unsigned cpus;
     bool exit_on_reboot;
     bool perf_map, jitdump;      // files in /tmp for perf(1)

@@ -69,7 +69,7 @@ struct machine {
     uint32_t *cpus;
     enum spec_restart restart;
     int exit_on_reboot;
-    bool perf_map, jitdump;
+    bool hugepages, perf_map, jitdump;
     char **disks, *net;
     struct net *nets;
     uint32_t n_disks, n_nets;
@@ -189,6 +189,7 @@ static const cyaml_schema_field_t machine_fields[] = {
     TEXT(machine, engine),
     TEXT(machine, cpu),
     TEXT(machine, memory),
+    CYAML_FIELD_BOOL("hugepages", CYAML_FLAG_OPTIONAL, struct machine, hugepages),
     NUMBER(machine, cpus),
     CYAML_FIELD_ENUM("restart", CYAML_FLAG_OPTIONAL, struct machine, restart, restarts, CYAML_ARRAY_LEN(restarts)),
     CYAML_FIELD_ENUM("on_reboot", CYAML_FLAG_OPTIONAL, struct machine, exit_on_reboot, reboots, CYAML_ARRAY_LEN(reboots)),
@@ -623,9 +624,9 @@ static int check_nets(const struct reader *r, const struct machine *machine, con
 
 static int read_machine(struct reader *r, const struct machine *machine)
 {
-    json_t *json =
-        json_pack("{s:s, s:s, s:s, s:b, s:b}", "name", machine->name, "restart", spec_restart_name(machine->restart), "on_reboot",
-                  reboots[machine->exit_on_reboot].str, "perf_map", machine->perf_map, "jitdump", machine->jitdump);
+    json_t *json = json_pack("{s:s, s:s, s:s, s:b, s:b, s:b}", "name", machine->name, "restart",
+                             spec_restart_name(machine->restart), "on_reboot", reboots[machine->exit_on_reboot].str, "hugepages",
+                             machine->hugepages, "perf_map", machine->perf_map, "jitdump", machine->jitdump);
     json_array_append_new(r->file->machines, json);
     put_text(json, "tenant", machine->tenant);
     put_text(json, "image", machine->image);

@@ -149,6 +149,8 @@ static json_t *build_config(const struct launch *launch, const struct machine_sp
         return NULL;
     if (spec->audit_instructions)
         json_object_set_new(json, "audit_instructions", json_integer((json_int_t)spec->audit_instructions));
+    if (spec->hugepages)
+        json_object_set_new(json, "hugepages", json_true());
     json_object_set_new(json, "engine_why", json_string(launch->engine.why));
     if (spec->cpu)
         json_object_set_new(json, "cpu", json_string(spec->cpu));

@@ -165,7 +165,7 @@ class Viewer:
 
 class Machine:
     def __init__(self, kernel=None, initrd=None, append="", cpus=1, memory=256 << 20, restore=None, name="test", disks=(),
-                 on_reboot="reset", audit=0, nets=(), engine="rv64", confine="best"):
+                 on_reboot="reset", audit=0, nets=(), engine="rv64", confine="best", hugepages=False):
         self.name = name
         self.dir = tempfile.TemporaryDirectory(prefix="trivet-test-")
         self.stderr = open(os.path.join(self.dir.name, "stderr"), "w+")
@@ -177,8 +177,8 @@ class Machine:
             fds.append(fd)
             return fd
 
-        config = {"name": name, "tenant": "tests", "engine": engine, "memory_bytes": memory, "cpus": cpus, "append": append,
-                  "on_reboot": on_reboot, "audit_instructions": audit, "confine": confine,
+        config = {"name": name, "tenant": "tests", "engine": engine, "memory_bytes": memory, "hugepages": hugepages, "cpus": cpus,
+                  "append": append, "on_reboot": on_reboot, "audit_instructions": audit, "confine": confine,
                   "control_fd": keep(self._listen("control")),
                   "console": {"listen_fd": keep(self._listen("console"))}, "status_fd": self.status.fileno(),
                   "log_fd": keep(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))}

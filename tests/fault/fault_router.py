@@ -21,7 +21,7 @@ KILLS = int(os.environ.get("FAULT_KILLS", times(3, 100)))
 FLAPS = times(20, 60)
 CLONE_NEWNET, PIDFD_GETFD, PIDFD_OPEN = 0x40000000, 438, 434
 SO_RCVBUFFORCE = 33
-LIVED_S = 2.1  # whoever dies sooner is thought to die of its start, and waited for (daemon_router.c)
+LIVED_S = 2.1  # whoever dies sooner is thought to die of its start, and waited for (daemon/router.c)
 INTERVAL_S = 0.002
 FILE = """
 tenants: {acme: , other: }

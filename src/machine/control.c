@@ -9,12 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#define BUTTON_DELAY_NS (10 * NS_PER_S) // for a guest to begin to shut down, and to end
 #define POWER_OFF_DELAY_NS (1 * NS_PER_S)
 
 struct control {
     struct machine *m;
     struct rpc_server *server;
-    struct loop_source *power_off; // second part of a shutdown by the SysRq key
+    struct loop_source *power_off; // the next part of a shutdown that no agent of the guest's does
+    bool is_synced;                // of which the first is over
 };
 
 // --- what is asked about
@@ -96,7 +98,8 @@ static void method_quit(void *arg, struct rpc_request *req, const json_t *params
     machine_end(((struct control *)arg)->m, 0, "stopped on request");
 }
 
-// Linux takes a break on its serial console as the SysRq key: sync, remount read-only, and a little later power off.
+// Linux takes a break on its serial console as the SysRq key: sync, remount read-only, and a little later power off. That is for
+// guests that no agent and no power button reaches.
 static void sysrq(struct machine *m, const char *keys)
 {
     for (; *keys; keys++)
@@ -106,16 +109,23 @@ static void sysrq(struct machine *m, const char *keys)
 
 static void power_off(void *arg)
 {
-    sysrq(((struct control *)arg)->m, "o");
+    struct control *c = arg;
+    sysrq(c->m, c->is_synced ? "o" : "su");
+    if (!c->is_synced)
+        loop_set_timer(c->power_off, POWER_OFF_DELAY_NS, 0);
+    c->is_synced = true;
 }
 
 static void method_shutdown(void *arg, struct rpc_request *req, const json_t *params)
 {
     struct control *c = arg;
     (void)params;
+    c->is_synced = false;
     if (!machine_ask_powerdown(c->m)) {
-        sysrq(c->m, "su");
-        loop_set_timer(c->power_off, POWER_OFF_DELAY_NS, 0);
+        if (board_press_power_button(c->m->board))
+            loop_set_timer(c->power_off, BUTTON_DELAY_NS, 0);
+        else
+            power_off(c);
     }
     rpc_reply(req, json_object());
 }

@@ -94,3 +94,5 @@ int board_put_firmware(const struct board *board, struct tv_error *err);
 // After a saved machine was loaded: the guest is told that there may be another that was loaded from the same (VMGENID). x86-64;
 // nothing on another board.
 void board_new_generation(struct board *board);
+// Asks the guest to shut down, as its ACPI says. x86-64; false, and nothing done, on a board without a power button.
+bool board_press_power_button(struct board *board);

@@ -176,13 +176,27 @@ static void put_generation(const struct board *b)
         memcpy(guest_memory_view(b->config.mem, PC_VMGENID_ADDR, sizeof(id)), id, sizeof(id));
 }
 
+// An edge on one of the lines of the event device (acpi.c).
+static void tell_event(struct board *b, unsigned line)
+{
+    board_set_irq(b, line, true);
+    board_set_irq(b, line, false);
+}
+
 void board_new_generation(struct board *b)
 {
     if (b->kind != &board_pc)
         return;
     put_generation(b);
-    board_set_irq(b, PC_IRQ_VMGENID, true); // an edge
-    board_set_irq(b, PC_IRQ_VMGENID, false);
+    tell_event(b, PC_IRQ_VMGENID);
+}
+
+bool board_press_power_button(struct board *b)
+{
+    if (b->kind != &board_pc)
+        return false;
+    tell_event(b, PC_IRQ_POWER);
+    return true;
 }
 
 int board_put_firmware(const struct board *b, struct tv_error *err)

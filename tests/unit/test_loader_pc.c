@@ -429,7 +429,8 @@ static void check_multiboot(struct fixture *f)
     assert_int_equal(get(f, info, 4), 1 | 4 | 8 | 64); // memory, command line, modules, memory map
     assert_int_equal(get(f, info + 4, 4), 640);
     assert_int_equal(get(f, info + 8, 4), (RAM_BYTES - MIB) >> 10);
-    assert_string_equal((const char *)at(f, get(f, info + 16, 4)), "console=ttyS0 quiet");
+    assert_string_equal((const char *)at(f, get(f, info + 16, 4)),
+                        "kernel console=ttyS0 quiet");
     assert_int_equal(get(f, info + 20, 4), 1);
     uint64_t module = get(f, info + 24, 4), start = get(f, module, 4);
     assert_memory_equal(at(f, start), "initrd", 6);

@@ -64,13 +64,19 @@ static int no_room(const struct loader_pc_request *r, struct tv_error *err)
                         r->append ? strlen(r->append) : 0);
 }
 
-static int put_append(struct telling *t, uint64_t *addr, struct tv_error *err)
+// `first` is a word that comes before it; it may be NULL.
+static int put_append(struct telling *t, const char *first, uint64_t *addr, struct tv_error *err)
 {
     const char *append = t->request->append ? t->request->append : "";
-    uint8_t *at = take(t, strlen(append) + 1, addr);
+    size_t len_bytes = strlen(append) + 1, first_bytes = first ? strlen(first) + 1 : 0;
+    uint8_t *at = take(t, first_bytes + len_bytes, addr);
     if (!at)
         return no_room(t->request, err);
-    memcpy(at, append, strlen(append) + 1);
+    if (first) {
+        memcpy(at, first, first_bytes - 1);
+        at[first_bytes - 1] = ' ';
+    }
+    memcpy(at + first_bytes, append, len_bytes);
     return 0;
 }
 
@@ -85,7 +91,7 @@ static int tell_linux(struct telling *t, const struct pc_plan *plan, uint64_t in
                             plan->append_max_bytes, strlen(r->append));
     if (!params)
         return no_room(r, err);
-    int rc = put_append(t, &append, err);
+    int rc = put_append(t, NULL, &append, err);
     if (rc < 0)
         return rc;
     memcpy(params + PC_SETUP_HEADER, plan->head + PC_SETUP_HEADER, PC_SETUP_HEADER_MAX - PC_SETUP_HEADER);
@@ -114,7 +120,7 @@ static int tell_pvh(struct telling *t, uint64_t initrd, uint64_t initrd_bytes, s
     uint8_t *ranges = take(t, LOADER_PC_RANGES * PVH_RANGE_BYTES, &ranges_addr);
     if (!info || !module || !ranges)
         return no_room(r, err);
-    int rc = put_append(t, &append, err);
+    int rc = put_append(t, NULL, &append, err);
     if (rc < 0)
         return rc;
     put(module, initrd, 8);
@@ -147,7 +153,7 @@ static int tell_multiboot(struct telling *t, uint64_t initrd, uint64_t initrd_by
     uint8_t *ranges = take(t, LOADER_PC_RANGES * MULTIBOOT_RANGE_BYTES, &ranges_addr);
     if (!info || !module || !ranges)
         return no_room(r, err);
-    int rc = put_append(t, &append, err);
+    int rc = put_append(t, "kernel", &append, err); // boot loaders put its name first
     if (rc < 0)
         return rc;
     put(module, initrd, 4);

@@ -27,7 +27,10 @@
 #define PC_PORT_DEBUG_EXIT 0xf4 // as QEMU's isa-debug-exit: a write of v ends the machine with the status v << 1 | 1
 #define PC_PORT_KEYBOARD 0x64   // 0xfe: reset, and nothing else
 #define PC_PORT_COM1 0x3f8
-#define PC_PORT_RESET 0xcf9 // bit 2: reset
+#define PC_PORT_FW_CFG 0x510      // fw_cfg.c
+#define PC_PORT_PCI_ADDRESS 0xcf8 // pci_ports.c
+#define PC_PORT_RESET 0xcf9       // bit 2: reset
+#define PC_PORT_PCI_DATA 0xcfc
 #define PC_PORT_ACPI_SLEEP_CONTROL 0x600
 #define PC_PORT_ACPI_SLEEP_STATUS 0x601
 #define PC_PORT_ACPI_RESET 0x602

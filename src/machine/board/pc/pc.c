@@ -2,6 +2,7 @@
 // ACPI", ACPI 6.4, 4.1): a serial port, PCIe, power. Interrupt controllers are the engine's. See board.h and map.h.
 #include "machine/board/board_parts.h"
 #include "machine/board/pc/map.h"
+#include "machine/board/pc/parts.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #define SLEEP_ENABLE (1u << 5) // ACPI 6.4, 4.8.3.7: sleep control; there is but S5
 #define KEYBOARD_RESET 0xfe
 #define RESET_NOW (1u << 2)
+#define RESET_OFFSET (PC_PORT_RESET - PC_PORT_PCI_ADDRESS)
 
 // Where Linux says how it wants to reboot (arch/x86/kernel/reboot.c), as the first PCs' BIOS understood it.
 #define REBOOT_FLAG_ADDR 0x472u
@@ -18,6 +20,8 @@
 
 struct pc {
     struct bus *ports;
+    struct pci_ports pci;
+    struct fw_cfg fw_cfg;
 };
 
 static void uart_irq(void *arg, bool level)
@@ -67,11 +71,22 @@ static void keyboard_write(void *device, uint64_t offset, unsigned size, uint64_
         reboot(device);
 }
 
-static void reset_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+static uint64_t pci_read(void *device, uint64_t offset, unsigned size)
 {
-    (void)offset, (void)size;
-    if (value & RESET_NOW)
-        reboot(device);
+    const struct board *b = device;
+    const struct pc *pc = b->parts;
+    return offset == RESET_OFFSET && size == 1 ? 0 : pci_ports_read(&pc->pci, offset, size);
+}
+
+// The reset control register lies within the address, which is written whole.
+static void pci_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct board *b = device;
+    struct pc *pc = b->parts;
+    if (offset != RESET_OFFSET || size != 1)
+        pci_ports_write(&pc->pci, offset, size, value);
+    else if (value & RESET_NOW)
+        reboot(b);
 }
 
 static void debug_exit_write(void *device, uint64_t offset, unsigned size, uint64_t value)
@@ -84,7 +99,7 @@ static void debug_exit_write(void *device, uint64_t offset, unsigned size, uint6
 
 static const struct bus_ops acpi_ops = {.name = "ACPI registers", .read = zero_read, .write = acpi_write};
 static const struct bus_ops keyboard_ops = {.name = "keyboard controller", .read = zero_read, .write = keyboard_write};
-static const struct bus_ops reset_ops = {.name = "reset control", .read = zero_read, .write = reset_write};
+static const struct bus_ops pci_ops = {.name = "PCI configuration ports", .read = pci_read, .write = pci_write};
 static const struct bus_ops debug_exit_ops = {.name = "debug exit", .read = zero_read, .write = debug_exit_write};
 
 // A port of the bus takes accesses of any size and place: they are carried out byte by byte but where one device takes them whole.
@@ -126,7 +141,9 @@ static int map_ports(struct board *b, struct pc *pc, struct tv_error *err)
     if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_KEYBOARD, 1, &keyboard_ops, b, err);
     if (rc == 0)
-        rc = bus_add(pc->ports, PC_PORT_RESET, 1, &reset_ops, b, err);
+        rc = bus_add(pc->ports, PC_PORT_PCI_ADDRESS, PC_PORT_PCI_DATA + 4 - PC_PORT_PCI_ADDRESS, &pci_ops, b, err);
+    if (rc == 0)
+        rc = bus_add(pc->ports, PC_PORT_FW_CFG, FW_CFG_PORTS, &fw_cfg_bus_ops, &pc->fw_cfg, err);
     if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_DEBUG_EXIT, 4, &debug_exit_ops, b, err);
     return rc;
@@ -139,6 +156,14 @@ uint64_t pc_pci64_base(const struct guest_memory *mem)
         if (mem->regions[i].guest_addr + mem->regions[i].size_bytes > end)
             end = mem->regions[i].guest_addr + mem->regions[i].size_bytes;
     return (end + PC_PCI64_ALIGN - 1) & ~(PC_PCI64_ALIGN - 1);
+}
+
+static uint64_t memory_bytes(const struct guest_memory *mem)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < mem->n_regions; i++)
+        sum += mem->regions[i].size_bytes;
+    return sum;
 }
 
 static int pc_create(struct board *b, struct tv_error *err)
@@ -155,17 +180,23 @@ static int pc_create(struct board *b, struct tv_error *err)
     struct pc *pc = b->parts = calloc(1, sizeof(*pc));
     if (!pc || !(pc->ports = bus_create()))
         return tv_error_set(err, -ENOMEM, "no memory for the board");
+    fw_cfg_init(&pc->fw_cfg, c->n_vcpus, memory_bytes(c->mem));
     if (!(b->uart = uart16550_create(&uart, err)) || !(b->pcie = pcie_create(&pcie, err)))
         return -ENOMEM;
-    int rc = bus_add(b->bus, PC_ECAM_BASE, PC_ECAM_SIZE, &pcie_ecam_bus_ops, b->pcie, err);
+    int rc = pci_ports_init(&pc->pci, b->pcie, err);
+    if (rc == 0)
+        rc = bus_add(b->bus, PC_ECAM_BASE, PC_ECAM_SIZE, &pcie_ecam_bus_ops, b->pcie, err);
     return rc < 0 ? rc : map_ports(b, pc, err);
 }
 
 static void pc_destroy(struct board *b)
 {
     struct pc *pc = b->parts;
-    if (pc)
-        bus_destroy(pc->ports);
+    if (!pc)
+        return;
+    if (pc->ports)
+        fw_cfg_fini(&pc->fw_cfg);
+    bus_destroy(pc->ports);
     free(pc);
 }
 
@@ -225,12 +256,18 @@ static void pc_nothing(struct board *b)
 
 static void pc_reset(struct board *b)
 {
+    struct pc *pc = b->parts;
     b->exit_status = 0;
+    pci_ports_reset(&pc->pci);
+    fw_cfg_reset(&pc->fw_cfg);
 }
 
 static void pc_state(struct board *b, struct state *s)
 {
+    struct pc *pc = b->parts;
     uart16550_state(b->uart, s);
+    pci_ports_state(&pc->pci, s);
+    fw_cfg_state(&pc->fw_cfg, s);
 }
 
 static void pc_set_irq(struct board *b, unsigned line, bool level)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../lib"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "../../lib"), os.path.join(HERE, "..")]
+import exits  # noqa: E402
 from machine import BIN, Machine, fail, folder, memory_cost, started  # noqa: E402
 
 IMAGE = os.environ["TRIVET_STATE_DIR"] + "/images/busybox-amd64"
@@ -32,6 +34,18 @@ def check(m, cpus):
     for bad in (b"WARNING: CPU", b"BUG:", b"Oops", b"stall", b"lockup"):
         if bad in m.output:
             fail(f"the kernel complains: {bad.decode()}", m)
+
+
+def check_steal(m):
+    """The guest sees that others have its processor: here, where the whole host has one."""
+    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    before, after = (int(re.search(r"^cpu +(?:\d+ +){7}(\d+) ", m.run(command), re.M)[1])
+                     for command in ("head -1 /proc/stat", "dd if=/dev/zero bs=1M count=32 2>/dev/null | sha256sum; head -1 /proc/stat"))
+    hog.kill()
+    hog.wait()
+    if after <= before:
+        fail(f"the guest was told of no stolen time: {before} ticks, then {after}", m)
+    print(f"ok: steal time is told ({after - before} ticks)")
 
 
 def power_off(m):
@@ -72,17 +86,22 @@ def boots():
     touched, cost = memory_cost(m)
     if cost > 5 << 20:
         fail(f"the machine's process has {cost >> 10} KiB resident beside the guest's memory", m)
+    check_steal(m)
     print(f"ok: boot and shell; {cost >> 10} KiB beside the {touched >> 20} MiB that the guest touched")
     m.run("dd if=/dev/urandom of=/dev/vda bs=1M count=40 2>/dev/null; sync")
-    before = vcpu(m)
+    exits.begin()
+    before, by_cause = vcpu(m), exits.counts()
     answer = m.run(f"dd if=/dev/vda of=/dev/null bs=4k count={READS} iflag=direct 2>&1 | grep -c '{READS}+0 records in'")
-    after = vcpu(m)
+    after, by_cause = vcpu(m), exits.counts() - by_cause
     if "1" not in answer.split():
         fail(f"{READS} reads: {answer}", m)
     causes = {k: after["trap_causes"][k] - v for k, v in before["trap_causes"].items()}
     mmio = causes["mmio read"] + causes["mmio write"]
-    exits = (after["exits"] - before["exits"]) / READS
-    print(f"figure: {READS} reads of 4 KiB, one after the other: {exits:.2f} exits from the guest each, {mmio} MMIO exits to the process")
+    total, of_requests = after["exits"] - before["exits"], sum(by_cause[cause] for cause in exits.REQUEST)
+    print(f"figure: {READS} reads of 4 KiB, one after the other: {total / READS:.2f} exits from the guest each, {of_requests / READS:.2f} without the "
+          f"timer's and the console's, {mmio} MMIO exits to the process; by cause: {dict(by_cause)}")
+    if not READS <= of_requests <= 1.1 * READS:
+        fail(f"{READS} reads made {of_requests} exits: {by_cause}", m)
     if mmio > 10:
         fail(f"{READS} reads made {mmio} MMIO exits to the process: {causes}", m)
     power_off(m)
@@ -128,4 +147,4 @@ boots()
 saves()
 ends()
 sys.stdout.flush()
-sys.exit(subprocess.run([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "choice.py"), sys.argv[1]], check=False).returncode)
+sys.exit(subprocess.run([sys.executable, os.path.join(HERE, "choice.py"), sys.argv[1]], check=False).returncode)

@@ -2,7 +2,7 @@
 // and buffers made of garbage, BARs moved over everything, saves and loads of damaged state in between. Whatever it does costs its
 // devices only: nothing outside of guest memory is touched, the loop comes back, and after a reset all works as on the first day.
 //
-// The input is a program: an operation byte, then its operands.
+// The input is a program: an operation byte, then its operands. fuzz_board_pc.c is the same for the x86-64 board, with its ports.
 #include "base/log.h"
 #include "machine/device/device.h"
 
@@ -17,6 +17,22 @@
 #define RAM_BYTES 32768u
 #define BAR_BYTES 0x8000ull
 #define STEPS_MAX 400
+
+#ifdef FUZZ_BOARD_PC
+#define ARCH ENGINE_X86_64
+#define RAM_BASE 0ull
+#define ECAM_BASE PC_ECAM_BASE
+#define PCI32_BASE PC_PCI32_BASE
+#define PCI64_BASE PC_PCI64_ALIGN // the first above 4 GiB
+#define OPERATIONS 12
+#else
+#define ARCH ENGINE_RISCV64
+#define RAM_BASE MAP_RAM_BASE
+#define ECAM_BASE MAP_ECAM_BASE
+#define PCI32_BASE MAP_PCI32_BASE
+#define PCI64_BASE MAP_PCI64_BASE
+#define OPERATIONS 11
+#endif
 
 enum { SLOT_CONSOLE = 1, SLOT_RNG = 2, SLOT_PVPANIC = 3 };
 enum { BAR_COMMON = 0x0000, BAR_NOTIFY = 0x3000 }; // virtio_pci_regs.c; found out by themselves in the unit tests
@@ -47,6 +63,11 @@ static int raise_msi(void *arg, uint64_t addr, uint32_t data)
     (void)addr;
     (void)data;
     return 0;
+}
+
+static void set_irq(void *arg, unsigned line, bool level)
+{
+    (void)arg, (void)line, (void)level;
 }
 
 static void serial_output(void *arg, const uint8_t *buf, size_t len_bytes)
@@ -95,7 +116,9 @@ static void open_board(void)
     const struct board_config config = {.loop = loop,
                                         .mem = &mem,
                                         .n_vcpus = 2,
+                                        .arch = ARCH,
                                         .raise_msi = raise_msi,
+                                        .set_irq = set_irq,
                                         .console_output = serial_output,
                                         .console_room = serial_room};
     board = board_create(&config, NULL);
@@ -119,9 +142,9 @@ static void setup(void)
     loop = loop_create(NULL);
     guest_memory_init(&mem);
     int fd = guest_ram_create("fuzz", RAM_BYTES, NULL);
-    if (!loop || guest_memory_add(&mem, MAP_RAM_BASE, RAM_BYTES, fd, 0, 0, NULL) != 0)
+    if (!loop || guest_memory_add(&mem, RAM_BASE, RAM_BYTES, fd, 0, 0, NULL) != 0)
         abort();
-    ram = guest_memory_view(&mem, MAP_RAM_BASE, RAM_BYTES);
+    ram = guest_memory_view(&mem, RAM_BASE, RAM_BYTES);
     open_board();
 }
 
@@ -142,35 +165,36 @@ static uint64_t get(uint64_t gpa, unsigned size)
 
 static uint64_t bar_of(unsigned slot)
 {
-    return MAP_PCI64_BASE + slot * BAR_BYTES;
+    return PCI64_BASE + slot * BAR_BYTES;
 }
 
 static uint64_t config_of(unsigned slot)
 {
-    return MAP_ECAM_BASE + (slot << 15);
+    return ECAM_BASE + (slot << 15);
 }
 
 // An address that is worth an access, aligned to size as the engine has them.
 static uint64_t take_address(struct input *in, unsigned size)
 {
     uint64_t where = take(in, 1), offset = take(in, 2);
-    static const uint64_t bases[] = {MAP_APLIC_BASE, MAP_UART_BASE, MAP_RTC_BASE, MAP_PCI32_BASE, MAP_PCI64_BASE};
     uint64_t gpa = 0;
     switch (where % 8) {
+#ifndef FUZZ_BOARD_PC
     case 0:
-        gpa = bases[0] + offset % MAP_APLIC_SIZE;
+        gpa = MAP_APLIC_BASE + offset % MAP_APLIC_SIZE;
         break;
     case 1:
-        gpa = bases[1] + offset % 16;
+        gpa = MAP_UART_BASE + offset % 16;
         break;
     case 2:
-        gpa = bases[2] + offset % 64;
+        gpa = MAP_RTC_BASE + offset % 64;
         break;
+#endif
     case 3:
         gpa = config_of(SLOT_CONSOLE + (where >> 4) % 3) + offset % 272;
         break;
     case 4:
-        gpa = bases[3] + offset;
+        gpa = PCI32_BASE + offset;
         break;
     default:
         gpa = bar_of(SLOT_CONSOLE + (where >> 4) % 2) + offset % BAR_BYTES;
@@ -178,6 +202,71 @@ static uint64_t take_address(struct input *in, unsigned size)
     }
     return gpa & ~(uint64_t)(size - 1);
 }
+
+#ifdef FUZZ_BOARD_PC
+// A port of the board's, or any.
+static uint16_t take_port(struct input *in)
+{
+    static const uint16_t ports[] = {
+        PC_PORT_COM1,       PC_PORT_FW_CFG,  PC_PORT_PCI_ADDRESS, PC_PORT_PCI_DATA, PC_PORT_ACPI_SLEEP_CONTROL,
+        PC_PORT_DEBUG_EXIT, PC_PORT_KEYBOARD};
+    uint64_t where = take(in, 1);
+    if (where % 8 == 7)
+        return (uint16_t)take(in, 2);
+    return (uint16_t)(ports[where % 8] + (where >> 4) % 8);
+}
+
+static void access_port(struct input *in, unsigned op)
+{
+    unsigned size = 1u << (op >> 4) % 3;
+    uint16_t port = take_port(in);
+    uint64_t value;
+    enum engine_exit exit;
+    if (op & 0x80) {
+        if (board_port_read(board, port, size, &value) != 0)
+            abort();
+    } else if (board_port_write(board, port, size, take(in, size), &exit) > 0) {
+        if (exit != ENGINE_EXIT_SHUTDOWN && exit != ENGINE_EXIT_REBOOT && exit != ENGINE_EXIT_WARM_REBOOT &&
+            exit != ENGINE_EXIT_STATUS)
+            abort();
+        board_reset(board); // the machine ended, or starts again
+    }
+}
+
+static uint64_t uart_get(unsigned reg)
+{
+    uint64_t value = 0;
+    board_port_read(board, (uint16_t)(PC_PORT_COM1 + reg), 1, &value);
+    return value;
+}
+
+static void uart_put(unsigned reg, uint64_t value)
+{
+    enum engine_exit exit;
+    board_port_write(board, (uint16_t)(PC_PORT_COM1 + reg), 1, value, &exit);
+}
+
+static bool is_new(void)
+{
+    uint64_t value;
+    return board_port_read(board, PC_PORT_PCI_ADDRESS, 4, &value) == 0 && value == 0;
+}
+#else
+static uint64_t uart_get(unsigned reg)
+{
+    return get(MAP_UART_BASE + reg, 1);
+}
+
+static void uart_put(unsigned reg, uint64_t value)
+{
+    put(MAP_UART_BASE + reg, 1, value);
+}
+
+static bool is_new(void)
+{
+    return get(MAP_APLIC_BASE, 4) == 0x80000004;
+}
+#endif
 
 static void place_bar(unsigned slot, uint64_t base)
 {
@@ -223,7 +312,7 @@ static void bring_up(unsigned slot, uint64_t features)
     put(common + VIRTIO_PCI_COMMON_STATUS, 1, 0xb);
     put(common + VIRTIO_PCI_COMMON_MSIX, 2, 0);
     for (unsigned i = 0; i < 6; i++)
-        enable_queue(common, i, MAP_RAM_BASE + (slot - 1) * 0x3000 + i * 0x800, 16);
+        enable_queue(common, i, RAM_BASE + (slot - 1) * 0x3000 + i * 0x800, 16);
     put(common + VIRTIO_PCI_COMMON_STATUS, 1, 0xf);
     run_loop();
 }
@@ -241,7 +330,7 @@ static void offer(struct input *in)
     unsigned slot = SLOT_CONSOLE + take(in, 1) % 2, queue = take(in, 1) % 6;
     uint8_t *ring = ram + (slot - 1) * 0x3000 + queue * 0x800;
     uint16_t head = take(in, 1) % 20;
-    struct vring_desc desc = {.addr = MAP_RAM_BASE + take(in, 2) % (RAM_BYTES + 64),
+    struct vring_desc desc = {.addr = RAM_BASE + take(in, 2) % (RAM_BYTES + 64),
                               .len = (uint32_t)take(in, 2) % 8192,
                               .flags = (uint16_t)(take(in, 1) & 7),
                               .next = (uint16_t)(take(in, 1) % 20)};
@@ -311,7 +400,7 @@ static void host_event(struct input *in)
 static void step(struct input *in)
 {
     unsigned op = (unsigned)take(in, 1), size = 1u << (op >> 4 & 3);
-    switch (op % 11) {
+    switch (op % OPERATIONS) {
     case 0:
         get(take_address(in, size), size);
         break;
@@ -329,7 +418,7 @@ static void step(struct input *in)
         break;
     case 5:
         if (op >> 4 == SLOT_PVPANIC)
-            place_bar(SLOT_PVPANIC, MAP_PCI32_BASE);
+            place_bar(SLOT_PVPANIC, PCI32_BASE);
         else
             bring_up(SLOT_CONSOLE + (op >> 4) % 2, take_features(in));
         break;
@@ -345,6 +434,11 @@ static void step(struct input *in)
     case 9:
         place_bar(SLOT_CONSOLE + (op >> 4) % 2, take(in, 6) << 8);
         break;
+#ifdef FUZZ_BOARD_PC
+    case 11:
+        access_port(in, op);
+        break;
+#endif
     default:
         save_and_load(in);
         break;
@@ -357,16 +451,16 @@ static void check_recovers(void)
     board_reset(board);
     run_loop();
     memset(ram, 0, RAM_BYTES);
-    while (get(MAP_UART_BASE + 5, 1) & 1) // what serial_room() put there
-        get(MAP_UART_BASE, 1);
-    put(MAP_UART_BASE + 7, 1, 0x5a);
-    if (get(MAP_UART_BASE + 5, 1) != 0x60 || get(MAP_UART_BASE + 7, 1) != 0x5a || get(MAP_APLIC_BASE, 4) != 0x80000004)
+    while (uart_get(5) & 1) // what serial_room() put there
+        uart_get(0);
+    uart_put(7, 0x5a);
+    if (uart_get(5) != 0x60 || uart_get(7) != 0x5a || !is_new())
         abort();
     bring_up(SLOT_RNG, 0);
     if (get(bar_of(SLOT_RNG) + VIRTIO_PCI_COMMON_STATUS, 1) != 0xf)
         abort();
     uint8_t *ring = ram + (SLOT_RNG - 1) * 0x3000;
-    struct vring_desc desc = {.addr = MAP_RAM_BASE + 0x7000, .len = 64, .flags = VRING_DESC_F_WRITE};
+    struct vring_desc desc = {.addr = RAM_BASE + 0x7000, .len = 64, .flags = VRING_DESC_F_WRITE};
     struct vring_avail *avail = (struct vring_avail *)(void *)(ring + 16 * 16);
     const struct vring_used *used = (const struct vring_used *)(void *)(ring + 16 * 16 + 512);
     memcpy(ring, &desc, sizeof(desc));

@@ -21,6 +21,7 @@ struct fixture {
     struct loop *loop;
     struct guest_memory mem;
     struct board *board;
+    unsigned lines; // that are up
 };
 
 static int no_msi(void *arg, uint64_t addr, uint32_t data)
@@ -29,9 +30,10 @@ static int no_msi(void *arg, uint64_t addr, uint32_t data)
     return 0;
 }
 
-static void no_irq(void *arg, unsigned line, bool level)
+static void set_irq(void *arg, unsigned line, bool level)
 {
-    (void)arg, (void)line, (void)level;
+    struct fixture *f = arg;
+    f->lines = level ? f->lines | 1u << line : f->lines & ~(1u << line);
 }
 
 static int open_board(void **state)
@@ -41,7 +43,7 @@ static int open_board(void **state)
     guest_memory_init(&f->mem);
     assert_int_equal(guest_memory_add(&f->mem, 0, RAM_BYTES, guest_ram_create("ram", RAM_BYTES, NULL), 0, 0, NULL), 0);
     const struct board_config config = {
-        .loop = f->loop, .mem = &f->mem, .n_vcpus = 3, .arch = ENGINE_X86_64, .raise_msi = no_msi, .set_irq = no_irq};
+        .loop = f->loop, .mem = &f->mem, .n_vcpus = 3, .arg = f, .arch = ENGINE_X86_64, .raise_msi = no_msi, .set_irq = set_irq};
     f->board = board_create(&config, NULL);
     assert_non_null(f->board);
     return 0;
@@ -164,6 +166,26 @@ static void test_fw_cfg(void **state)
     assert_int_equal(in(f, FW_CFG + 1, 1), RAM_BYTES & 0xff);
 }
 
+// --- what tests use
+
+static void test_ports_for_tests(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t value;
+    out(f, PC_PORT_TEST, 4, 0x12345678);
+    out(f, PC_PORT_TEST + 1, 1, 0xff);
+    assert_int_equal(in(f, PC_PORT_TEST, 4), 0x1234ff78);
+    assert_int_equal(bus_write(board_bus(f->board), PC_TEST_PAGE + 4088, 8, 0x1122334455667788), 0);
+    assert_int_equal(bus_read(board_bus(f->board), PC_TEST_PAGE + 4092, 4, &value), 0);
+    assert_int_equal(value, 0x11223344);
+    out(f, PC_PORT_TEST_LINES + 11, 4, 1);
+    assert_int_equal(f->lines, 1 << 11);
+    out(f, PC_PORT_TEST_LINES + 23, 1, 1);
+    out(f, PC_PORT_TEST_LINES + 11, 1, 0);
+    out(f, PC_PORT_TEST_LINES + 24, 1, 1); // there is none
+    assert_int_equal(f->lines, 1 << 23);
+}
+
 // --- state
 
 static int load(struct fixture *f, const void *buf, size_t len_bytes)
@@ -252,6 +274,7 @@ int main(void)
         TEST(test_mechanism_1_elsewhere),
         TEST(test_reset_lies_in_the_address),
         TEST(test_fw_cfg),
+        TEST(test_ports_for_tests),
         TEST(test_state),
         TEST(test_tables_are_summed),
     };

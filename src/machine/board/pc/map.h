@@ -9,6 +9,7 @@
 #define PC_ECAM_SIZE 0x100000ull
 #define PC_IOAPIC_BASE 0xfec00000ull
 #define PC_LAPIC_BASE 0xfee00000ull
+#define PC_TEST_PAGE 0xff000000ull    // test_ports.c
 #define PC_PCI64_ALIGN 0x400000000ull // 64-bit BARs: 16 GiB from the first multiple of this above RAM
 #define PC_PCI64_SIZE 0x400000000ull
 
@@ -24,6 +25,8 @@
 #define PC_KERNEL_BASE 0x100000ull
 
 // I/O ports.
+#define PC_PORT_TEST 0xe0 // test_ports.c
+#define PC_PORT_TEST_LINES 0x2000
 #define PC_PORT_DEBUG_EXIT 0xf4 // as QEMU's isa-debug-exit: a write of v ends the machine with the status v << 1 | 1
 #define PC_PORT_KEYBOARD 0x64   // 0xfe: reset, and nothing else
 #define PC_PORT_COM1 0x3f8
@@ -36,6 +39,7 @@
 #define PC_PORT_ACPI_RESET 0x602
 
 // Lines of the I/O APIC.
+#define PC_LINES 24
 #define PC_IRQ_COM1 4
 #define PC_IRQ_POWER 20
 #define PC_IRQ_VMGENID 21

@@ -22,6 +22,7 @@ struct pc {
     struct bus *ports;
     struct pci_ports pci;
     struct fw_cfg fw_cfg;
+    struct test_ports test;
 };
 
 static void uart_irq(void *arg, bool level)
@@ -145,6 +146,8 @@ static int map_ports(struct board *b, struct pc *pc, struct tv_error *err)
     if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_FW_CFG, FW_CFG_PORTS, &fw_cfg_bus_ops, &pc->fw_cfg, err);
     if (rc == 0)
+        rc = test_ports_init(&pc->test, b, pc->ports, err);
+    if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_DEBUG_EXIT, 4, &debug_exit_ops, b, err);
     return rc;
 }
@@ -260,6 +263,7 @@ static void pc_reset(struct board *b)
     b->exit_status = 0;
     pci_ports_reset(&pc->pci);
     fw_cfg_reset(&pc->fw_cfg);
+    test_ports_reset(&pc->test);
 }
 
 static void pc_state(struct board *b, struct state *s)
@@ -268,6 +272,7 @@ static void pc_state(struct board *b, struct state *s)
     uart16550_state(b->uart, s);
     pci_ports_state(&pc->pci, s);
     fw_cfg_state(&pc->fw_cfg, s);
+    test_ports_state(&pc->test, s);
 }
 
 static void pc_set_irq(struct board *b, unsigned line, bool level)

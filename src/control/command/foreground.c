@@ -80,7 +80,7 @@ static void machine_ended(void *arg, pid_t pid, int status)
     terminal_destroy(f->terminal);
     f->terminal = NULL;
     if (WIFEXITED(status)) {
-        f->exit_status = WEXITSTATUS(status) <= 2 ? WEXITSTATUS(status) : 1;
+        f->exit_status = WEXITSTATUS(status);
     } else {
         f->exit_status = 1;
         if (!f->signal)

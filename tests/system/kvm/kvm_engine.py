@@ -4,4 +4,4 @@ import sys
 
 import rig
 
-rig.run(sys.argv[1], "system/kvm/inside/engine.py")
+rig.run(sys.argv[1], "system/kvm/inside/engine.py", files={sys.argv[1] + "/tests/system/hostile_x86_64": "/build/hostile_x86_64"})

@@ -429,8 +429,7 @@ static void check_multiboot(struct fixture *f)
     assert_int_equal(get(f, info, 4), 1 | 4 | 8 | 64); // memory, command line, modules, memory map
     assert_int_equal(get(f, info + 4, 4), 640);
     assert_int_equal(get(f, info + 8, 4), (RAM_BYTES - MIB) >> 10);
-    assert_string_equal((const char *)at(f, get(f, info + 16, 4)),
-                        "kernel console=ttyS0 quiet");
+    assert_string_equal((const char *)at(f, get(f, info + 16, 4)), "kernel console=ttyS0 quiet");
     assert_int_equal(get(f, info + 20, 4), 1);
     uint64_t module = get(f, info + 24, 4), start = get(f, module, 4);
     assert_memory_equal(at(f, start), "initrd", 6);
@@ -450,6 +449,45 @@ static void test_multiboot(void **state)
     assert_int_equal(load(f), 0);
     assert_int_equal(f->result.entry, 2 * MIB + 0x100);
     check_multiboot(f);
+}
+
+// A small kernel that begins in real mode lies below 1 MiB, and below what it is told.
+static void test_multiboot_low(void **state)
+{
+    struct fixture *f = *state;
+    Elf32_Ehdr header;
+    Elf32_Phdr ph;
+    uint8_t want[CODE_BYTES];
+    make_elf32(f, false);
+    put_multiboot(f, 3);
+    memcpy(&header, f->kernel, sizeof(header));
+    memcpy(&ph, f->kernel + header.e_phoff, sizeof(ph));
+    header.e_entry = 0x8010;
+    ph.p_paddr = 0x8000;
+    memcpy(f->kernel, &header, sizeof(header));
+    memcpy(f->kernel + header.e_phoff, &ph, sizeof(ph));
+    give_initrd(f, 5000);
+    assert_int_equal(load(f), 0);
+    assert_int_equal(f->result.entry, 0x8010);
+    fill(want, sizeof(want));
+    assert_memory_equal(at(f, 0x8000), want, sizeof(want));
+    uint64_t module = get(f, get(f, f->result.ebx_esi + 24, 4), 4);
+    assert_in_range(module, MIB, RAM_BYTES);
+}
+
+static void test_multiboot_low_refused(void **state)
+{
+    struct fixture *f = *state;
+    Elf32_Phdr ph;
+    make_elf32(f, false);
+    put_multiboot(f, 3);
+    memcpy(&ph, f->kernel + sizeof(Elf32_Ehdr), sizeof(ph));
+    ph.p_paddr = DATA_ADDR - 4096; // reaches into it
+    ph.p_vaddr = ph.p_paddr;
+    memcpy(f->kernel + sizeof(Elf32_Ehdr), &ph, sizeof(ph));
+    Elf32_Ehdr *header = (Elf32_Ehdr *)(void *)f->kernel;
+    header->e_entry = ph.p_paddr;
+    refused(f, -ENOSPC, "memory ends at 0x10000");
 }
 
 static void test_multiboot_with_addresses(void **state)
@@ -505,6 +543,8 @@ int main(void)
                                        TEST(test_pvh_in_gzip),
                                        TEST(test_elf_refused),
                                        TEST(test_multiboot),
+                                       TEST(test_multiboot_low),
+                                       TEST(test_multiboot_low_refused),
                                        TEST(test_multiboot_with_addresses),
                                        TEST(test_multiboot_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,7 +55,7 @@ struct loader_pc_request {
     unsigned n_ranges;  // what the kernel is told of memory, in the order of addresses
     struct loader_pc_range ranges[LOADER_PC_RANGES];
     unsigned usable;                     // the range that kernel and initrd go into, all of it free and zero
-    uint64_t data_addr, data_size_bytes; // room below 1 MiB for what the kernel is told
+    uint64_t data_addr, data_size_bytes; // room below 1 MiB for what the kernel is told; a small kernel may be below that
 };
 
 struct loader_pc_result { // flat 32-bit mode without paging

@@ -205,13 +205,22 @@ static int decode(struct kernel_source *source, const struct loader_pc_range *us
     return rc < 0 ? rc : 0;
 }
 
+static bool is_below(const struct pc_plan *plan, uint64_t end)
+{
+    for (unsigned i = 0; i < plan->kernel.n_segments; i++)
+        if (plan->kernel.segments[i].addr >= end)
+            return false;
+    return true;
+}
+
 static int load_all(const struct loader_pc_request *r, const struct kernel_source *kernel, const struct kernel_source *initrd,
                     const struct pc_plan *plan, struct loader_pc_result *result, struct tv_error *err)
 {
     const struct loader_pc_range *usable = &r->ranges[r->usable];
     struct kernel_layout layout = {.ram_base = usable->addr, .ram_end = usable->addr + usable->size_bytes};
+    struct kernel_layout below = {.ram_end = r->data_addr}; // where small kernels that run in real mode are
     uint64_t initrd_addr = 0, initrd_bytes = initrd ? initrd->size_bytes : 0;
-    int rc = kernel_layout_take(&layout, &plan->kernel, kernel->name, err);
+    int rc = kernel_layout_take(is_below(plan, r->data_addr) ? &below : &layout, &plan->kernel, kernel->name, err);
     if (rc < 0)
         return rc;
     if (initrd) {

@@ -14,7 +14,7 @@
 #define PC_PCI64_SIZE 0x400000000ull
 
 // In the first MiB: what a PC's firmware leaves there is RAM that is not the kernel's, from PC_BASE_RAM_END on.
-#define PC_BOOT_DATA 0x1000ull // what a kernel is told by the protocol that it is started with
+#define PC_BOOT_DATA 0x90000ull // what a kernel is told by the protocol that it is started with; below is room for one in real mode
 #define PC_BOOT_DATA_SIZE 0x8000ull
 #define PC_BASE_RAM_END 0x9f000ull
 #define PC_TABLES_BASE 0xe0000ull // ACPI

@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, "/tests/system/kvm")
+import exits as by_cause  # noqa: E402
+
 BUILD, ROUNDS, READS = sys.argv[1], int(os.environ["BENCH_ROUNDS"]), 2000
 IMAGE = os.environ["TRIVET_STATE_DIR"] + "/images/busybox-amd64"
 ENTRY, INITRD, DISK = "/bench/entry", "/tmp/initrd", "/tmp/disk.raw"
@@ -131,12 +134,14 @@ def measure(who):
 def measure_disk(who):
     guest = start(who, IMAGE + "/kernel", INITRD, APPEND, disk=True)
     guest.wait_for(b"# ")
-    before = exits()
+    before, causes = exits(), by_cause.counts()
     text = guest.run(f"dd if=/dev/vda of=/dev/null bs=4k count={READS} iflag=direct")
-    count = exits() - before
+    count, causes = exits() - before, by_cause.counts() - causes
     if not re.search(rb"\b%d\+0 records in" % READS, text):
         guest.fail("the reads failed")
     tell("reads", who, count / READS)
+    tell("requests", who, sum(causes[cause] for cause in by_cause.REQUEST) / READS)
+    print(f"{who}: {READS} reads by cause: {dict(causes)}")
     if who == OURS:
         guest.console[0].sendall(b"poweroff\n")
         guest.process.wait()
@@ -157,5 +162,6 @@ with open(DISK, "wb") as f:
 for n in range(ROUNDS):
     for each in ([OURS, *MACHINES] if n % 2 == 0 else [*reversed(MACHINES), OURS]):
         measure(each)
+by_cause.begin()
 for each in [OURS, *MACHINES]:
     measure_disk(each)

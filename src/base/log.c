@@ -234,3 +234,18 @@ void log_write(enum log_level level, const char *module, const char *message, co
     if (!send_line(&line))
         atomic_fetch_add_explicit(&dropped_lines, dropped + 1, memory_order_relaxed);
 }
+
+bool log_limit_pass(struct log_limit *limit, const char *module, uint64_t now_ns)
+{
+    if (limit->whole_ns < now_ns)
+        limit->whole_ns = now_ns;
+    if (limit->whole_ns - now_ns > (LOG_LIMIT_BURST - 1) * LOG_LIMIT_EVERY_NS) {
+        limit->held_back++;
+        return false;
+    }
+    limit->whole_ns += LOG_LIMIT_EVERY_NS;
+    if (limit->held_back)
+        log_event(LOG_WARN, module, "lines held back: too many of the like", LOG_U64("lines", limit->held_back));
+    limit->held_back = 0;
+    return true;
+}

@@ -36,3 +36,15 @@ void log_write(enum log_level level, const char *module, const char *message, co
             log_write((level), (module), (message), log_fields_ + 1, sizeof(log_fields_) / sizeof(log_fields_[0]) - 1);            \
         }                                                                                                                          \
     } while (0)
+
+// For what a guest or a peer can cause as often as it likes: so many lines at once, and then one more each LOG_LIMIT_EVERY_NS.
+// Zeroed when new; the owner's lock guards it.
+#define LOG_LIMIT_BURST 10u
+#define LOG_LIMIT_EVERY_NS 10000000000ull
+struct log_limit {
+    uint64_t whole_ns;  // when all of the burst may be logged again
+    uint64_t held_back; // lines, since the last that was let through
+};
+
+// True: the line may be logged now. How many were held back before it is logged first, for `module`.
+bool log_limit_pass(struct log_limit *limit, const char *module, uint64_t now_ns);

@@ -68,7 +68,7 @@ static int serve_message(struct vhost_backend *be, struct tv_error *err)
         return ret;
     if (ret < 0 && err->code == 0)
         tv_error_set(err, ret, "%s: %s", vhost_request_name(header.request), strerror(-ret));
-    if (ret < 0)
+    if (ret < 0 && log_limit_pass(&be->told, "vhost", clock_now_ns()))
         log_event(LOG_WARN, "vhost", "request failed", LOG_STR("reason", err->text));
     return acknowledge(be, &header, ret);
 }

@@ -8,6 +8,7 @@
 // All on the loop's thread.
 #pragma once
 
+#include "base/log.h"
 #include "vhost/backend.h"
 #include "vhost/dirty_log.h"
 #include "vhost/inflight.h"
@@ -45,8 +46,9 @@ struct vhost_backend {
     struct guest_memory mem;
     struct guest_memory inflight; // one region, the buffer
     struct dirty_log log;
-    int log_fd; // signalled when it was written to, or -1
-    bool logs;  // the service was told to tell what it writes
+    int log_fd;            // signalled when it was written to, or -1
+    bool logs;             // the service was told to tell what it writes
+    struct log_limit told; // what the front end, or its guest, did wrong
     struct vhost_receiver rx;
     struct loop_source *listen_source, *source, *accept_timer, *poll_timer;
     struct backend_ring rings[]; // ops.n_queues

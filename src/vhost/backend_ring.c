@@ -69,7 +69,9 @@ static void tell_broken(struct backend_ring *ring)
     if (ring->error_told)
         return;
     ring->error_told = true;
-    log_event(LOG_WARN, "vhost", "queue broken by its driver", LOG_U64("queue", ring_index(ring)), LOG_STR("reason", ring->vq.why));
+    if (log_limit_pass(&ring->be->told, "vhost", clock_now_ns()))
+        log_event(LOG_WARN, "vhost", "queue broken by its driver", LOG_U64("queue", ring_index(ring)),
+                  LOG_STR("reason", ring->vq.why));
     signal_eventfd(ring->err_fd);
 }
 

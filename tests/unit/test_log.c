@@ -178,6 +178,29 @@ static void test_threads_do_not_mix(void **state)
     free(out);
 }
 
+// What a guest can cause at will does not fill the disk.
+static void test_limit(void **state)
+{
+    struct log_limit limit = {0};
+    uint64_t now = 1000, let_through = 0;
+    char out[1024];
+    (void)state;
+    for (unsigned i = 0; i < 1000; i++)
+        let_through += log_limit_pass(&limit, "vhost", now);
+    assert_int_equal(let_through, LOG_LIMIT_BURST);
+    assert_int_equal(read_lines(out, sizeof(out)), 0);
+    assert_false(log_limit_pass(&limit, "vhost", now + LOG_LIMIT_EVERY_NS - 1));
+    assert_true(log_limit_pass(&limit, "vhost", now + LOG_LIMIT_EVERY_NS));
+    read_lines(out, sizeof(out));
+    assert_string_equal(out + 28, "warn  vhost: lines held back: too many of the like lines=991\n");
+    assert_false(log_limit_pass(&limit, "vhost", now + LOG_LIMIT_EVERY_NS));
+    now += 1000 * LOG_LIMIT_EVERY_NS; // a long quiet time is worth no more than the first
+    let_through = 0;
+    for (unsigned i = 0; i < 100; i++)
+        let_through += log_limit_pass(&limit, "vhost", now);
+    assert_int_equal(let_through, LOG_LIMIT_BURST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +211,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_long_values_keep_the_line_whole, capture, release),
         cmocka_unit_test_setup_teardown(test_nobody_reads, capture, release),
         cmocka_unit_test_setup_teardown(test_threads_do_not_mix, capture, release),
+        cmocka_unit_test_setup_teardown(test_limit, capture, release),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 // virtio-pci, the device's life: queues, reset, interrupts, saved state. On the loop's thread; see virtio_pci.h.
 #include "machine/device/virtio_pci_internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <assert.h>
@@ -47,8 +48,9 @@ void virtio_pci_needs_reset(struct virtio_pci *vp, const char *why)
         if (vp->status & VIRTIO_CONFIG_S_DRIVER_OK)
             interrupt_config(vp);
     }
+    bool told = is_new && log_limit_pass(&vp->told, vp->config.ops->name, clock_now_ns());
     pthread_mutex_unlock(&vp->lock);
-    if (is_new)
+    if (told)
         log_event(LOG_WARN, vp->config.ops->name, "device needs a reset", LOG_STR("why", why));
 }
 

@@ -1,6 +1,7 @@
 // What virtio_pci.c (queues and life, on the loop's thread) and virtio_pci_regs.c (registers, on vcpu threads) share.
 #pragma once
 
+#include "base/log.h"
 #include "machine/device/virtio_pci.h"
 
 #include <pthread.h>
@@ -43,6 +44,7 @@ struct virtio_pci {
     uint64_t driver_features;
     uint16_t config_vector, queue_select;
     uint8_t status, isr, config_generation;
+    struct log_limit told;   // that it needs a reset
     bool resetting;          // the driver wrote 0 to the status and the loop has not come to it
     bool live;               // DRIVER_OK was there since the last reset
     bool config_was_written; // in [written_from, written_to), by the driver

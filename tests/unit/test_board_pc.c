@@ -162,8 +162,8 @@ static void test_fw_cfg(void **state)
     assert_int_equal(ask(f, 0x8000, 8), 0);
     assert_int_equal(ask(f, 0xffff, 8), 0);
     out(f, FW_CFG, 2, 3);
-    out(f, FW_CFG + 1, 1, 0x77); // read-only
-    assert_int_equal(in(f, FW_CFG + 1, 1), RAM_BYTES & 0xff);
+    out(f, FW_CFG + 1, 1, 0x77);               // read-only
+    assert_int_equal(in(f, FW_CFG + 1, 1), 0); // the lowest byte of 2 MiB
 }
 
 // --- what tests use
@@ -178,6 +178,10 @@ static void test_ports_for_tests(void **state)
     assert_int_equal(bus_write(board_bus(f->board), PC_TEST_PAGE + 4088, 8, 0x1122334455667788), 0);
     assert_int_equal(bus_read(board_bus(f->board), PC_TEST_PAGE + 4092, 4, &value), 0);
     assert_int_equal(value, 0x11223344);
+    memset(guest_memory_view(&f->mem, 0x5000, 8), 0x77, 8);
+    out(f, PC_PORT_TEST_PAGE_OUT, 4, 0x5123);
+    assert_int_equal(*(uint8_t *)guest_memory_view(&f->mem, 0x5007, 1), 0x77); // it is still there
+    out(f, PC_PORT_TEST_PAGE_OUT, 4, 0xfffff000);                              // and this is nowhere
     out(f, PC_PORT_TEST_LINES + 11, 4, 1);
     assert_int_equal(f->lines, 1 << 11);
     out(f, PC_PORT_TEST_LINES + 23, 1, 1);

@@ -26,6 +26,7 @@
 
 // I/O ports.
 #define PC_PORT_TEST 0xe0 // test_ports.c
+#define PC_PORT_TEST_PAGE_OUT 0xe4
 #define PC_PORT_TEST_LINES 0x2000
 #define PC_PORT_DEBUG_EXIT 0xf4 // as QEMU's isa-debug-exit: a write of v ends the machine with the status v << 1 | 1
 #define PC_PORT_KEYBOARD 0x64   // 0xfe: reset, and nothing else

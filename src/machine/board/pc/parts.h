@@ -45,14 +45,18 @@ extern const struct bus_ops fw_cfg_bus_ops; // its device is the struct fw_cfg, 
 
 // --- test_ports.c: for kernels that test a machine, where QEMU's pc-testdev has it (hw/misc/pc-testdev.c) and with no more power
 // than any guest has anyway: a port and a page that keep what is written, which makes the host's KVM emulate whatever instruction
-// accesses them, and ports that drive the lines of the I/O APIC. Any thread.
+// accesses them, a port that takes the address of a page of RAM which is to fault in the host once more, and ports that drive the
+// lines of the I/O APIC. Any thread.
 struct board;
+struct guest_memory;
 
 struct test_ports {
     struct board *board;
+    const struct guest_memory *mem;
     _Atomic uint8_t port[4], page[4096];
 };
 
-int test_ports_init(struct test_ports *t, struct board *board, struct bus *ports, struct tv_error *err);
+int test_ports_init(struct test_ports *t, struct board *board, const struct guest_memory *mem, struct bus *ports,
+                    struct tv_error *err);
 void test_ports_reset(struct test_ports *t);
 void test_ports_state(struct test_ports *t, struct state *s);

@@ -146,7 +146,7 @@ static int map_ports(struct board *b, struct pc *pc, struct tv_error *err)
     if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_FW_CFG, FW_CFG_PORTS, &fw_cfg_bus_ops, &pc->fw_cfg, err);
     if (rc == 0)
-        rc = test_ports_init(&pc->test, b, pc->ports, err);
+        rc = test_ports_init(&pc->test, b, b->config.mem, pc->ports, err);
     if (rc == 0)
         rc = bus_add(pc->ports, PC_PORT_DEBUG_EXIT, 4, &debug_exit_ops, b, err);
     return rc;

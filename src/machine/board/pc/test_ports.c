@@ -5,6 +5,9 @@
 #include "machine/board/board.h"
 
 #include <string.h>
+#include <sys/mman.h>
+
+#define PAGE_BYTES 4096ull
 
 // Bytes that read as they were written. Each is atomic by itself; what two vcpus write at once is a mix, as in memory.
 static uint64_t kept_read(const _Atomic uint8_t *bytes, uint64_t offset, unsigned size)
@@ -41,12 +44,6 @@ static void page_write(void *device, uint64_t offset, unsigned size, uint64_t va
     kept_write(((struct test_ports *)device)->page, offset, size, value);
 }
 
-static uint64_t lines_read(void *device, uint64_t offset, unsigned size)
-{
-    (void)device, (void)offset, (void)size;
-    return 0;
-}
-
 static void lines_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
     struct test_ports *t = device;
@@ -54,15 +51,36 @@ static void lines_write(void *device, uint64_t offset, unsigned size, uint64_t v
     board_set_irq(t->board, (unsigned)offset, value & 1);
 }
 
+static uint64_t nothing_read(void *device, uint64_t offset, unsigned size)
+{
+    (void)device, (void)offset, (void)size;
+    return 0;
+}
+
+// The host forgets where the page is, not what is in it: guest RAM is shared memory. What accesses it next faults in the host.
+static void page_out_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+    const struct test_ports *t = device;
+    void *page = guest_memory_view(t->mem, value & ~(PAGE_BYTES - 1), PAGE_BYTES);
+    (void)offset, (void)size;
+    if (page)
+        madvise(page, PAGE_BYTES, MADV_DONTNEED);
+}
+
 static const struct bus_ops port_ops = {.name = "test port", .read = port_read, .write = port_write};
 static const struct bus_ops page_ops = {.name = "test page", .read = page_read, .write = page_write};
-static const struct bus_ops lines_ops = {.name = "test lines", .read = lines_read, .write = lines_write};
+static const struct bus_ops page_out_ops = {.name = "test page out", .read = nothing_read, .write = page_out_write};
+static const struct bus_ops lines_ops = {.name = "test lines", .read = nothing_read, .write = lines_write};
 
-int test_ports_init(struct test_ports *t, struct board *board, struct bus *ports, struct tv_error *err)
+int test_ports_init(struct test_ports *t, struct board *board, const struct guest_memory *mem, struct bus *ports,
+                    struct tv_error *err)
 {
     t->board = board;
+    t->mem = mem;
     test_ports_reset(t);
     int rc = bus_add(ports, PC_PORT_TEST, sizeof(t->port), &port_ops, t, err);
+    if (rc == 0)
+        rc = bus_add(ports, PC_PORT_TEST_PAGE_OUT, 4, &page_out_ops, t, err);
     if (rc == 0)
         rc = bus_add(ports, PC_PORT_TEST_LINES, PC_LINES, &lines_ops, t, err);
     return rc == 0 ? bus_add(board_bus(board), PC_TEST_PAGE, sizeof(t->page), &page_ops, t, err) : rc;

@@ -2,6 +2,8 @@
 #include "machine/board/pc/map.h"
 #include "machine/board/pc/parts.h"
 
+#include <errno.h>
+
 #define ADDRESS_ON (1u << 31)
 #define ADDRESS_MASK 0x80fffffcu // the other bits are reserved and read as 0
 #define DATA_OFFSET (PC_PORT_PCI_DATA - PC_PORT_PCI_ADDRESS)
@@ -53,7 +55,7 @@ int pci_ports_init(struct pci_ports *p, struct pcie *pcie, struct tv_error *err)
         .vendor_id = VENDOR_REDHAT, .device_id = DEVICE_HOST_BRIDGE, .class_code = CLASS_HOST_BRIDGE};
     p->pcie = pcie;
     pci_ports_reset(p);
-    return pcie_add(pcie, SLOT_HOST_BRIDGE, &config, &host_bridge_ops, p, err) ? 0 : -1;
+    return pcie_add(pcie, SLOT_HOST_BRIDGE, &config, &host_bridge_ops, p, err) ? 0 : -ENOMEM;
 }
 
 // --- the ports

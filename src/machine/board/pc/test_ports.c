@@ -1,8 +1,6 @@
 // What kernels that test a machine use of it: see parts.h.
-#include "machine/board/pc/map.h"
-#include "machine/board/pc/parts.h"
-
 #include "machine/board/board.h"
+#include "machine/board/pc/parts.h"
 
 #include <string.h>
 #include <sys/mman.h>

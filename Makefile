@@ -32,6 +32,7 @@ bench-%: all
 fuzz: all
 	@tests/fuzz/run
 	@tests/conform/fuzz
+	@ACCESSES=10000000 tests/system/hostile/hostile.py build rv64 build/tests/system/hostile_rv64
 
 # Killed stores, disks that fail, power cuts; `make test` does a little of each.
 fault: all

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A hostile guest (guest.c) on a real engine, with a disk of a store's: whatever it does costs its own devices only. It makes random accesses,
-and its devices serve it afterwards; so does the store another machine. hostile.py BUILD ENGINE KERNEL
+and its devices serve it afterwards; so does the store another machine. hostile.py BUILD [ENGINE KERNEL]; without, it runs in the outer system of ../kvm/rig.py, see ../kvm/hostile.py.
 
-ACCESSES (200000; 10^7 take rv64 minutes, and KVM in an emulated host an hour) and SEED say how many, and which.
+ACCESSES (200000; 10^7 take rv64 half a minute, and KVM in an emulated host half an hour) and SEED say how many, and which.
 """
 import os
 import re
@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from machine import BIN, BOOT_S, Machine, fail, folder, started  # noqa: E402
 
-ENGINE, KERNEL = sys.argv[2], sys.argv[3]
+ENGINE, KERNEL = sys.argv[2:] or ("kvm", sys.argv[1] + "/hostile_x86_64")
 ACCESSES, SEED = int(os.environ.get("ACCESSES", "200000")), int(os.environ.get("SEED", "1"))
 START = time.monotonic()
 TIMEOUT_S = BOOT_S + ACCESSES // 1000

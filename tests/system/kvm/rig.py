@@ -158,9 +158,9 @@ def outer(build, test, extra=(), files=(), environment=(), timeout=800):
     return status, text
 
 
-def run(build, test, files=(), timeout=800):
+def run(build, test, files=(), environment=(), timeout=800):
     """Runs a program of tests/system in the outer system; never returns. What it prints is printed; its console when it fails."""
-    status, text = outer(build, "/tests/" + test, files=files, timeout=timeout)
+    status, text = outer(build, "/tests/" + test, files=files, environment=environment, timeout=timeout)
     for line in text.splitlines():
         if line.startswith(("ok:", "failed:", "skipped:", "figure:")):
             print(line)

@@ -147,7 +147,7 @@ boots()
 saves()
 ends()
 sys.stdout.flush()
-for program in ([HERE + "/../../hostile/hostile.py", sys.argv[1], "kvm", "/build/hostile_x86_64"], [HERE + "/choice.py", sys.argv[1]]):
+for program in ([HERE + "/../../hostile/hostile.py", sys.argv[1]], [HERE + "/choice.py", sys.argv[1]]):
     ended = subprocess.run([sys.executable, *program], env={"ACCESSES": "20000", **os.environ}, check=False)
     if ended.returncode != 0:
         sys.exit(ended.returncode)

@@ -2,8 +2,8 @@
 // configuration space, BARs, MSI-X tables, queue registers, rings, descriptors, ports and to where nothing is. Then it resets them,
 // uses them as a driver would, says what came of it and powers off.
 //
-// Its command line is "seed=S accesses=N". It runs without interrupts, so that messages of its own devices do nothing, and gives
-// devices no address of its code.
+// Its command line is "seed=S accesses=N status=E". It runs without interrupts, so that messages of its own devices do nothing, and
+// gives devices no address of its code.
 #include "guest.h"
 
 #define SLOTS 4u // host bridge or nothing, console, entropy, disk
@@ -339,5 +339,5 @@ void guest_main(const char *words, unsigned n_bytes)
     say(", disk ");
     say(disk ? "works" : "fails");
     say(".\n");
-    power_off();
+    power_off((uint32_t)number_behind(words, n_bytes, "status="));
 }

@@ -28,7 +28,7 @@ uint64_t odd_address(void);
 // The serial port as after power-on, and a byte to it.
 void console_open(void);
 void console_put(char c);
-_Noreturn void power_off(void);
+_Noreturn void power_off(uint32_t status); // but 0: by the debug exit, where there is one
 
 uint64_t draw(void);            // the next random number
 uint32_t below(uint32_t bound); // one below it

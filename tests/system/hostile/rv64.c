@@ -90,8 +90,9 @@ void console_put(char c)
     mmio_write(UART, 1, (uint8_t)c);
 }
 
-_Noreturn void power_off(void) // SBI 2.0, chapter 10
+_Noreturn void power_off(uint32_t status) // SBI 2.0, chapter 10
 {
+    (void)status;
     for (;;) {
         register uint64_t a0 __asm__("a0") = 0;
         register uint64_t a1 __asm__("a1") = 0;

@@ -12,7 +12,16 @@ __asm__(".section .note.Xen, \"a\", @note\n"
         "call entered\n"
         ".comm stack, 65536, 16\n");
 
-enum { COM1 = 0x3f8, FW_CFG = 0x510, SLEEP = 0x600, PCI_ADDRESS = 0xcf8, PCI_DATA = 0xcfc, TEST = 0xe0, TEST_LINES = 0x2000 };
+enum {
+    DEBUG_EXIT = 0xf4,
+    COM1 = 0x3f8,
+    FW_CFG = 0x510,
+    SLEEP = 0x600,
+    PCI_ADDRESS = 0xcf8,
+    PCI_DATA = 0xcfc,
+    TEST = 0xe0,
+    TEST_LINES = 0x2000
+};
 
 static void out(uint16_t port, unsigned size, uint32_t value)
 {
@@ -119,10 +128,13 @@ void console_put(char c)
     out(COM1, 1, (uint8_t)c);
 }
 
-_Noreturn void power_off(void)
+_Noreturn void power_off(uint32_t status)
 {
     for (;;)
-        out(SLEEP, 1, 0x20 | 5 << 2);
+        if (status)
+            out(DEBUG_EXIT, 4, status);
+        else
+            out(SLEEP, 1, 0x20 | 5 << 2);
 }
 
 void entered(const uint32_t *start_info);

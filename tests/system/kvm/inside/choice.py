@@ -35,4 +35,7 @@ refused = trivet("run", "--image", "busybox-amd64", "--cpu", "x86-64-v3", status
 if "cpu 'x86-64-v3': this host gives its guests no" not in refused or " xsave" not in refused or "take cpu 'x86-64-v2'" not in refused:
     fail(f"a level that the host lacks: {refused}")
 print("ok: a level that the host lacks is refused by name")
+
+trivet("run", "--kernel", "/build/hostile_x86_64", "--append", "status=5", "--disk", f"{STATE}/disk.raw,size=1M", "--memory", "64M", status=5 << 1 | 1)
+print("ok: the status that a guest ends itself with is that of trivet run")
 nothing_left()

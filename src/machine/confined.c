@@ -80,7 +80,7 @@
 #define KVM(number) CONFINE_IF(ioctl, CONFINE_TEST(1, ALL_32, number))
 #define KVM_OF_VCPU                                                                                                                \
     KVM(KVM_RUN), KVM(KVM_GET_REGS), KVM(KVM_SIGNAL_MSI), KVM(KVM_IRQ_LINE), KVM(KVM_IOEVENTFD), KVM(KVM_IRQFD),                   \
-        KVM(KVM_SET_GSI_ROUTING)
+        KVM(KVM_SET_GSI_ROUTING), KVM(KVM_RESET_DIRTY_RINGS)
 #define KVM_OF_LOOP                                                                                                                \
     KVM(KVM_SET_REGS), KVM(KVM_GET_SREGS), KVM(KVM_SET_SREGS), KVM(KVM_GET_MSRS), KVM(KVM_SET_MSRS), KVM(KVM_GET_LAPIC),           \
         KVM(KVM_SET_LAPIC), KVM(KVM_GET_XSAVE), KVM(KVM_GET_XSAVE2), KVM(KVM_SET_XSAVE), KVM(KVM_GET_XCRS), KVM(KVM_SET_XCRS),     \
@@ -89,7 +89,7 @@
         KVM(KVM_GET_CLOCK), KVM(KVM_SET_CLOCK), KVM(KVM_KVMCLOCK_CTRL), KVM(KVM_GET_DIRTY_LOG), KVM(KVM_SET_USER_MEMORY_REGION)
 #define KVM_OF_START                                                                                                               \
     KVM(KVM_GET_API_VERSION), KVM(KVM_CHECK_EXTENSION), KVM(KVM_CREATE_VM), KVM(KVM_SET_IDENTITY_MAP_ADDR), KVM(KVM_SET_TSS_ADDR), \
-        KVM(KVM_CREATE_IRQCHIP), KVM(KVM_GET_VCPU_MMAP_SIZE), KVM(KVM_CREATE_VCPU), KVM(KVM_GET_STATS_FD),                         \
+        KVM(KVM_CREATE_IRQCHIP), KVM(KVM_ENABLE_CAP), KVM(KVM_GET_VCPU_MMAP_SIZE), KVM(KVM_CREATE_VCPU), KVM(KVM_GET_STATS_FD),    \
         KVM(KVM_GET_SUPPORTED_CPUID), KVM(KVM_GET_MSR_INDEX_LIST)
 
 #define LOOP_AT_REST LOOP, CONFINE_ALLOW(lseek), CONFINE_ALLOW(ftruncate), CONFINE_ALLOW(timer_delete)

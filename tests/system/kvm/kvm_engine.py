@@ -4,4 +4,6 @@ import sys
 
 import rig
 
-rig.run(sys.argv[1], "system/kvm/inside/engine.py", files={sys.argv[1] + "/tests/system/hostile_x86_64": "/build/hostile_x86_64"})
+rig.run(sys.argv[1], "system/kvm/inside/engine.py",
+        files={sys.argv[1] + "/tests/system/hostile_x86_64": "/build/hostile_x86_64",
+               sys.argv[1] + "/tests/system/kvm_dirty": "/build/tests/system/kvm_dirty"})

@@ -27,6 +27,10 @@ mkdir -p /dev/shm /dev/pts
 mount -t devpts devpts /dev/pts
 for folder in /dev/shm /tmp /run; do mount -t tmpfs tmpfs $folder; done
 for module in %(modules)s; do insmod /modules/$module.ko; done
+if [ -d /lib/modules ]; then
+    modprobe -a virtio_pci virtio_blk ext4 2>/dev/null # those that are not built in
+    mount -t ext4 /dev/vda %(state)s
+fi
 ip link set lo up
 export HOME=/tmp PATH=/bin:/build/bin LC_ALL=C.UTF-8 TRIVET_STATE_DIR=%(state)s TRIVET_TEST_DEADLINE_S=150 %(environment)s
 /bin/python3 %(test)s /build
@@ -40,9 +44,9 @@ def skip(reason):
     sys.exit(77)
 
 
-def image(build):
-    """The folder of the image busybox-amd64, built when it is not there yet."""
-    command = [os.path.join(build, "bin", "trivet"), "image", "build", "busybox-amd64", "--json", "--quiet"]
+def image(build, name="busybox-amd64"):
+    """The image's folder; built when it is not there yet."""
+    command = [os.path.join(build, "bin", "trivet"), "image", "build", name, "--json", "--quiet"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         skip("no image to boot: " + built.stderr.strip())
@@ -91,7 +95,18 @@ def put_python(root):
     return needed
 
 
-def make_initramfs(build, folder, init, extra, files, to):
+def make_state(images, to):
+    """A disk with the state folder: for images that are too large for the initramfs."""
+    root = to + ".root"
+    shutil.rmtree(root, ignore_errors=True)
+    os.makedirs(root + "/images")
+    for folder in images:
+        subprocess.run(["cp", "-R", "--sparse=always", "--reflink=auto", folder, root + "/images/"], check=True)
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-E", "root_owner=0:0,lazy_itable_init=0", "-d", root, to, "8G"], check=True)
+    shutil.rmtree(root)
+
+
+def make_initramfs(build, folder, init, extra, files, with_disk, to):
     root = to + ".root"
     shutil.rmtree(root, ignore_errors=True)
     for name in ("proc", "sys", "dev", "tmp", "run", "build/bin", STATE[1:] + "/images"):
@@ -114,6 +129,8 @@ def make_initramfs(build, folder, init, extra, files, to):
     shutil.copytree(folder, f"{root}{STATE}/images/busybox-amd64", ignore=shutil.ignore_patterns("disk.raw"))
     busybox = subprocess.run(f"gzip -dc {folder}/initrd | cpio -i --quiet --to-stdout bin/busybox", shell=True, capture_output=True,
                              check=True).stdout
+    if with_disk:
+        subprocess.run(f"gzip -dc {folder}/initrd | cpio -id --quiet 'lib/modules/*'", shell=True, check=True, cwd=root)
     with open(root + "/bin/busybox", "wb") as f:
         f.write(busybox)
     os.chmod(root + "/bin/busybox", 0o755)
@@ -126,22 +143,26 @@ def make_initramfs(build, folder, init, extra, files, to):
     shutil.rmtree(root)
 
 
-def outer(build, test, extra=(), files=(), environment=(), timeout=800):
+def outer(build, test, extra=(), files=(), environment=(), images=(), timeout=800):
     """
-    Runs a Python program, named as the outer system has it, there. extra: programs that it needs; files: {path: path there}. What it
-    ended with (None: with nothing), and all that was printed, which stays in a file "console" as well.
+    Runs a Python program, named as the outer system has it, there. extra: programs that it needs; files: {path: path there}; images: names of
+    those that it needs besides busybox-amd64. What it ended with (None: with nothing), and all that was printed, which stays in a file
+    "console" as well.
     """
     build = os.path.abspath(build)
     folder = image(build)
     work = os.path.join(build, "tests", "system", test.strip("/").replace("/", "-") + ".work")
     os.makedirs(work, exist_ok=True)
-    initramfs, console = os.path.join(work, "initramfs"), os.path.join(work, "console")
+    initramfs, console, state = (os.path.join(work, name) for name in ("initramfs", "console", "state"))
     init = INIT % {"modules": " ".join(MODULES), "state": STATE, "test": test,
                    "environment": " ".join(f"{name}={value}" for name, value in dict(environment).items())}
-    make_initramfs(build, folder, init, extra, dict(files), initramfs)
+    make_initramfs(build, folder, init, extra, dict(files), bool(images), initramfs)
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "EPYC,+svm,+npt,-xsave", "-smp", "1", "-m", "3072",
                "-display", "none", "-nodefaults", "-no-reboot", "-serial", f"file:{console}", "-kernel", os.path.join(folder, "kernel"),
                "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 mitigations=off"]
+    if images:
+        make_state([folder, *(image(build, name) for name in images)], state)
+        command += ["-drive", f"file={state},if=virtio,format=raw,cache=unsafe"]
     status = None
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as qemu:
         try:
@@ -150,6 +171,8 @@ def outer(build, test, extra=(), files=(), environment=(), timeout=800):
             qemu.kill()
             print(f"failed: the outer system did not end within {timeout} s")
     os.unlink(initramfs)
+    if images:
+        os.unlink(state)
     with open(console, "rb") as f:
         text = f.read().decode(errors="replace").replace("\r", "")
     for line in text.splitlines():

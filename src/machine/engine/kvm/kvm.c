@@ -16,7 +16,6 @@
 #define TSS_ADDR 0xfeffd000ull
 #define MSI_BASE 0xfee00000ull
 #define MSI_BYTES 0x100000ull
-#define PAGE_BYTES 4096ull
 
 static int check_host(const struct engine_config *config, struct tv_error *err)
 {
@@ -33,7 +32,7 @@ static int check_host(const struct engine_config *config, struct tv_error *err)
     return 0;
 }
 
-static int put_memory(struct kvm_engine *e, unsigned region, uint32_t flags)
+int kvm_put_memory(struct kvm_engine *e, unsigned region, uint32_t flags)
 {
     const struct guest_region *r = &e->config.mem->regions[region];
     struct kvm_userspace_memory_region slot = {.slot = region,
@@ -56,11 +55,12 @@ static int create_vm(struct kvm_engine *e, struct tv_error *err)
         return tv_error_set(err, -errno, "kvm: no interrupt controllers: %s", strerror(errno));
     for (unsigned i = 0; i < e->config.mem->n_regions; i++) {
         const struct guest_region *r = &e->config.mem->regions[i];
-        int rc = put_memory(e, i, 0);
+        int rc = kvm_put_memory(e, i, 0);
         if (rc < 0)
             return tv_error_set(err, rc, "kvm: memory at 0x%" PRIx64 ": %s", r->guest_addr, strerror(-rc));
         madvise(r->host, r->size_bytes, MADV_HUGEPAGE); // where the host has them for shared memory
     }
+    kvm_dirty_prepare(e);
     int run_bytes = ioctl(e->config.kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     int xsave_bytes = ioctl(e->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
     if (run_bytes < (int)sizeof(struct kvm_run))
@@ -78,9 +78,11 @@ static void destroy(struct engine *engine)
         return;
     for (unsigned i = 0; i < e->n_vcpus; i++)
         kvm_vcpu_destroy(&e->vcpus[i]);
+    kvm_dirty_fini(e);
     if (e->vm_fd >= 0)
         close(e->vm_fd);
     pthread_mutex_destroy(&e->failure_lock);
+    pthread_mutex_destroy(&e->dirty.lock);
     pthread_mutex_destroy(&e->routes_lock);
     free(e->initial);
     free(e->cpuid);
@@ -125,6 +127,7 @@ static struct engine *create(const struct engine_config *config, struct tv_error
     e->config = *config;
     e->vm_fd = -1;
     pthread_mutex_init(&e->failure_lock, NULL);
+    pthread_mutex_init(&e->dirty.lock, NULL);
     pthread_mutex_init(&e->routes_lock, NULL);
     if (create_parts(e, err) < 0) {
         destroy(&e->engine);
@@ -258,24 +261,6 @@ static int get_registers(const struct engine *engine, unsigned vcpu, uint64_t x[
     return 0;
 }
 
-static int dirty_log(struct engine *engine, unsigned region, uint64_t *bitmap, size_t n_words)
-{
-    struct kvm_engine *e = kvm_engine_of(engine);
-    if (region >= e->config.mem->n_regions)
-        return -EINVAL;
-    uint64_t pages = (e->config.mem->regions[region].size_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
-    if (n_words < (pages + 63) / 64)
-        return -ENOSPC;
-    memset(bitmap, 0, n_words * sizeof(*bitmap));
-    if (!e->dirty_log_runs[region]) {
-        int rc = put_memory(e, region, KVM_MEM_LOG_DIRTY_PAGES);
-        e->dirty_log_runs[region] = rc == 0;
-        return rc;
-    }
-    struct kvm_dirty_log log = {.slot = region, .dirty_bitmap = bitmap};
-    return ioctl(e->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0 ? -errno : 0;
-}
-
 static const char *const cause_names[ENGINE_TRAP_CAUSES] = {
     [KVM_CAUSE_PORT_READ] = "port read",   [KVM_CAUSE_PORT_WRITE] = "port write", [KVM_CAUSE_MMIO_READ] = "mmio read",
     [KVM_CAUSE_MMIO_WRITE] = "mmio write", [KVM_CAUSE_SIGNAL] = "signal",         [KVM_CAUSE_OTHER] = "other",
@@ -301,5 +286,5 @@ const struct engine_ops engine_kvm = {
     .trap_names = cause_names,
     .failure = failure,
     .get_registers = get_registers,
-    .dirty_log = dirty_log,
+    .dirty_log = kvm_dirty_log,
 };

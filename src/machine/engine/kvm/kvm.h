@@ -1,11 +1,12 @@
 // The hardware engine: vcpus by Linux's KVM on x86-64 (Documentation/virt/kvm/api.rst; section numbers in this folder are that
 // document's). Private to this folder.
 //
-// kvm.c    the engine: making, resetting, interrupts, clock, dirty log
+// kvm.c    the engine: making, resetting, interrupts, clock
 // vcpu.c   running a vcpu and carrying out what it leaves for
 // state.c  every bit of a vcpu and of the interrupt controllers, both ways
 // cpuid.c  what the guest's CPUID says       baseline.c  levels of it
 // events.c doorbells and messages that go past this process
+// dirty.c  which pages the guest wrote
 // host.c   what the host's KVM must have     probe.c  whether it runs an unmodified kernel
 //
 // PIC, I/O APIC and local APICs are the kernel's, so that neither an interrupt nor its end, nor a halt, nor a start of another vcpu
@@ -46,7 +47,9 @@ struct kvm_vcpu {
     unsigned id; // also its APIC id
     int fd, stats_fd;
     struct kvm_run *run;
-    _Atomic bool has_thread; // thread is valid
+    struct kvm_dirty_gfn *dirty_ring; // shared with the kernel; NULL: there is none
+    uint32_t dirty_next;              // of its entries, to be harvested; guarded by dirty.lock
+    _Atomic bool has_thread;          // thread is valid
     pthread_t thread;
     _Atomic bool kicked;
     struct engine_counters counters; // one writer: its thread; all words
@@ -78,7 +81,12 @@ struct kvm_engine {
     void *initial; // the state of all vcpus and of the interrupt controllers after power-on
     size_t initial_bytes;
     uint64_t clock_ns; // the guest's (kvmclock), while it stands
-    bool dirty_log_runs[GUEST_REGIONS_MAX];
+    struct {
+        uint32_t ring_entries; // of each vcpu; 0: the dirty log instead
+        pthread_mutex_t lock;
+        bool runs[GUEST_REGIONS_MAX];       // guarded by it, and so is what follows
+        uint64_t *pages[GUEST_REGIONS_MAX]; // harvested, not yet asked for: a bit for each; where it runs, with rings
+    } dirty;
     size_t exits_offset; // of the counter "exits" in what a stats_fd gives; 0: there is none
     pthread_mutex_t routes_lock;
     struct kvm_route routes[KVM_ROUTES_MAX]; // guarded by it; one a GSI, behind those of the I/O APIC
@@ -91,6 +99,17 @@ static inline struct kvm_engine *kvm_engine_of(const struct engine *e)
 {
     return (struct kvm_engine *)(uintptr_t)e;
 }
+
+// --- kvm.c
+int kvm_put_memory(struct kvm_engine *e, unsigned region, uint32_t flags);
+
+// --- dirty.c: in this order. A ring that cannot be mapped is an error, a kernel without rings is none.
+void kvm_dirty_prepare(struct kvm_engine *e); // before the first vcpu
+int kvm_dirty_add_vcpu(struct kvm_vcpu *v);
+int kvm_dirty_ring_full(struct kvm_vcpu *v); // it came back with KVM_EXIT_DIRTY_RING_FULL, on its thread
+int kvm_dirty_log(struct engine *e, unsigned region, uint64_t *bitmap, size_t n_words); // engine_ops.dirty_log
+void kvm_dirty_remove_vcpu(struct kvm_vcpu *v);
+void kvm_dirty_fini(struct kvm_engine *e);
 
 // --- vcpu.c
 int kvm_vcpu_create(struct kvm_engine *e, unsigned id, struct tv_error *err);

@@ -62,11 +62,14 @@ int kvm_vcpu_create(struct kvm_engine *e, unsigned id, struct tv_error *err)
     v->run = mmap(NULL, e->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
     if (v->run == MAP_FAILED)
         return tv_error_set(err, -errno, "kvm: vcpu %u: sharing memory with the kernel: %s", id, strerror(errno));
+    int rc = kvm_dirty_add_vcpu(v);
+    if (rc < 0)
+        return tv_error_set(err, rc, "kvm: vcpu %u: sharing its dirty ring: %s", id, strerror(-rc));
     struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + KVM_CPUID_MAX * sizeof(cpuid->entries[0]));
     if (!cpuid)
         return tv_error_set(err, -ENOMEM, "kvm: vcpu %u: no memory", id);
     kvm_cpuid_of(e, id, cpuid);
-    int rc = ioctl(v->fd, KVM_SET_CPUID2, cpuid) < 0 ? -errno : 0;
+    rc = ioctl(v->fd, KVM_SET_CPUID2, cpuid) < 0 ? -errno : 0;
     free(cpuid);
     if (rc < 0)
         return tv_error_set(err, rc, "kvm: vcpu %u: CPUID: %s", id, strerror(-rc));
@@ -80,6 +83,7 @@ void kvm_vcpu_destroy(struct kvm_vcpu *v)
 {
     if (v->run != MAP_FAILED)
         munmap(v->run, v->engine->run_bytes);
+    kvm_dirty_remove_vcpu(v);
     if (v->stats_fd >= 0)
         close(v->stats_fd);
     close(v->fd);
@@ -208,6 +212,10 @@ static bool carry_out(struct kvm_vcpu *v, enum engine_exit *exit)
     case KVM_EXIT_INTR:
         count(&v->counters.trap_causes[KVM_CAUSE_SIGNAL]);
         return false;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        count(&v->counters.trap_causes[KVM_CAUSE_OTHER]);
+        *exit = ENGINE_EXIT_FAILURE;
+        return kvm_dirty_ring_full(v) < 0;
     case KVM_EXIT_SYSTEM_EVENT:
         *exit = v->run->system_event.type == KVM_SYSTEM_EVENT_RESET ? ENGINE_EXIT_REBOOT : ENGINE_EXIT_SHUTDOWN;
         return true;

@@ -109,24 +109,34 @@ def boots():
 
 
 def saves():
-    for cpus, moment in ((2, "smpboot: Total of"), (1, "'poweroff' ends it.")):
-        first = boot(cpus=cpus, name="first")
+    """In the middle of a boot; and at a shell, with memory on both sides of the hole below 4 GiB and a file in the upper part of it."""
+    for cpus, moment, memory in ((2, "smpboot: Total of", 256 << 20), (1, "'poweroff' ends it.", 4 << 30)):
+        first = boot(cpus=cpus, memory=memory, name="first")
         first.wait_for(moment)
+        if moment.startswith("'"):
+            first.wait_for("# ")
+            first.run("dd if=/dev/urandom of=/tmp/file bs=1M count=8 2>/dev/null")
+            digest = re.search("[0-9a-f]{64}", first.run("sha256sum /tmp/file"))[0]
         path = first.path("saved")
         with open(path, "wb") as f:
             first.call("machine.save", {"quit": True}, [f.fileno()])
         first.expect_end(0, "saved")
-        second = Machine(restore=path, cpus=cpus, name="second", engine="kvm")
+        second = Machine(restore=path, cpus=cpus, memory=memory, name="second", engine="kvm")
         if not moment.startswith("'"):
             second.wait_for("'poweroff' ends it.")
         second.type("\n")
         check(second, cpus)
-        if moment.startswith("'"):  # it was there to be told
+        if moment.startswith("'"):
+            if digest not in second.run("sha256sum /tmp/file"):
+                fail("a file in the guest's memory has changed", second)
+            if "System RAM" not in second.run("grep ^100000000- /proc/iomem"):
+                fail("it has no memory above 4 GiB", second)
+            # It was there to be told.
             told = second.run("grep 'IO-APIC *21-edge' /proc/interrupts")
             if not re.search(r":\s+1\s+IO-APIC", told):
                 fail(f"a loaded guest was not told that it is another: {told}", second)
         power_off(second)
-        print(f"ok: saved at '{moment}' and loaded in a new process, {cpus} vcpu(s)")
+        print(f"ok: saved at '{moment}' and loaded in a new process, {cpus} vcpu(s), {memory >> 20} MiB")
 
 
 def ends():
@@ -143,6 +153,14 @@ def ends():
     print("ok: a panic is told")
 
 
+def dirty():
+    """Which pages a guest wrote: see ../dirty.c."""
+    done = subprocess.run([BIN + "/../tests/system/kvm_dirty"], check=False)
+    if done.returncode != 0:
+        sys.exit(1)
+
+
+dirty()
 boots()
 saves()
 ends()

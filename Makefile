@@ -3,7 +3,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 MESON_FLAGS ?=
 
-.PHONY: all setup run test test-sanitize bench fuzz fault lint install clean
+.PHONY: all setup run test test-kvm test-sanitize bench fuzz fault lint install clean
 all: setup
 	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix $(PREFIX) $(MESON_FLAGS)
 	@ninja -C $(BUILD)
@@ -16,6 +16,10 @@ run: all
 
 test: all
 	@tests/run
+
+# What of the hardware engine takes too long for `make test`; PARTS="boots debian".
+test-kvm: all
+	@tests/system/kvm/full $(BUILD) $(PARTS)
 
 # The unit tests again, under the address and undefined-behaviour sanitizers.
 test-sanitize: setup

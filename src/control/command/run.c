@@ -192,7 +192,7 @@ static int to_json(const struct run_options *o, json_t *json, struct tv_error *e
     if (!rc)
         rc = put_kernel(json, o, err);
     const char *image = json_string_value(json_object_get(json, "image"));
-    if (!rc && image && strcmp(image, IMAGE_DEBIAN) == 0)
+    if (!rc && image && image_is_debian(image))
         rc = add_image_disks(disks, image, err);
     if (!rc)
         rc = put_path(json, "initrd", o->initrd, err);

@@ -34,7 +34,12 @@ static const struct image_arch amd64 = {
 
 bool image_is_known(const char *name)
 {
-    return strcmp(name, IMAGE_BUSYBOX) == 0 || strcmp(name, IMAGE_BUSYBOX IMAGE_AMD64) == 0 || strcmp(name, IMAGE_DEBIAN) == 0;
+    return strcmp(name, IMAGE_BUSYBOX) == 0 || strcmp(name, IMAGE_BUSYBOX IMAGE_AMD64) == 0 || image_is_debian(name);
+}
+
+bool image_is_debian(const char *name)
+{
+    return strcmp(name, IMAGE_DEBIAN) == 0 || strcmp(name, IMAGE_DEBIAN IMAGE_AMD64) == 0;
 }
 
 bool image_is_amd64(const char *name)
@@ -96,7 +101,7 @@ int image_describe(const char *name, json_t **json, struct tv_error *err)
 
 static void recipe_text(const char *name, char text[static 20])
 {
-    snprintf(text, 20, "%016" PRIx64, strcmp(name, IMAGE_DEBIAN) == 0 ? image_debian_recipe() : image_tree_recipe());
+    snprintf(text, 20, "%016" PRIx64, image_is_debian(name) ? image_debian_recipe() : image_tree_recipe());
 }
 
 static bool is_current(const struct image_request *request, const char *suite)
@@ -191,7 +196,7 @@ static int make_parts(struct image_job *job, struct tv_error *err)
     rc = path_format(path, err, "%s/initrd", job->out_dir);
     if (!rc)
         rc = image_initrd_write(tree, path, err);
-    if (!rc && strcmp(job->name, IMAGE_DEBIAN) == 0) {
+    if (!rc && image_is_debian(job->name)) {
         rc = image_debian_write(job, err);
         return rc ? rc : write_json(job, err);
     }

@@ -1,40 +1,35 @@
-// The debian image: see parts.h.
+// The images with a Debian root: see parts.h.
 //
 // debootstrap's first stage runs here, its second in a machine that boots the disk of the first: no foreign program runs on this
-// host, and nothing needs root. What both stages say goes to STATE/images/.debian.log, which stays only when one of them fails.
+// host, and nothing needs root. Where no machine can run it, since KVM does not work, but the host's own processor can, both stages
+// run in namespaces of their own (why: docs/decisions/0032-debian-without-a-machine.md). What they say goes to
+// STATE/images/.NAME.log, which stays only when one of them fails.
 #include "control/image/parts.h"
 
 #include "control/cleanup.h"
 #include "control/files.h"
 #include "control/image/guest_files.h"
+#include "control/image/image.h"
 #include "control/paths.h"
 #include "control/tool.h"
+#include "machine/engine/kvm/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 #define DISK_SIZE "4G" // sparse: what is not used takes no room
 #define STAGE_TWO_PATH "debootstrap/trivet"
 
-// The root: names and patterns of apt-patterns(7). --no-install-recommends holds for all of them.
-static const char *const base[] = {"?essential",
-                                   "?priority(required)",
-                                   "apt",
-                                   "systemd-sysv",
-                                   "udev",
-                                   "dbus",
-                                   "libpam-systemd",
-                                   "kmod",
-                                   "procps",
-                                   "iproute2",
-                                   "less",
-                                   "gcc",
-                                   "libc6-dev",
-                                   "python3",
-                                   NULL};
+// The root: names and patterns of apt-patterns(7). --no-install-recommends holds for all of them. debootstrap wants usr-is-merged
+// where apt alone would take usrmerge.
+static const char *const base[] = {"?essential", "?priority(required)", "usr-is-merged", "apt",    "systemd-sysv", "udev",
+                                   "dbus",       "libpam-systemd",      "kmod",          "procps", "iproute2",     "less",
+                                   "gcc",        "libc6-dev",           "python3",       NULL};
 // What the package disk has besides.
 static const char *const extra[] = {"make", "g++", "bc", "file", "pigz", "sqlite3", "strace", "zstd", NULL};
 
@@ -54,6 +49,7 @@ struct stages {
     struct image_job *job;
     char repository[PATH_MAX], files[PATH_MAX], disk[PATH_MAX], packages[PATH_MAX], log[PATH_MAX];
     int log_fd;
+    bool in_namespaces; // both stages, and no machine
 };
 
 // --- progress
@@ -122,20 +118,62 @@ static int put_module_lists(const struct stages *s, struct tv_error *err)
     return rc;
 }
 
+// What gives the first stage the rights of root over its files: a pretence of it, or namespaces, a user's with the ids that
+// /etc/subuid gives him. Ends with NULL.
+static const char *const *wrapping(const struct stages *s)
+{
+    static const char *const pretend[] = {"fakeroot", "--", NULL};
+    static const char *const root[] = {"unshare", "--mount", "--pid", "--fork", "--kill-child",
+                                       "--ipc",   "--uts",   "--net", "--",     NULL};
+    static const char *const user[] = {"unshare",      "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork",
+                                       "--kill-child", "--ipc",  "--uts",           "--net",      "--",      NULL};
+    return !s->in_namespaces ? pretend : geteuid() == 0 ? root : user;
+}
+
+static int check_programs(const struct stages *s, struct tv_error *err)
+{
+    static const char *const debootstrap[] = {"debootstrap", "--version", NULL};
+    static const char *const newuidmap[] = {"sh", "-c", "command -v newuidmap", NULL};
+    int rc = tool_run(&(struct tool){.argv = debootstrap, .package = "debootstrap"}, err);
+    if (!rc && s->in_namespaces && geteuid() != 0 && tool_run(&(struct tool){.argv = newuidmap, .package = "dash"}, NULL))
+        rc = tv_error_set(err, -ENOENT,
+                          "program 'newuidmap' is missing: install the Debian package 'uidmap', or build the image as root");
+    return rc;
+}
+
 static int first_stage(const struct stages *s, const char *names, struct tv_error *err)
 {
-    static const char *const probe[] = {"debootstrap", "--version", NULL}; // for the message when it is missing
     const struct guest_file *script = image_guest_file("first-stage");
     cleanup_free char *text = strndup((const char *)script->data, script->len_bytes);
-    const char *const argv[] = {"fakeroot",    "--",     "sh",    "-c",      text,  "first-stage", s->job->suite,
-                                s->repository, s->files, s->disk, DISK_SIZE, names, NULL};
+    const char *argv[32], *const *wrap = wrapping(s);
+    const char *const words[] = {"sh",
+                                 "-c",
+                                 text,
+                                 "first-stage",
+                                 s->job->arch->name,
+                                 s->job->suite,
+                                 s->repository,
+                                 s->files,
+                                 s->disk,
+                                 DISK_SIZE,
+                                 names,
+                                 s->in_namespaces ? "all" : "first",
+                                 NULL};
     if (!text)
         return tv_error_set(err, -ENOMEM, "no memory");
-    int rc = tool_run(&(struct tool){.argv = probe, .package = "debootstrap"}, err);
+    int rc = check_programs(s, err);
     if (rc)
         return rc;
-    image_step(s->job, "debootstrap, first stage");
-    rc = tool_run(&(struct tool){.argv = argv, .package = "fakeroot", .stdout_fd = s->log_fd, .tick = show_log, .arg = (void *)s},
+    size_t n = 0;
+    for (; *wrap; wrap++)
+        argv[n++] = *wrap;
+    memcpy(argv + n, words, sizeof(words));
+    image_step(s->job, s->in_namespaces ? "debootstrap, in namespaces of its own" : "debootstrap, first stage");
+    rc = tool_run(&(struct tool){.argv = argv,
+                                 .package = s->in_namespaces ? "util-linux" : "fakeroot",
+                                 .stdout_fd = s->log_fd,
+                                 .tick = show_log,
+                                 .arg = (void *)s},
                   err);
     return rc && rc != -EINTR ? tv_error_prefix(err, "debootstrap's first stage (%s)", s->log) : rc;
 }
@@ -156,7 +194,7 @@ static int write_packages(const struct stages *s, struct tv_error *err)
 
 // --- the second stage
 
-// The last line of the guest's: "TRIVET-IMAGE done", or "TRIVET-IMAGE failed ...".
+// The second stage's last line: "TRIVET-IMAGE done", or "TRIVET-IMAGE failed ...".
 static int read_outcome(const struct stages *s, struct tv_error *err)
 {
     static const char mark[] = "TRIVET-IMAGE ";
@@ -170,14 +208,15 @@ static int read_outcome(const struct stages *s, struct tv_error *err)
     if (said && strncmp(said, "done", 4) == 0)
         return 0;
     if (!said)
-        said = "failed the machine ended before it was through";
+        said = "failed it ended before it was through";
     said += strncmp(said, "failed ", 7) == 0 ? 7 : 0;
-    return tv_error_set(err, -EIO, "the second stage: %.*s; the machine's console is in %s", (int)strcspn(said, "\r\n"), said,
-                        s->log);
+    return tv_error_set(err, -EIO, "the second stage: %.*s; all that it said is in %s", (int)strcspn(said, "\r\n"), said, s->log);
 }
 
 static int second_stage(const struct stages *s, struct tv_error *err)
 {
+    if (s->in_namespaces) // it is over
+        return read_outcome(s, err);
     char kernel[PATH_MAX], initrd[PATH_MAX], packages[PATH_MAX];
     int rc = path_format(kernel, err, "%s/kernel", s->job->out_dir);
     if (!rc)
@@ -189,7 +228,7 @@ static int second_stage(const struct stages *s, struct tv_error *err)
     const char *const argv[] = {"/proc/self/exe",
                                 "run",
                                 "--name",
-                                "debian",
+                                s->job->name,
                                 "--kernel",
                                 kernel,
                                 "--initrd",
@@ -214,6 +253,26 @@ static int second_stage(const struct stages *s, struct tv_error *err)
 }
 
 // --- all of it
+
+// An image for riscv64 has the software engine on any host.
+static int choose_way(struct stages *s, struct tv_error *err)
+{
+    if (!image_is_amd64(s->job->name))
+        return 0;
+    struct kvm_fitness fitness = {.fit = false};
+    struct utsname host;
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    kvm_probe(fd, &fitness);
+    if (fd >= 0)
+        close(fd);
+    if (fitness.fit)
+        return 0;
+    if (uname(&host) < 0 || strcmp(host.machine, "x86_64") != 0)
+        return tv_error_set(err, -ENODEV, "image '%s' is finished by programs for x86-64, which this host cannot run",
+                            s->job->name);
+    s->in_namespaces = true;
+    return 0;
+}
 
 static int open_stages(struct stages *s, struct tv_error *err)
 {
@@ -251,7 +310,9 @@ static int run_stages(const struct stages *s, struct tv_error *err)
 int image_debian_write(struct image_job *job, struct tv_error *err)
 {
     struct stages s = {.job = job};
-    int rc = open_stages(&s, err);
+    int rc = choose_way(&s, err);
+    if (!rc)
+        rc = open_stages(&s, err);
     if (rc)
         return rc;
     rc = run_stages(&s, err);

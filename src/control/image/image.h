@@ -1,5 +1,5 @@
 // Images: bootable templates made from the distribution's archive, in STATE/images/NAME/{kernel,initrd,disk.raw,image.json},
-// and packages.raw for debian.
+// and packages.raw for those with a Debian root.
 //
 // Building needs no root. An image is made in a temporary folder beside its place and renamed into it, under a lock, so that there
 // is a whole image or none. For programs with one thread.
@@ -14,7 +14,7 @@
 #define IMAGE_BUSYBOX "busybox" // Debian's kernel and busybox; at home in its initrd as well as on its disk
 #define IMAGE_DEBIAN "debian"   // a Debian root on its disk, and a disk of packages for it
 #define IMAGE_AMD64 "-amd64"    // behind a name: for x86-64; without it, for riscv64
-#define IMAGE_NAMES "'busybox', 'busybox-amd64', 'debian'"
+#define IMAGE_NAMES "'busybox', 'busybox-amd64', 'debian', 'debian-amd64'"
 
 struct image_request {
     const char *name;   // one of IMAGE_NAMES
@@ -30,6 +30,7 @@ struct image_paths {
 
 bool image_is_known(const char *name);
 bool image_is_amd64(const char *name);
+bool image_is_debian(const char *name); // for either architecture: its root is on its disk and nowhere else
 
 int image_paths(struct image_paths *paths, const char *name, struct tv_error *err);
 

@@ -57,6 +57,6 @@ const struct guest_file *image_guest_file(const char *name); // one of those bui
 int image_initrd_write(const char *tree, const char *path, struct tv_error *err);
 int image_disk_write(const char *tree, const char *path, struct tv_error *err);
 
-// debian.c: the disks of the debian image, root and packages; out_dir has kernel and initrd.
+// debian.c: the disks of a debian image, root and packages; out_dir has kernel and initrd.
 int image_debian_write(struct image_job *job, struct tv_error *err);
 uint64_t image_debian_recipe(void);

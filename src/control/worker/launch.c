@@ -103,7 +103,7 @@ static int open_kernel(struct launch *launch, const struct machine_spec *spec, s
         rc = image_find(&image, launch->engine.image, err);
         if (rc)
             return rc;
-        if (strcmp(spec->image, IMAGE_DEBIAN) == 0 && !(spec->n_disks && spec->disks[0].image))
+        if (image_is_debian(spec->image) && !(spec->n_disks && spec->disks[0].image))
             return tv_error_set(err, -EINVAL, "image '%s' needs a root: let the first disk be 'from: image %s'", spec->image,
                                 spec->image);
         initrd = initrd ? initrd : image.initrd;

@@ -1,23 +1,35 @@
 #!/usr/bin/env python3
 """Machines of a file with places in networks: a switch and a router between two of them; they reach each other, and again after the router and
-trivetd were killed; their ports come and go with them."""
+trivetd were killed; their ports come and go with them. As root the router's machines get their addresses by DHCP, and their names by DNS; the
+host is a namespace of the test's own."""
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from command import BOOT_S, fail, nothing_left, ours, trivet, trivet_json, until, use_image, write  # noqa: E402
 
-FILE = """
-tenants: {acme: }
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+HAS_GATEWAY = os.geteuid() == 0 and all(map(shutil.which, ("ip", "nft", "dnsmasq", "unshare")))
+if HAS_GATEWAY and "TRIVET_TEST_HOST" not in os.environ:
+    os.environ["TRIVET_TEST_HOST"] = os.readlink("/proc/self/ns/net")
+    if subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True).returncode == 0:
+        os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
+HAS_GATEWAY = HAS_GATEWAY and os.readlink("/proc/self/ns/net") != os.environ["TRIVET_TEST_HOST"]
+SERVICES = ", dhcp: true, dns: true" if HAS_GATEWAY else ""
+
+FILE = f"""
+tenants: {{acme: }}
 networks:
   lan:
-  core: {type: ip, tenant: acme, prefixes: [10.1.0.0/24]}
+  core: {{type: ip, tenant: acme, prefixes: [10.1.0.0/24]{SERVICES}}}
 machines:
-  one: {tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {lan: , core: {ip: 10.1.0.2}}}
-  two: {tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {lan: {ip: 10.0.0.2}, core: {ip: 10.1.0.3}}}
+  one: {{tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {{lan: , core: {{ip: 10.1.0.2}}}}}}
+  two: {{tenant: acme, image: busybox, append: quiet, memory: 128M, nets: {{lan: {{ip: 10.0.0.2}}, core: {{ip: 10.1.0.3}}}}}}
 """
 
 
@@ -67,11 +79,17 @@ consoles = {name: Console(name) for name in ("one", "two")}
 macs = {m["name"]: m["mac"] for m in trivet_json("net", "show", "core")["machines"]}
 for number, (name, console) in enumerate(consoles.items(), 1):
     console.run(f"ip addr add 10.0.0.{number}/24 dev eth0; ip link set eth0 up")
-    # As the router has no link that both are on, each has it for its gateway.
-    console.run(f"ip addr add 10.1.0.{number + 1}/32 dev eth1; ip link set eth1 up; ip route add 10.1.0.1 dev eth1; "
-                "ip route add 10.1.0.0/24 via 10.1.0.1 dev eth1")
     if macs[name] not in console.run("cat /sys/class/net/eth1/address"):
         fail(f"{name}: eth1 has not the address {macs[name]}")
+    # Each takes the other to be on its own link; the router answers for it.
+    if not HAS_GATEWAY:
+        console.run(f"ip addr add 10.1.0.{number + 1}/24 dev eth1; ip link set eth1 up")
+        continue
+    said = console.run("for i in $(seq 200); do grep -q nameserver /etc/resolv.conf && break; usleep 200000; done; ip addr show eth1; "
+                       "ip route; cat /etc/resolv.conf; nslookup two 10.1.0.1")
+    for word in (f"inet 10.1.0.{number + 1}/24", "default via 10.1.0.1 dev eth1", "nameserver 10.1.0.1", "10.1.0.3"):
+        if word not in said:
+            fail(f"{name} was not told '{word}': {said}")
 
 
 def all_reach():

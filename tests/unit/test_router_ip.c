@@ -917,6 +917,114 @@ static void test_machine_is_held_to_its_addresses(void **state)
     finish(&r);
 }
 
+// Machines take each other to be on one link: the router answers for those that are behind another port, and for nobody else.
+static void test_machines_are_answered_for(void **state)
+{
+    (void)state;
+    struct rig r = {.vn = rig_vn("v", "{}")};
+    r.a = rig_port(r.vn, "a",
+                   "{'mac': '02:00:00:00:00:a1', 'addresses': ['10.0.1.254/32', 'fd00:1::fe/128'],"
+                   "'machine': {'mac': '02:00:00:00:00:01', 'addresses': ['10.0.1.1', 'fd00:1::1']}}");
+    r.b = rig_port(r.vn, "b",
+                   "{'mac': '02:00:00:00:00:a2', 'addresses': ['10.0.1.254/32', 'fd00:1::fe/128'],"
+                   "'machine': {'mac': '02:00:00:00:00:03', 'addresses': ['10.0.1.3', 'fd00:1::3']}}");
+    struct packet p = make_arp(ALL, 1, 1, "10.0.1.1", "10.0.1.3"), got;
+    pass(&r, &p);
+    assert_true(rig_take(r.a, &got));
+    struct packet want = make_arp(1, A, 2, "10.0.1.3", "10.0.1.1");
+    assert_int_equal(got.len, want.len);
+    assert_memory_equal(got.bytes, want.bytes, want.len);
+    p = make_arp(ALL, 1, 1, "10.0.1.1", "10.0.1.7"); // nobody
+    pass(&r, &p);
+    p = make_arp(ALL, 1, 1, "0.0.0.0", "10.0.1.1"); // whether its own is free
+    pass(&r, &p);
+    assert_int_equal(rig_discard(r.a), 0);
+    p = make_icmp6(ALL, 1, "fd00:1::1", "ff02::1:ff00:3", 255, "87 00 0000 00000000" FD1_3 "01 01 020000000001");
+    pass(&r, &p);
+    assert_true(rig_take(r.a, &got));
+    want = make_icmp6(1, A, "fe80::ff:fe00:a1", "fd00:1::1", 255, "88 00 0000 c0000000" FD1_3 "02 01 0200000000a1");
+    assert_int_equal(got.len, want.len);
+    assert_memory_equal(got.bytes, want.bytes, want.len);
+    finish(&r);
+}
+
+// BOOTP (RFC 951) about the station with the MAC address 02:00:00:00:00:n, with no options behind it.
+static struct packet make_bootp(const char *from, const char *to, unsigned mac_to, unsigned mac_from, bool is_answer, unsigned n)
+{
+    struct packet p = make_ip4(
+        mac_to, mac_from, &(struct ip4_fields){.from = from, .to = to, .ttl = 64, .protocol = IP_PROTOCOL_UDP, .payload = 8 + 236});
+    uint8_t *udp = (uint8_t *)(ip4_of(&p) + 1);
+    memset(udp, 0, 8 + 236);
+    udp[is_answer ? 1 : 3] = 67;
+    udp[is_answer ? 3 : 1] = 68;
+    udp[5] = 8 + 236;
+    udp[8] = is_answer ? 2 : 1;
+    udp[9] = 1;
+    udp[10] = 6;
+    mac_of(n, udp + 8 + 28);
+    return p;
+}
+
+// What machines want of the router itself goes to the server, and its answers for all to the machine they are about.
+static void test_server(void **state)
+{
+    (void)state;
+    struct rig r = {.vn = rig_vn("v", "{}")};
+    r.a = rig_port(r.vn, "a",
+                   "{'mac': '02:00:00:00:00:a1', 'addresses': ['10.0.1.254/32'],"
+                   "'machine': {'mac': '02:00:00:00:00:01', 'addresses': ['10.0.1.1']}}");
+    r.b = rig_port(r.vn, "b", "{'mac': '02:00:00:00:00:a2', 'addresses': ['169.254.255.1/30'], 'server': '02:00:00:00:00:09'}");
+    assert_null(rig_try_port(r.vn, "c", "{'server': '02:00:00:00:00:08'}"));
+    assert_non_null(strstr(rig_error.text, "another port"));
+    struct packet got, p = make_bootp("0.0.0.0", "255.255.255.255", ALL, 1, false, 1);
+    pass(&r, &p);
+    assert_true(rig_take(r.b, &got));
+    check_frame(&got, 9, B);
+    assert_int_equal(got.len, p.len);
+    assert_memory_equal(got.bytes + 12, p.bytes + 12, p.len - 12);
+    p = make_bootp("0.0.0.0", "255.255.255.255", ALL, 1, false, 3); // for another machine
+    check_drop(&r, &p, DROP_SPOOFED, 0);
+    p = make_bootp("0.0.0.0", "255.255.255.255", ALL, 1, true, 1); // no question
+    check_drop(&r, &p, DROP_MULTICAST, 0);
+    p = make_bootp("0.0.0.0", "255.255.255.255", ALL, 1, false, 1);
+    ((uint8_t *)(ip4_of(&p) + 1))[10] = 7; // of no Ethernet
+    check_drop(&r, &p, DROP_MULTICAST, 0);
+    p = make_ip4(ALL, 1,
+                 &(struct ip4_fields){.from = "0.0.0.0", .to = "255.255.255.255", .ttl = 64, .protocol = 17, .payload = 43});
+    ((uint8_t *)(ip4_of(&p) + 1))[3] = 67; // one byte too short
+    check_drop(&r, &p, DROP_MULTICAST, 0);
+    // to its own address, as DNS: nothing else is changed; an echo is answered here
+    p = make_ip4(A, 1, &(struct ip4_fields){.from = "10.0.1.1", .to = "10.0.1.254", .ttl = 1, .protocol = 17, .payload = 8});
+    pass(&r, &p);
+    assert_true(rig_take(r.b, &got));
+    check_frame(&got, 9, B);
+    assert_memory_equal(got.bytes + 12, p.bytes + 12, p.len - 12);
+    p = make_echo4(A, 1, "10.0.1.1", "10.0.1.254", 10);
+    pass(&r, &p);
+    assert_int_equal(rig_discard(r.a), 1);
+    // answers
+    p = make_bootp("10.0.1.254", "255.255.255.255", ALL, 9, true, 1);
+    rig_put(r.b, &p);
+    rig_run(r.vn);
+    assert_true(rig_take(r.a, &got));
+    check_frame(&got, 1, A);
+    assert_memory_equal(got.bytes + 12, p.bytes + 12, p.len - 12);
+    p = make_bootp("10.0.1.254", "10.0.1.1", B, 9, true, 1); // not for all: it is routed
+    rig_put(r.b, &p);
+    rig_run(r.vn);
+    assert_int_equal(rig_discard(r.a), 1);
+    p = make_bootp("10.0.1.254", "255.255.255.255", ALL, 9, true, 3); // about nobody
+    rig_put(r.b, &p);
+    rig_run(r.vn);
+    assert_int_equal(rig_discard(r.a), 0);
+    assert_int_equal(rig_drops(r.b, DROP_MULTICAST), 1);
+    rig_remove_port(r.vn, r.b);
+    p = make_bootp("0.0.0.0", "255.255.255.255", ALL, 1, false, 1);
+    r.b = rig_port(r.vn, "b", "{}"); // a network without one
+    check_drop(&r, &p, DROP_MULTICAST, 0);
+    finish(&r);
+}
+
 // ---- several next hops ----
 
 static void flows(struct rig *r, struct vn_port *const ports[3], int taken[256])
@@ -1189,6 +1297,8 @@ int main(void)
         cmocka_unit_test(test_nd_answers),
         cmocka_unit_test(test_nd_resolves),
         cmocka_unit_test(test_machine_is_held_to_its_addresses),
+        cmocka_unit_test(test_machines_are_answered_for),
+        cmocka_unit_test(test_server),
         cmocka_unit_test(test_flows_stay_where_they_are),
         cmocka_unit_test(test_buckets),
         cmocka_unit_test(test_overlapping_networks),

@@ -221,8 +221,10 @@ static int configure_inside(const struct gateway *g, struct tv_error *err)
                       "link set lo up\naddr add %s/30 dev " OUTER "\nlink set " OUTER " up\nlink set " INNER " address %s\n"
                       "addr add %s%s dev " INNER "\nlink set " INNER " up\nroute add default via %s\n",
                       g->inner, mac, is_router ? LINK_GATEWAY : gateway, is_router ? "/30" : strchr(prefix, '/'), g->outer);
+    // What is for the network's own gateway, the router hands over to us (trivet-router(8), server).
     if (is_router)
-        snprintf(input + at, sizeof(input) - (size_t)at, "route add %s via " LINK_ROUTER "\n", prefix);
+        snprintf(input + at, sizeof(input) - (size_t)at, "addr add %s/32 dev " INNER "\nroute add %s via " LINK_ROUTER "\n",
+                 gateway, prefix);
     return run(argv, "iproute2", input, err);
 }
 
@@ -383,9 +385,10 @@ void gateway_remove(const struct gateway *g)
 json_t *gateway_port(const struct gateway *g)
 {
     char mac[SPEC_MAC_TEXT_MAX];
-    if (net_spec_routes(g->spec))
-        return json_pack("{s:s, s:s, s:[s]}", "name", GATEWAY_PORT, "kind", "tap", "addresses", LINK_ROUTER "/30");
     net_make_mac("gateway of", net_spec_name(g->spec), mac);
+    if (net_spec_routes(g->spec))
+        return json_pack("{s:s, s:s, s:[s], s:s}", "name", GATEWAY_PORT, "kind", "tap", "addresses", LINK_ROUTER "/30", "server",
+                         mac);
     return json_pack("{s:s, s:s, s:s}", "name", GATEWAY_PORT, "kind", "tap", "mac", mac);
 }
 
@@ -413,7 +416,8 @@ static char *format(const char *before, const char *behind)
     return asprintf(&word, "%s%s", before, behind) < 0 ? NULL : word;
 }
 
-// All addresses of the prefix, but its number, the gateway's where that is the first, and the broadcast address.
+// All addresses of the prefix, but its number, the gateway's where that is the first, and the broadcast address. A router knows
+// its machines by their addresses, which are said: there nobody else has one to be given.
 static char *range_of(const struct gateway *g)
 {
     const char *prefix = ip4_of(json_object_get(g->spec, "prefixes"));
@@ -424,10 +428,12 @@ static char *range_of(const struct gateway *g)
     if (net_parse_address(prefix, bytes, &bits) != AF_INET)
         return NULL;
     memcpy(&number, bytes, sizeof(number));
-    const uint32_t least = htonl(ntohl(number) + 2), most = htonl((ntohl(number) | (uint32_t)(0xffffffffull >> bits)) - 1);
+    const uint32_t rest = (uint32_t)(0xffffffffull >> bits), mask = htonl(~rest);
+    const bool is_router = net_spec_routes(g->spec);
+    const uint32_t least = is_router ? number : htonl(ntohl(number) + 2), most = htonl((ntohl(number) | rest) - 1);
     inet_ntop(AF_INET, &least, first, sizeof(first));
-    inet_ntop(AF_INET, &most, last, sizeof(last));
-    return asprintf(&word, "--dhcp-range=%s,%s,1h", first, last) < 0 ? NULL : word;
+    inet_ntop(AF_INET, is_router ? &mask : &most, last, sizeof(last));
+    return asprintf(&word, is_router ? "--dhcp-range=%s,static,%s,1h" : "--dhcp-range=%s,%s,1h", first, last) < 0 ? NULL : word;
 }
 
 static int add_hosts(struct gateway_words *w, const json_t *hosts, struct tv_error *err)

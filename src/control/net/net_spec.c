@@ -336,14 +336,12 @@ static bool has_ip4(const json_t *prefixes)
 }
 
 // What they need of the rest.
-static int check_services_fit(const json_t *services, const json_t *spec, struct tv_error *err)
+static int check_services_fit(const json_t *spec, struct tv_error *err)
 {
     size_t i;
     json_t *port;
     if (!has_ip4(json_object_get(spec, "prefixes")))
         return tv_error_set(err, -EINVAL, "NAT, forwards, DHCP and DNS are for IPv4: give a prefix, such as 10.0.0.0/24");
-    if (net_spec_routes(spec) && (json_object_get(services, "dhcp") || json_object_get(services, "dns")))
-        return tv_error_set(err, -EINVAL, "DHCP and DNS are for networks of the type ethernet");
     json_array_foreach(json_object_get(spec, "ports"), i, port)
     {
         if (strcmp(text(port, "name"), GATEWAY_PORT) == 0)
@@ -373,7 +371,7 @@ static int put_services(json_t *spec, const json_t *services, struct tv_error *e
     if (rc || !json_object_size(checked))
         return rc;
     json_object_set(spec, "services", checked);
-    return check_services_fit(checked, spec, err);
+    return check_services_fit(spec, err);
 }
 
 // --- the whole

@@ -1,5 +1,5 @@
-// The Address Resolution Protocol for IPv4 on Ethernet (RFC 826): answers for the router's own addresses, asks for neighbours.
-// Worker.
+// The Address Resolution Protocol for IPv4 on Ethernet (RFC 826): answers for the router's own addresses and to machines
+// for those of others behind it, asks for neighbours. Worker.
 #include "router/ip/ip.h"
 
 struct arp_packet {
@@ -67,7 +67,9 @@ void arp_input(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         vn_drop(in, packet, DROP_SPOOFED);
         return;
     }
-    const bool asks_us = arp->operation == htobe16(ARP_REQUEST) && ip_is_own(own, IP4, ip4_key(be32toh(arp->target)));
+    const rib_key target = ip4_key(be32toh(arp->target));
+    const bool asks_us =
+        arp->operation == htobe16(ARP_REQUEST) && (ip_is_own(own, IP4, target) || ip_is_elsewhere(vn, in, IP4, target));
     counter_add(&own->for_router, 1);
     learn(vn, in, arp, asks_us);
     if (asks_us)

@@ -304,7 +304,9 @@ static void slow4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     const uint32_t to = be32toh(h->destination), first = to >> 24;
-    if (is_for_link4(to) && punt_up(vn, in, packet))
+    if (is_for_link4(to) && (punt_up(vn, in, packet) || (to == UINT32_MAX && serve_question(vn, in, packet))))
+        return;
+    if (serve_answer(vn, in, packet))
         return;
     if (!is_for_port(in->state, packet) || (first >= 224 && first < 240) || to == UINT32_MAX) {
         vn_drop(in, packet, DROP_MULTICAST); // a frame for all is not forwarded, whatever is in it (RFC 1812, 5.3.4)

@@ -252,7 +252,9 @@ static int ip_add_port(struct vn *vn, struct vn_port *port, const json_t *params
     struct ip_port *own = port->state = calloc(1, sizeof(*own));
     if (!own)
         return tv_error_set(err, -ENOMEM, "out of memory");
-    if (read_link(own, params, err) || read_addresses(own, params, err) || read_machine(own, params, err)) {
+    own->has_server = json_object_get(params, "server");
+    if (read_link(own, params, err) || read_addresses(own, params, err) || read_machine(own, params, err) ||
+        (own->has_server && read_mac(params, "server", NULL, own->server, err))) {
         free(own);
         return -EINVAL;
     }
@@ -396,6 +398,17 @@ static int limit_mtu(struct vn_port *port, struct tv_error *err)
     return 0;
 }
 
+static bool has_server(const struct vn *vn, const struct vn_port *but)
+{
+    bool found = false;
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        const struct vn_port *port = atomic_load_explicit(&vn->slots[i], memory_order_relaxed);
+        const struct ip_port *own = port && port != but ? port->state : NULL;
+        found |= own && own->has_server;
+    }
+    return found;
+}
+
 static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error *err)
 {
     struct ip *ip = vn->state;
@@ -403,6 +416,8 @@ static int ip_publish_port(struct vn *vn, struct vn_port *port, struct tv_error 
     int r = 0;
     if (port->port->kind->mtu && limit_mtu(port, err))
         return -EINVAL;
+    if (own->has_server && has_server(vn, port))
+        return tv_error_set(err, -EEXIST, "\"server\": another port of the network has one already");
     for (unsigned i = 0; !r && i < own->n_addresses; i++)
         r = add_address_routes(ip, port, &own->addresses[i], err);
     if (!r)
@@ -469,6 +484,10 @@ static json_t *ip_describe_port(const struct vn_port *port)
                   (json_int_t)counter_get(&own->errors_limited), "fragments", (json_int_t)counter_get(&own->fragments_sent));
     if (own->is_guarded)
         json_object_set_new(json, "machine", describe_machine(&own->guard));
+    if (own->has_server) {
+        rte_ether_format_addr(mac, sizeof(mac), (const struct rte_ether_addr *)own->server);
+        json_object_set_new(json, "server", json_string(mac));
+    }
     return json;
 }
 
@@ -485,6 +504,10 @@ static void ip_attach(struct vn *vn, struct vn_port *port)
         ip->vtep_index = port->index + 1;
         ip->vtep = port;
     }
+    if (own->has_server) {
+        ip->server_index = port->index + 1;
+        ip->server = port;
+    }
     for (unsigned i = 0; own->is_guarded && i < own->guard.n_ip4; i++) {
         memcpy(&word, own->guard.ip4[i], sizeof(word));
         resolve_set_static(vn, port, IP4, ip4_key(be32toh(word)), own->guard.mac);
@@ -499,6 +522,10 @@ static void ip_detach(struct vn *vn, unsigned index)
     if (ip->vtep_index == index + 1) { // the port itself may be gone
         ip->vtep = NULL;
         ip->vtep_index = 0;
+    }
+    if (ip->server_index == index + 1) {
+        ip->server = NULL;
+        ip->server_index = 0;
     }
     resolve_forget_port(vn, index);
 }
@@ -560,6 +587,22 @@ bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family,
     if (a)
         *source = a->key;
     return a;
+}
+
+// What leads to the server, or to nobody, is not; so the addresses of a prefix that nobody has are not taken for the outside's.
+bool ip_is_elsewhere(struct vn *vn, const struct vn_port *in, unsigned family, rib_key address)
+{
+    struct ip *ip = vn->state;
+    const struct ip_port *own = in->state;
+    if (!own->is_guarded)
+        return false;
+    const struct poptrie_root *root = poptrie_root(&ip->fib.tries[fib_family(family)]);
+    const uint16_t id = family == IP4 ? poptrie_find4(root, (uint32_t)(address >> 96)) : poptrie_find6(root, address);
+    const struct target *t = &fib_targets(&ip->fib)[id];
+    if (t->kind == TARGET_GROUP)
+        return true;
+    return (t->kind == TARGET_LINK || t->kind == TARGET_VIA) && t->port != in->index &&
+           (!ip->server || t->port != ip->server->index);
 }
 
 static void ip_tick(struct vn *vn)

@@ -3,8 +3,8 @@
 //
 // Threads: the control thread makes networks and ports (ip.c) and changes routes (command.c, fib.h); the worker carries packets
 // (forward.c), knows neighbours (neighbour.h, resolve.c, arp.c, nd.c), answers (icmp.c, local.c) and hands over what is the control
-// plane's in a namespace (punt.c). What the control thread has to
-// say about neighbours goes by a list of messages (ip_post).
+// plane's in a namespace (punt.c) or the server's (serve.c). What the control thread has to say about neighbours goes by a list of
+// messages (ip_post).
 #pragma once
 
 #include "router/ethernet/guard.h"
@@ -32,7 +32,9 @@ struct ip_port {
     uint8_t mac[6];
     uint16_t mtu, mtu_most; // links find out that there is less room than that; the worker's then
     bool is_guarded;        // a machine is behind it, which sends with its own addresses alone
-    struct guard guard;     // its addresses
+    bool has_server;        // behind it is the network's server (serve.c), with this MAC address
+    uint8_t server[6];
+    struct guard guard; // its addresses
     unsigned n_addresses;
     struct ip_prefix addresses[IP_PORT_ADDRESSES_MAX]; // the router's own, with the length of the link's prefix
     rib_key link_local;                                // RFC 4291, 2.5.6, made from `mac`
@@ -62,7 +64,8 @@ struct ip {
     struct control_plane *plane;         // the control thread's, as what is next; NULL: there is none
     struct candidates *candidates;       // with a control plane: all routes; else they are in `fib` alone
     struct vn_port *vtep;                // the worker's: where packets of tunnels go; NULL: none
-    unsigned vtep_index;                 // of it, and one more
+    struct vn_port *server;              // the same: where the server is (serve.c)
+    unsigned vtep_index, server_index;   // of them, and one more
     uint32_t n_waiting;                  // buffers of packets, for neighbours
     uint16_t next_id;                    // of IPv4 packets that the router makes
 };
@@ -86,6 +89,10 @@ bool ip_is_on_link(const struct ip_port *own, unsigned family, rib_key address);
 // An address of the router's to send from (RFC 1812, 4.3.2.4): the port's or another's on whose link `to` is, else any of the
 // port's, else any of the network's. False: there is none.
 bool ip_choose_source(struct vn *vn, const struct ip_port *own, unsigned family, rib_key to, rib_key *source);
+
+// Whether machines ask for an address of somebody behind another port, and are to send to the router for it, though they take him
+// to be on their own link (RFC 1027; RFC 4861, 7.2.8): vARP.
+bool ip_is_elsewhere(struct vn *vn, const struct vn_port *in, unsigned family, rib_key address);
 
 // ---- trace.c ----
 
@@ -155,6 +162,14 @@ void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
 bool punt_up(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
 // What comes from there, by the punt of a port. Taken.
 void punt_input(struct vn *vn, struct vn_port *punt, struct rte_mbuf **packets, unsigned n);
+// ---- serve.c: the server of a network, behind a port that has one ----
+
+// Whether it is the server's; taken then. Something for the router's own address, a question that is for all on the link, an answer
+// that is. Headers are checked.
+bool serve_local(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet, uint8_t protocol);
+bool serve_question(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
+bool serve_answer(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet);
+
 // ---- underlay.c: links of other networks (router/link/vtep.h) ----
 
 // Control thread, for a port of that kind; -EEXIST.

@@ -1,5 +1,6 @@
 // Packets for the router itself: echoes and Neighbour Discovery are answered here. All else is for the control plane in the
-// network's namespace (routing protocols, DHCP); where there is none, who wants something hears that it is not there. Worker.
+// network's namespace (routing protocols, DHCP) or the server's; where there is neither, who wants something hears that it is not
+// there. Worker.
 //
 // Fragments are not put together again, but by the namespace's kernel: nothing the router answers is larger than a link.
 #include "router/ip/ip.h"
@@ -80,7 +81,7 @@ void local_input4(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         icmp4_input(vn, in, packet);
         return;
     }
-    if (underlay_input(vn, packet, IP4) || punt_up(vn, in, packet))
+    if (underlay_input(vn, packet, IP4) || punt_up(vn, in, packet) || serve_local(vn, in, packet, h->protocol))
         return;
     const bool has_ports = h->protocol == IP_PROTOCOL_UDP || h->protocol == IP_PROTOCOL_TCP;
     icmp4_error(vn, in, packet, ICMP_UNREACHABLE, has_ports ? ICMP_PORT : ICMP_PROTOCOL, 0); // RFC 1122, 3.2.2.1
@@ -157,7 +158,7 @@ void local_input6(struct vn *vn, struct vn_port *in, struct rte_mbuf *packet)
         return;
     }
     counter_add(&own->for_router, 1);
-    if (underlay_input(vn, packet, IP6) || punt_up(vn, in, packet))
+    if (underlay_input(vn, packet, IP6) || punt_up(vn, in, packet) || serve_local(vn, in, packet, h->next))
         return;
     if (h->next == IP_PROTOCOL_UDP || h->next == IP_PROTOCOL_TCP)
         icmp6_error(vn, in, packet, ICMP6_UNREACHABLE, ICMP6_PORT, 0);

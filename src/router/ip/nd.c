@@ -1,5 +1,5 @@
-// Neighbour Discovery for IPv6 (RFC 4861): answers for the router's own addresses, asks for neighbours. Routers are not advertised.
-// Worker.
+// Neighbour Discovery for IPv6 (RFC 4861): answers for the router's own addresses and to machines for those of others
+// behind it, asks for neighbours. Routers are not advertised. Worker.
 #include "router/ip/ip.h"
 
 struct nd_message {
@@ -69,16 +69,19 @@ static struct rte_mbuf *make_message(struct vn *vn, const struct ip_port *own, c
     return packet;
 }
 
-// RFC 4861, 7.2.4.
-static void advertise(struct vn *vn, struct vn_port *in, const struct rte_mbuf *asked)
+// RFC 4861, 7.2.4; for somebody else without "override" (7.2.8).
+static void advertise(struct vn *vn, struct vn_port *in, const struct rte_mbuf *asked, bool is_own)
 {
     struct ip_port *own = in->state;
     const struct ip6_header *h = ip_packet(asked);
     const struct nd_message *solicitation = (const void *)(h + 1);
     const bool is_probe = !ip6_key(h->source); // whether the address is free (RFC 4862, 5.4.3)
-    struct nd_message advert = {.type = ND_ADVERT, .flags = htobe32(FLAG_ROUTER | FLAG_OVERRIDE | (is_probe ? 0 : FLAG_SOLICITED))};
+    const uint32_t flags = FLAG_ROUTER | (is_own ? FLAG_OVERRIDE : 0) | (is_probe ? 0 : FLAG_SOLICITED);
+    struct nd_message advert = {.type = ND_ADVERT, .flags = htobe32(flags)};
+    uint8_t source[16];
     memcpy(advert.target, solicitation->target, 16);
-    struct rte_mbuf *packet = make_message(vn, own, advert.target, is_probe ? all_nodes : h->source, &advert, OPTION_TARGET);
+    ip6_bytes(is_own ? ip6_key(advert.target) : own->link_local, source);
+    struct rte_mbuf *packet = make_message(vn, own, source, is_probe ? all_nodes : h->source, &advert, OPTION_TARGET);
     if (!packet)
         return; // it will ask again
     if (is_probe)
@@ -98,14 +101,15 @@ static bool take_solicitation(struct vn *vn, struct vn_port *in, const struct rt
     const uint8_t *mac;
     if (!find_option((const uint8_t *)(message + 1), len - sizeof(*message), OPTION_SOURCE, &mac) || (!source && mac))
         return false;
-    if (!ip_is_own(in->state, IP6, ip6_key(message->target)))
+    const bool is_own = ip_is_own(in->state, IP6, ip6_key(message->target));
+    if (!is_own && !ip_is_elsewhere(vn, in, IP6, ip6_key(message->target)))
         return true;
     if (source && mac && ip_is_on_link(in->state, IP6, source)) {
         struct neighbour *n = resolve_meet(vn, IP6, in, source);
         if (n)
             resolve_heard(vn, n, mac, false);
     }
-    advertise(vn, in, packet);
+    advertise(vn, in, packet, is_own);
     return true;
 }
 

@@ -121,8 +121,25 @@ static void hand_over(const struct subject *s, const struct target *target, stru
 
 // ---- to the router itself: local.c ----
 
-static void refuse_local(struct trace *t)
+static struct vn_port *find_server(const struct subject *s)
 {
+    for (unsigned i = 0; i < VN_PORTS_MAX; i++) {
+        struct vn_port *port = atomic_load_explicit(&s->vn->slots[i], memory_order_relaxed);
+        const struct ip_port *own = port && port != s->in ? port->state : NULL;
+        if (own && own->has_server)
+            return port;
+    }
+    return NULL;
+}
+
+static void refuse_local(const struct subject *s, uint8_t protocol, struct trace *t)
+{
+    const struct vn_port *server = protocol == IP_PROTOCOL_UDP || protocol == IP_PROTOCOL_TCP ? find_server(s) : NULL;
+    if (server) {
+        json_array_append_new(t->ports, json_string(server->name));
+        trace_end(t, "sent", "it is for the router itself, and goes to the network's server by port '%s'", server->name);
+        return;
+    }
     trace_drop(t, DROP_LOCAL, "it is for the router itself, where nothing wants it: it is dropped, and the sender is told by ICMP");
 }
 
@@ -146,7 +163,7 @@ static void local4(const struct subject *s, struct trace *t)
         return;
     }
     if (h->protocol != IP_PROTOCOL_ICMP) {
-        refuse_local(t);
+        refuse_local(s, h->protocol, t);
         return;
     }
     const int type = icmp_type(icmp, len, checksum_fold(checksum_add(0, icmp, len)) == 0xffff, t);
@@ -165,7 +182,7 @@ static void local6(const struct subject *s, struct trace *t)
         if (is_group)
             trace_drop(t, DROP_MULTICAST, "it is dropped: what is for a group is not forwarded");
         else
-            refuse_local(t);
+            refuse_local(s, h->next, t);
         return;
     }
     const int type =
@@ -235,6 +252,19 @@ static bool refuses(enum drop wrong, struct trace *t)
     return wrong;
 }
 
+// A machine's, of DHCP, for all on its link (serve.c).
+static bool is_question(const struct subject *s)
+{
+    const struct ip_port *own = s->in->state;
+    const struct ip4_header *h = s->header;
+    const size_t header = ip4_header_bytes(h);
+    uint16_t port;
+    if (!own->is_guarded || h->destination != UINT32_MAX || h->protocol != IP_PROTOCOL_UDP || s->bytes < header + 8)
+        return false;
+    memcpy(&port, (const uint8_t *)h + header + 2, sizeof(port));
+    return port == htobe16(67);
+}
+
 static void trace4(struct subject *s, const struct ethernet_header *frame, struct trace *t)
 {
     const struct ip4_header *h = s->header;
@@ -246,7 +276,10 @@ static void trace4(struct subject *s, const struct ethernet_header *frame, struc
     s->from = ip4_key(be32toh(h->source));
     s->to = ip4_key(to);
     ip_format_address(IP4, s->to, s->to_text);
-    if (frame->to[0] & 1 || (first >= 224 && first < 240) || to == UINT32_MAX)
+    if (is_question(s) && find_server(s)) {
+        json_array_append_new(t->ports, json_string(find_server(s)->name));
+        trace_end(t, "sent", "it asks for an address, and goes to the network's server by port '%s'", find_server(s)->name);
+    } else if (frame->to[0] & 1 || (first >= 224 && first < 240) || to == UINT32_MAX)
         trace_drop(t, DROP_MULTICAST, "it is dropped: what is for all is not forwarded");
     else if (ip4_is_special(be32toh(h->source)) || ip4_is_special(to))
         trace_drop(t, DROP_MARTIAN, "it is dropped: it is from or to an address that is not forwarded");
@@ -313,7 +346,9 @@ void ip_trace(struct vn *vn, struct vn_port *in, const uint8_t *bytes, size_t le
         trace6(&s, frame, t);
         break;
     case ETHERTYPE_ARP:
-        trace_end(t, "taken", "it is ARP, which the router takes, and answers if it is asked for an address of its own");
+        trace_end(t, "taken",
+                  "it is ARP, which the router takes, and answers if it is asked for an address of its own, or by a machine for "
+                  "one behind another port");
         break;
     default:
         trace_drop(t, DROP_ETHERTYPE, "it is dropped: it is neither IP nor ARP, but 0x%04x", be16toh(frame->type));

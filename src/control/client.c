@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define START_DEADLINE_NS (10 * NS_PER_S)
+#define END_DEADLINE_MS 5000
 
 static int find_socket(char path[static PATH_MAX], struct tv_error *err)
 {
@@ -183,4 +184,13 @@ int client_call_machine(int fd, const char *machine, const char *method, json_t 
 {
     json_t *outer = json_pack("{s:s, s:s, s:o}", "name", machine, "method", method, "params", params);
     return client_call_with(fd, "machine.call", outer, pass_fd, result, err);
+}
+
+void client_end_if_empty(int fd)
+{
+    json_t *result = NULL;
+    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    if (client_call(fd, "trivetd.end_if_empty", json_object(), &result, NULL) == 0 && json_is_true(json_object_get(result, "ends")))
+        poll(&pfd, 1, END_DEADLINE_MS);
+    json_decref(result);
 }

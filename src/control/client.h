@@ -21,6 +21,9 @@ int client_call(int fd, const char *method, json_t *params, json_t **result, str
 int client_call_long(int fd, const char *method, json_t *params, unsigned takes_ms, json_t **result, struct tv_error *err);
 // The same with a descriptor, unless pass_fd is -1.
 int client_call_with(int fd, const char *method, json_t *params, int pass_fd, json_t **result, struct tv_error *err);
+// trivetd, started for what then failed or is done, ends if it has nothing; it is waited for, so that who calls next, or takes the
+// folders away, does not meet it.
+void client_end_if_empty(int fd);
 // A method of a machine, through trivetd.
 int client_call_machine(int fd, const char *machine, const char *method, json_t *params, int pass_fd, json_t **result,
                         struct tv_error *err);

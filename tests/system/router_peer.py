@@ -77,7 +77,7 @@ def test_machines_are_known(rig):
     wait_for("what a has", lambda: known(b) == there(2))
     wait_for("a to hear", lambda: b.control.ok("peer.list")["peers"][0]["hears"])
     (peer,) = b.control.ok("peer.list")["peers"]
-    assert peer == {"address": ADDRESS["a"], "synced": True, "hears": True, "networks": 1}, peer
+    assert peer == {"address": ADDRESS["a"], "connect": f"127.0.0.1:{ports['a']}", "synced": True, "hears": True, "networks": 1}, peer
     # A question on b is answered on b; then a frame goes all the way.
     asks, answers = arp(1, mac(5), [10, 0, 0, 5], bytes(6), [10, 0, 0, 2]), arp(2, mac(2), [10, 0, 0, 2], mac(5), [10, 0, 0, 5])
     b.put("v", "m", asks)

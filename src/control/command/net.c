@@ -133,6 +133,30 @@ static int put_services(const struct net_command *c, json_t *spec, struct tv_err
     return rc;
 }
 
+// "vni=7,hosts=b+c"
+static int put_link(const struct net_command *c, json_t *spec, struct tv_error *err)
+{
+    cleanup_json json_t *words = net_split(c->link);
+    json_t *link = json_object(), *word;
+    size_t i;
+    int rc = 0;
+    if (c->link)
+        json_object_set(spec, "link", link);
+    json_array_foreach(words, i, word)
+    {
+        if (!rc)
+            rc = net_put_option(link, json_string_value(word), err);
+    }
+    cleanup_free char *hosts =
+        json_is_string(json_object_get(link, "hosts")) ? strdup(json_string_value(json_object_get(link, "hosts"))) : NULL;
+    for (char *plus = hosts; plus && (plus = strchr(plus, '+'));)
+        *plus = ',';
+    if (hosts)
+        json_object_set_new(link, "hosts", net_split(hosts));
+    json_decref(link);
+    return rc;
+}
+
 // What there is is not changed by it: a file says what a network is to become (trivet up).
 static int refuse_other(int fd, const char *name, struct tv_error *err)
 {
@@ -155,16 +179,16 @@ static int net_create(const struct net_command *c)
     int rc = put_options(spec, c->option, &err);
     if (!rc)
         rc = put_services(c, spec, &err);
+    if (!rc)
+        rc = put_link(c, spec, &err);
     if (rc)
         return net_failed(c, &err);
     cleanup_close int fd = client_connect_or_start(&err);
     rc = fd < 0 ? fd : refuse_other(fd, c->words[0], &err);
     if (!rc)
         rc = client_call(fd, "net.apply", json_incref(params), &result, &err);
-    if (rc && fd >= 0) { // a trivetd that was started for it does not stay for nothing
-        cleanup_json json_t *ends = NULL;
-        client_call(fd, "trivetd.end_if_empty", json_object(), &ends, NULL);
-    }
+    if (rc && fd >= 0)
+        client_end_if_empty(fd);
     return rc ? net_failed(c, &err) : net_print(c, result, "%s: created", c->words[0]);
 }
 
@@ -247,6 +271,9 @@ static const struct verb {
     {"graph", 0, 1, net_graph, ""},
     {"attach", 3, 32, net_attach, "which network, the port's name or its kind is missing"},
     {"detach", 2, 2, net_detach, "which network, or which port, is missing"},
+    {"host", 1, 8, net_host, "what this host is to others is missing: address=ADDRESS underlay=NETWORK"},
+    {"peer", 2, 8, net_peer, "'add' or 'remove', or the name of the peer is missing"},
+    {"peers", 0, 0, net_peers, ""},
     {"route", 3, 4, net_route, "which network, 'add' or 'remove', or the prefix is missing"},
     {0},
 };
@@ -254,29 +281,15 @@ static const struct verb {
 int cmd_net(int argc, char **argv)
 {
     struct net_command c = {0};
-    const struct option_spec options[] = {{"--json", &c.json, NULL},
-                                          {"--nat", &c.nat, NULL},
-                                          {"--dhcp", &c.dhcp, NULL},
-                                          {"--dns", &c.dns, NULL},
-                                          {"--forward", NULL, &c.forward},
-                                          {"--type", NULL, &c.type},
-                                          {"--prefix", NULL, &c.prefix},
-                                          {"--gateway", NULL, &c.gateway},
-                                          {"--tenant", NULL, &c.tenant},
-                                          {"--option", NULL, &c.option},
-                                          {"--port", NULL, &c.port},
-                                          {"--output|-o", NULL, &c.output},
-                                          {"--count", NULL, &c.count},
-                                          {"--seconds", NULL, &c.seconds},
-                                          {"--snap", NULL, &c.snap},
-                                          {"--from", NULL, &c.from},
-                                          {"--to", NULL, &c.to},
-                                          {"--source", NULL, &c.source},
-                                          {"--frame", NULL, &c.frame},
-                                          {"--mac", NULL, &c.mac},
-                                          {"--ttl", NULL, &c.ttl},
-                                          {"--size", NULL, &c.size},
-                                          {0}};
+    const struct option_spec options[] = {
+        {"--json", &c.json, NULL},        {"--nat", &c.nat, NULL},         {"--dhcp", &c.dhcp, NULL},
+        {"--dns", &c.dns, NULL},          {"--forward", NULL, &c.forward}, {"--link", NULL, &c.link},
+        {"--type", NULL, &c.type},        {"--prefix", NULL, &c.prefix},   {"--gateway", NULL, &c.gateway},
+        {"--tenant", NULL, &c.tenant},    {"--option", NULL, &c.option},   {"--port", NULL, &c.port},
+        {"--output|-o", NULL, &c.output}, {"--count", NULL, &c.count},     {"--seconds", NULL, &c.seconds},
+        {"--snap", NULL, &c.snap},        {"--from", NULL, &c.from},       {"--to", NULL, &c.to},
+        {"--source", NULL, &c.source},    {"--frame", NULL, &c.frame},     {"--mac", NULL, &c.mac},
+        {"--ttl", NULL, &c.ttl},          {"--size", NULL, &c.size},       {0}};
     int words = command_options(command_find("net"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

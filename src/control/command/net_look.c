@@ -112,6 +112,13 @@ static void print_network(const json_t *n)
         printf("  port      %s: %s", text(entry, "name"), text(entry, "kind"));
         print_members(entry, of_ports);
     }
+    json_array_foreach(json_object_get(n, "links"), i, entry)
+    {
+        static const char *const of_links[] = {"name", "kind", "remote", "synced", "hears", NULL};
+        printf("  link      %s: %s to %s, peer: %s;", text(entry, "name"), text(entry, "kind"), text(entry, "remote"),
+               net_peer_state(entry));
+        print_members(entry, of_links);
+    }
     json_array_foreach(json_object_get(n, "machines"), i, entry)
         printf("  machine   %s: %s, %s\n", text(entry, "name"),
                json_is_true(json_object_get(entry, "running")) ? "running" : "not running", text(entry, "mac"));

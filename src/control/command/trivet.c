@@ -41,14 +41,16 @@ const struct command commands[] = {
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"net", cmd_net,
      "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--nat] [--dhcp] [--dns] "
-     "[--forward tcp:PORT:ADDRESS:PORT,...] [--option KEY=VALUE,...] | delete "
+     "[--forward tcp:PORT:ADDRESS:PORT,...] [--link vni=N[,hosts=A+B]] [--option KEY=VALUE,...] | delete "
      "NETWORK | "
      "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
      "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | "
      "trace NETWORK --from PORT --to ADDRESS [--source A] [--mac M] [--ttl N] [--size N] | trace NETWORK --from PORT --frame HEX | "
      "graph [NETWORK] [--output FILE] | attach NETWORK PORT KIND [KEY=VALUE]... | "
      "detach NETWORK PORT | route NETWORK add PREFIX via=A[,A]|port=PORT|type=blackhole|unreachable | route NETWORK remove PREFIX "
-     "[--json]",
+     "| "
+     "host address=A underlay=NETWORK [listen=A:PORT certificate=F key=F ca=F] | peer add NAME address=A [connect=A:PORT] | "
+     "peer remove NAME | peers [--json]",
      "Make virtual networks, and look into them."},
     {"machine", cmd_machine, "stats NAME [--json]", "Show what a machine's engine has counted, by vcpu."},
     {0},

@@ -5,17 +5,16 @@
 #include "control/command/disk.h"
 #include "control/command/disk_access.h"
 #include "control/files.h"
+#include "control/net/net_spec.h"
 #include "control/paths.h"
 #include "control/spec/spec.h"
 #include "control/spec/up_file.h"
 #include "control/worker/launch.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
-#define END_DEADLINE_MS 5000
 #define STOP_TIMEOUT_MS 30000
 
 // Everything is looked at before anything is started: files there and readable, images built, disks usable.
@@ -181,21 +180,6 @@ static int apply_one(struct up *up, const json_t *spec, const char *what, struct
     return rc;
 }
 
-// Until a trivetd that goes with its last machine has gone, so that who calls next, or takes the folders away, does not meet it.
-static void await_end(int fd)
-{
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    poll(&pfd, 1, END_DEADLINE_MS);
-}
-
-// One that was started and has no machines, since what was to come failed.
-static void end_if_empty(int fd)
-{
-    cleanup_json json_t *result = NULL;
-    if (client_call(fd, "trivetd.end_if_empty", json_object(), &result, NULL) == 0 && json_is_true(json_object_get(result, "ends")))
-        await_end(fd);
-}
-
 // Those that are not there are no error.
 static int remove_networks(int fd, const json_t *names, struct tv_error *err)
 {
@@ -216,12 +200,37 @@ static int remove_networks(int fd, const json_t *names, struct tv_error *err)
     return rc;
 }
 
+static json_t *underlays_first(const json_t *networks)
+{
+    json_t *sorted = json_array(), *spec;
+    size_t i;
+    json_array_foreach(networks, i, spec)
+    {
+        if (net_spec_is_underlay(spec))
+            json_array_append(sorted, spec);
+    }
+    json_array_foreach(networks, i, spec)
+    {
+        if (!net_spec_is_underlay(spec))
+            json_array_append(sorted, spec);
+    }
+    return sorted;
+}
+
+// It stays when the file's networks go.
+static int apply_host(const struct up *up, const struct up_file *file, struct tv_error *err)
+{
+    cleanup_json json_t *result = NULL;
+    return file->host ? client_call(up->fd, "host.apply", json_pack("{s:O}", "host", file->host), &result, err) : 0;
+}
+
 // Before the machines, which have their places in them.
 static int apply_networks(struct up *up, const struct up_file *file, struct tv_error *err)
 {
     size_t i;
     json_t *spec;
-    json_array_foreach(file->networks, i, spec)
+    cleanup_json json_t *sorted = underlays_first(file->networks);
+    json_array_foreach(sorted, i, spec)
     {
         cleanup_json json_t *result = NULL;
         int rc = client_call(up->fd, "net.apply", json_pack("{s:O}", "spec", spec), &result, err);
@@ -252,7 +261,7 @@ static void roll_back(const struct up *up)
             json_decref(result);
     }
     remove_networks(up->fd, up->networks, NULL);
-    end_if_empty(up->fd);
+    client_end_if_empty(up->fd);
 }
 
 static int start_all(struct up *up, json_t **result, struct tv_error *err)
@@ -274,6 +283,8 @@ static int bring_up(struct up *up, const struct up_file *file, json_t **result, 
     size_t i;
     json_t *spec;
     int rc = client_call(up->fd, "trivetd.facts", json_pack("{s:O}", "tenants", file->tenants), &facts, err);
+    if (!rc)
+        rc = apply_host(up, file, err);
     if (!rc)
         rc = apply_networks(up, file, err);
     json_array_foreach(file->machines, i, spec)
@@ -399,7 +410,7 @@ static int take_down(int fd, const json_t *names, const json_t *networks, unsign
     }
     if (!rc)
         rc = remove_networks(fd, networks, err);
-    end_if_empty(fd);
+    client_end_if_empty(fd);
     return rc;
 }
 

@@ -116,6 +116,8 @@ int daemon_init(struct daemon *d, struct tv_error *err)
         return err->code;
     rc = open_socket(d, err);
     if (!rc)
+        rc = daemon_host_load(d, err);
+    if (!rc)
         rc = database_each_machine(d->db, load_machine, d, err);
     if (!rc)
         rc = database_each_network(d->db, load_network, d, err);
@@ -167,6 +169,8 @@ void daemon_fini(struct daemon *d)
     net_free_all(d);
     loop_remove(d->store_watch);
     loop_remove(d->router_watch);
+    loop_remove(d->host_timer);
+    json_decref(d->host);
     database_close(d->db);
     if (d->server && empty)
         remove_run_files(d);

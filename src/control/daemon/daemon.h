@@ -115,6 +115,11 @@ struct daemon {
     unsigned router_deaths; // soon after it was started, in a row
     uint64_t router_started_ns;
     struct loop_source *router_watch, *router_timer;
+    json_t *host;          // host_spec.h; NULL: not stated
+    char host_word[40];    // that no other has: made at random once, and recorded
+    bool host_told;        // the router that runs has it
+    char host_reason[256]; // why it has not
+    struct loop_source *host_timer;
     int lock_fd; // of the state folder
     struct loop_source *store_watch, *store_timer;
     struct loop_source *quit_timer;
@@ -181,10 +186,18 @@ void daemon_router_gather(struct daemon *d);     // machines' ports that are awa
 struct daemon_net *net_find(const struct daemon *d, const char *name);
 void net_load(struct daemon *d, json_t *spec, bool is_settled); // takes the specification
 void net_free_all(struct daemon *d);
-void net_restore(struct daemon *d); // what the router should have and has not, and the other way around
+void net_host_changed(struct daemon *d, const json_t *before); // links follow
+void net_restore(struct daemon *d);                            // what the router should have and has not, and the other way around
 void net_router_died(struct daemon *d);
 rpc_method_fn daemon_net_list, daemon_net_get, daemon_net_apply, daemon_net_remove, daemon_net_attach, daemon_net_detach,
     daemon_net_route, daemon_net_call; // methods
+
+// host.c: what this host is to others, and who they are.
+int daemon_host_load(struct daemon *d, struct tv_error *err);
+void daemon_host_restore(struct daemon *d); // the router gets it, if it has it not
+// Replies with `json` once each of the links in it, or each peer, has the state of its peer. Takes json.
+void daemon_host_add_state(struct daemon *d, struct rpc_request *req, json_t *json);
+rpc_method_fn daemon_host_get, daemon_host_apply, daemon_host_peer; // methods
 
 // gateway.c: a network with services has a gateway (gateway.h), whose DHCP and DNS are looked after here.
 int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd,

@@ -7,6 +7,7 @@
 #include "control/cleanup.h"
 #include "control/daemon/daemon.h"
 #include "control/net/gateway.h"
+#include "control/net/host_spec.h"
 #include "control/net/net_spec.h"
 #include "promise/promise.h"
 
@@ -189,7 +190,7 @@ static void ask_to_remove(struct work *w)
 // A port of a machine's kind has its socket in our folder, unless it is said where.
 static json_t *port_params(struct work *w, const json_t *spec, const json_t *port)
 {
-    json_t *params = net_spec_port(spec, port);
+    json_t *params = net_spec_port(spec, port, w->daemon->host_word);
     char path[PATH_MAX];
     struct tv_error err = {0};
     if (strcmp(text(port, "kind"), "vhost") != 0 || text(port, "socket"))
@@ -221,8 +222,20 @@ static void ask_for_gateway(struct work *w, const json_t *spec, bool anew)
     }
     gateway_init(&gateway, w->daemon->run_dir, spec);
     cleanup_json json_t *port = gateway_port(&gateway), *routes = gateway_routes(&gateway);
-    ask_with(w, "port.add", net_spec_port(spec, port), fd, answered);
+    ask_with(w, "port.add", net_spec_port(spec, port, ""), fd, answered);
     ask_for_routes(w, "route.add", routes);
+}
+
+// All ports but machines' and the gateway's: those that are said, and those of its link.
+static json_t *wanted_ports(struct work *w, const json_t *spec)
+{
+    cleanup_json json_t *links = NULL;
+    struct tv_error err = {0};
+    json_t *ports = json_copy(json_object_get(spec, "ports"));
+    if (host_spec_links(w->daemon->host, spec, &links, &err))
+        note_error(w, &err);
+    json_array_extend(ports, links);
+    return ports;
 }
 
 // The whole of it, to a router that has none of that name. Machines' ports come with their machines.
@@ -230,8 +243,9 @@ static void ask_to_make(struct work *w, const json_t *spec, bool anew)
 {
     size_t i;
     json_t *port;
+    cleanup_json json_t *ports = wanted_ports(w, spec);
     ask(w, "vn.add", net_spec_vn(spec));
-    json_array_foreach(json_object_get(spec, "ports"), i, port) ask(w, "port.add", port_params(w, spec, port));
+    json_array_foreach(ports, i, port) ask(w, "port.add", port_params(w, spec, port));
     ask_for_gateway(w, spec, anew);
     ask_for_routes(w, "route.add", json_object_get(spec, "routes"));
 }
@@ -297,7 +311,7 @@ static void compare_ports(struct work *w, const json_t *there)
     json_t *port;
     if (!n)
         return;
-    const json_t *wanted = json_object_get(n->spec, "ports");
+    cleanup_json json_t *wanted = wanted_ports(w, n->spec);
     json_array_foreach(there, i, port)
     {
         const char *name = text(port, "name");
@@ -371,13 +385,37 @@ static void networks_told(void *arg, const json_t *result, const struct tv_error
         ask_to_remove(w);
         end(w);
     }
-    // Where somebody waits first.
-    for (struct daemon_net *n = d->nets; n; n = n->next)
-        if (has_machines(d, n))
-            restore_one(d, n, result);
-    for (struct daemon_net *n = d->nets; n; n = n->next)
-        if (!has_machines(d, n))
-            restore_one(d, n, result);
+    // What others need first, then where somebody waits.
+    for (unsigned rank = 0; rank < 3; rank++)
+        for (struct daemon_net *n = d->nets; n; n = n->next)
+            if (rank == (net_spec_is_underlay(n->spec) ? 0 : has_machines(d, n) ? 1 : 2))
+                restore_one(d, n, result);
+}
+
+static bool has_same(const json_t *a, const json_t *b, const char *key)
+{
+    return json_equal(json_object_get(a, key), json_object_get(b, key));
+}
+
+// Ports come and go with peers. Where links stay and lead elsewhere, the network is made anew; so it is recorded as unsettled.
+void net_host_changed(struct daemon *d, const json_t *before)
+{
+    struct tv_error none = {0};
+    for (struct daemon_net *n = d->nets; n; n = n->next) {
+        cleanup_json json_t *were = NULL, *are = NULL;
+        size_t i, j;
+        json_t *was, *is;
+        bool moved = false;
+        if (!json_object_get(n->spec, "link") || host_spec_links(before, n->spec, &were, &none) ||
+            host_spec_links(d->host, n->spec, &are, &none))
+            continue;
+        json_array_foreach(were, i, was) json_array_foreach(are, j, is) moved |= has_same(was, is, "name") && !json_equal(was, is);
+        if (!moved)
+            continue;
+        database_put_network(d->db, n->spec, false, NULL);
+        n->state = NET_FAILED;
+    }
+    net_restore(d);
 }
 
 void net_restore(struct daemon *d)
@@ -430,6 +468,12 @@ static json_t *describe(const struct daemon *d, const struct daemon_net *n)
     }
     if (n->state == NET_FAILED && n->reason[0])
         json_object_set_new(json, "reason", json_string(n->reason));
+    if (json_object_get(n->spec, "link")) {
+        json_t *links;
+        struct tv_error none = {0};
+        host_spec_links(d->host, n->spec, &links, &none);
+        json_object_set_new(json, "links", links);
+    }
     return json;
 }
 
@@ -461,7 +505,7 @@ void daemon_net_get(void *arg, struct rpc_request *req, const json_t *params)
         return;
     json_t *json = describe(d, n);
     json_object_set(json, "spec", n->spec);
-    rpc_reply(req, json);
+    daemon_host_add_state(arg, req, json);
 }
 
 // --- making and changing
@@ -595,6 +639,12 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
         return;
     }
     struct daemon_net *n = net_find(d, net_spec_name(spec));
+    cleanup_json json_t *links = NULL;
+    if (host_spec_links(d->host, spec, &links, &err)) {
+        json_decref(spec);
+        rpc_reply_error(req, RPC_FAILED, &err);
+        return;
+    }
     const bool is_same = n && json_equal(n->spec, spec) && n->state != NET_FAILED;
     const char *result = !n ? "created" : is_same ? "unchanged" : "changed";
     if (is_same || json_is_true(json_object_get(params, "dry"))) {

@@ -23,6 +23,7 @@ void daemon_router_disconnect(struct daemon *d)
 {
     struct rpc_conn *control = d->router_control;
     d->router_control = NULL;
+    d->host_told = false;
     rpc_conn_destroy(control); // whoever waits for an answer is told
 }
 
@@ -74,6 +75,7 @@ static void control_closed(void *arg, struct rpc_conn *conn)
     struct daemon *d = arg;
     (void)conn;
     d->router_control = NULL;
+    d->host_told = false;
     loop_set_timer(d->router_timer, GATHER_NS, 0);
 }
 
@@ -86,6 +88,8 @@ static int connect_router(struct daemon *d, struct tv_error *err)
     static const struct rpc_method methods[] = {{"promise.changed", daemon_promise_changed}, {0}};
     const struct rpc_service service = {.methods = methods, .arg = d, .closed = control_closed};
     d->router_control = rpc_conn_create(d->loop, fd, &service, err);
+    if (d->router_control)
+        daemon_host_restore(d); // before its networks
     return d->router_control ? 0 : -ENOMEM;
 }
 

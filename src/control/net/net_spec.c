@@ -374,6 +374,59 @@ static int put_services(json_t *spec, const json_t *services, struct tv_error *e
     return check_services_fit(spec, err);
 }
 
+// --- links to other hosts
+
+static int check_number(const json_t *json, const char *key, json_int_t least, json_int_t most, struct tv_error *err)
+{
+    const json_t *value = json_object_get(json, key);
+    if (!value || (json_is_integer(value) && json_integer_value(value) >= least && json_integer_value(value) <= most))
+        return 0;
+    return tv_error_set(err, -EINVAL, "'%s' should be a number from %lld to %lld", key, (long long)least, (long long)most);
+}
+
+// The ranges are the router's.
+static int check_link(const json_t *link, const char *kind, struct tv_error *err)
+{
+    static const char *const keys[] = {"kind", "vni", "udp_port", "path_mtu", "hosts", NULL};
+    const bool is_vxlan = strcmp(kind, "vxlan") == 0;
+    int rc = check_keys(link, keys, "it", err);
+    if (!rc && !is_vxlan && strcmp(kind, "raw") != 0)
+        rc = tv_error_set(err, -EINVAL, "there is no kind '%.20s'; there are vxlan and raw", kind);
+    if (!rc)
+        rc = check_number(link, "vni", 0, 0xffffff, err);
+    if (!rc)
+        rc = check_number(link, "udp_port", 1, 65535, err);
+    if (!rc)
+        rc = check_number(link, "path_mtu", 576, 2032, err);
+    if (!rc && is_vxlan && !json_object_get(link, "vni"))
+        rc = tv_error_set(err, -EINVAL, "'vni' is missing: the number of the network, the same on all hosts");
+    if (!rc && !is_vxlan && (!json_object_get(link, "udp_port") || json_object_get(link, "vni")))
+        rc = tv_error_set(err, -EINVAL, "one of the kind raw has a 'udp_port', which is the network's alone, and no 'vni'");
+    return rc ? rc : check_texts(link, "hosts", err);
+}
+
+// With 'hosts' alone where they are said; without it leads to all.
+static int put_link(json_t *spec, const json_t *link, struct tv_error *err)
+{
+    if (!link)
+        return 0;
+    const char *kind = text(link, "kind");
+    kind = kind ? kind : "vxlan";
+    int rc = check_link(link, kind, err);
+    if (!rc && net_spec_routes(spec))
+        rc = tv_error_set(err, -EINVAL,
+                          "it is for networks of the type ethernet; here a port of the kind %s with addresses of its own does that",
+                          kind);
+    if (rc)
+        return tv_error_prefix(err, "'link'");
+    json_t *made = json_deep_copy(link);
+    json_object_set_new(made, "kind", json_string(kind));
+    if (!json_array_size(json_object_get(made, "hosts")))
+        json_object_del(made, "hosts");
+    json_object_set_new(spec, "link", made);
+    return 0;
+}
+
 // --- the whole
 
 static int check_options(const json_t *options, const char *type, struct tv_error *err)
@@ -392,7 +445,7 @@ static int check_options(const json_t *options, const char *type, struct tv_erro
 static int check_whole(const json_t *json, json_t *spec, struct tv_error *err)
 {
     static const char *const keys[] = {"name",    "type",  "tenant", "description", "prefixes", "gateways",
-                                       "options", "ports", "routes", "services",    NULL};
+                                       "options", "ports", "routes", "services",    "link",     NULL};
     const char *type = text(json, "type"), *tenant = text(json, "tenant");
     const json_t *options = json_object_get(json, "options");
     int rc = check_keys(json, keys, "it", err);
@@ -426,6 +479,8 @@ static int check_whole(const json_t *json, json_t *spec, struct tv_error *err)
         rc = put_list(spec, json_object_get(json, "routes"), "routes", "prefix", net_spec_check_route, err);
     if (!rc && !net_spec_routes(spec) && json_array_size(json_object_get(spec, "routes")))
         rc = tv_error_set(err, -EINVAL, "a network of the type ethernet has no routes; give 'type' ip");
+    if (!rc)
+        rc = put_link(spec, json_object_get(json, "link"), err);
     return rc ? rc : put_services(spec, json_object_get(json, "services"), err);
 }
 
@@ -454,6 +509,15 @@ bool net_spec_routes(const json_t *spec)
     return type && strcmp(type, "ip") == 0;
 }
 
+bool net_spec_is_underlay(const json_t *spec)
+{
+    size_t i;
+    json_t *port;
+    bool found = false;
+    json_array_foreach(json_object_get(spec, "ports"), i, port) found |= strcmp(text(port, "kind"), "vtep") == 0;
+    return found;
+}
+
 // --- for the router
 
 json_t *net_spec_vn(const json_t *spec)
@@ -464,21 +528,21 @@ json_t *net_spec_vn(const json_t *spec)
     return params;
 }
 
-// The router's own on the link. No name has a space in it, so it is no machine's.
-static void put_router_mac(const json_t *spec, const char *port, json_t *params)
+// The router's own on the link. No name has a space in it, so it is no machine's. host: "" where nobody but a machine is.
+static void put_router_mac(const json_t *spec, const char *host, const char *port, json_t *params)
 {
-    char link[NET_NAME_MAX + 8], mac[SPEC_MAC_TEXT_MAX];
+    char link[NET_NAME_MAX + 64], mac[SPEC_MAC_TEXT_MAX];
     if (!net_spec_routes(spec) || json_object_get(params, "mac"))
         return;
-    snprintf(link, sizeof(link), "router %s", net_spec_name(spec));
+    snprintf(link, sizeof(link), "router %.40s%s", host, net_spec_name(spec));
     net_make_mac(link, port, mac);
     json_object_set_new(params, "mac", json_string(mac));
 }
 
-json_t *net_spec_port(const json_t *spec, const json_t *port)
+json_t *net_spec_port(const json_t *spec, const json_t *port, const char *host)
 {
     json_t *params = json_deep_copy(port);
-    put_router_mac(spec, text(port, "name"), params);
+    put_router_mac(spec, host, text(port, "name"), params);
     json_object_set(params, "vn", json_object_get(spec, "name"));
     return params;
 }
@@ -507,7 +571,7 @@ json_t *net_spec_machine_port(const json_t *spec, const char *machine, const str
         json_array_append_new(own, json_sprintf("%s/%d", address, strchr(address, ':') ? 128 : 32));
     }
     json_object_set_new(params, "addresses", own);
-    put_router_mac(spec, machine, params);
+    put_router_mac(spec, "", machine, params);
     json_object_set_new(params, "machine", json_pack("{s:s, s:o}", "mac", nic->mac, "addresses", addresses));
     return params;
 }

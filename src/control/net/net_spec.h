@@ -2,8 +2,8 @@
 // keeps it.
 //
 // A specification is an object of JSON: {"name", "type", "tenant", "description", "prefixes", "gateways", "options", "ports",
-// "routes", "services"}. net_spec_check() checks it whole and makes the one form of it, so that two that mean the same are equal.
-// What the router can tell better (whether a device is there, an option in its range) it tells when it is asked. Any thread.
+// "routes", "services", "link"}. net_spec_check() checks it whole and makes the one form of it, so that two that mean the same are
+// equal. What the router can tell better (whether a device is there, an option in its range) it tells when it is asked. Any thread.
 #pragma once
 
 #include "base/error.h"
@@ -23,12 +23,14 @@ int net_spec_parse_forward(const char *word, json_t **forward, struct tv_error *
 int net_spec_check_route(const json_t *json, json_t **route, struct tv_error *err);
 
 const char *net_spec_name(const json_t *spec);
-bool net_spec_routes(const json_t *spec); // of the type ip
+bool net_spec_routes(const json_t *spec);      // of the type ip
+bool net_spec_is_underlay(const json_t *spec); // tunnels of links end in it, so it is to be there before networks with links
 
 // What the router's methods take (trivet-router(8)). The caller's.
 json_t *net_spec_vn(const json_t *spec); // vn.add
-// port.add; a router's own address on a link stays what it was when the router is started again, since neighbours keep it.
-json_t *net_spec_port(const json_t *spec, const json_t *port);
+// port.add; a router's own address on a link stays what it was when the router is started again, since neighbours keep it. host: a
+// word that no other host has, which may have networks and ports of the same names on the same wire.
+json_t *net_spec_port(const json_t *spec, const json_t *port, const char *host);
 // port.add of a machine's port, by its machine's name: with the machine's addresses alone. In a network that routes the router has
 // the network's gateways there.
 json_t *net_spec_machine_port(const json_t *spec, const char *machine, const struct nic_spec *nic, const char *socket);

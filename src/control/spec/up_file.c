@@ -3,7 +3,9 @@
 #include "control/spec/up_file.h"
 
 #include "base/yaml_file.h"
+#include "control/cleanup.h"
 #include "control/image/image.h"
+#include "control/net/host_spec.h"
 #include "control/net/net_spec.h"
 #include "control/paths.h"
 #include "control/spec/spec.h"
@@ -40,9 +42,29 @@ struct route {
     char *prefix, *via, *port, *type;
 };
 
+// A network's way to other hosts.
+struct link {
+    char *kind;
+    uint32_t *vni, *udp_port, *path_mtu;
+    char **hosts;
+    uint32_t n_hosts;
+};
+
+// Another host, and this one.
+struct peer {
+    char *name, *address, *connect;
+};
+
+struct host {
+    char *address, *underlay, *listen, *certificate, *key, *ca;
+    struct peer *peers;
+    uint32_t n_peers;
+};
+
 struct network {
     char *name, *tenant, *description, *type, *gateway, *unknown, *netns;
     struct promises *promises;
+    struct link *link;
     uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb, *fpm_port, *stale_s;
     bool nat, dhcp, dns;
     char **prefixes, **forwards;
@@ -76,6 +98,7 @@ struct machine {
 };
 
 struct plan {
+    struct host *host;
     struct tenant *tenants;
     struct network *networks;
     struct disk *disks;
@@ -131,6 +154,22 @@ static const cyaml_schema_field_t route_fields[] = {
 };
 static const cyaml_schema_value_t port_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct port, port_fields)};
 static const cyaml_schema_value_t route_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct route, route_fields)};
+static const cyaml_schema_field_t link_fields[] = {
+    TEXT(link, kind), NUMBER(link, vni), NUMBER(link, udp_port), NUMBER(link, path_mtu), LIST(link, hosts, word, 255),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t peer_fields[] = {NAME(peer), TEXT(peer, address), TEXT(peer, connect), CYAML_FIELD_END};
+static const cyaml_schema_value_t peer_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct peer, peer_fields)};
+static const cyaml_schema_field_t host_fields[] = {
+    TEXT(host, address),
+    TEXT(host, underlay),
+    TEXT(host, listen),
+    TEXT(host, certificate),
+    TEXT(host, key),
+    TEXT(host, ca),
+    LIST(host, peers, peer_value, 255),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t network_fields[] = {
     NAME(network),
     TEXT(network, tenant),
@@ -155,6 +194,7 @@ static const cyaml_schema_field_t network_fields[] = {
     NUMBER(network, fpm_port),
     NUMBER(network, stale_s),
     CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, promises, promise_fields),
+    CYAML_FIELD_MAPPING_PTR("link", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, link, link_fields),
     LIST(network, ports, port_value, 256),
     LIST(network, routes, route_value, CYAML_UNLIMITED),
     CYAML_FIELD_END,
@@ -207,6 +247,7 @@ static const cyaml_schema_value_t disk_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_D
 static const cyaml_schema_value_t machine_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct machine, machine_fields)};
 
 static const cyaml_schema_field_t plan_fields[] = {
+    CYAML_FIELD_MAPPING_PTR("host", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct plan, host, host_fields),
     LIST(plan, tenants, tenant_value, CYAML_UNLIMITED),
     LIST(plan, networks, network_value, CYAML_UNLIMITED),
     LIST(plan, disks, disk_value, CYAML_UNLIMITED),
@@ -508,6 +549,61 @@ static int put_network_promises(const struct reader *r, const struct network *ne
     return rc;
 }
 
+// --- this host and others
+
+static int read_host(struct reader *r)
+{
+    const struct host *host = r->plan->host;
+    cleanup_json json_t *json = json_object();
+    json_t *peers = json_array();
+    struct tv_error why = {0};
+    if (!host)
+        return 0;
+    json_object_set_new(json, "peers", peers);
+    put_text(json, "address", host->address);
+    put_text(json, "underlay", host->underlay);
+    put_text(json, "listen", host->listen);
+    int rc = put_path(r, (const char *const[]){"host", "certificate", "certificate"}, json, host->certificate);
+    if (!rc)
+        rc = put_path(r, (const char *const[]){"host", "key", "key"}, json, host->key);
+    if (!rc)
+        rc = put_path(r, (const char *const[]){"host", "ca", "ca"}, json, host->ca);
+    for (uint32_t i = 0; i < host->n_peers; i++) {
+        json_t *peer = json_pack("{s:s}", "name", host->peers[i].name);
+        put_text(peer, "address", host->peers[i].address);
+        put_text(peer, "connect", host->peers[i].connect);
+        json_array_append_new(peers, peer);
+    }
+    if (!rc && host_spec_check(json, &r->file->host, &why))
+        rc = yaml_file_error(r->yaml, "host", r->err, "%s", why.text);
+    return rc;
+}
+
+// Links to hosts that the file does not have, if it has any.
+static int check_link(const struct reader *r, const struct network *network, const json_t *checked)
+{
+    cleanup_json json_t *links = NULL;
+    struct tv_error why = {0};
+    if (!r->file->host || host_spec_links(r->file->host, checked, &links, &why) == 0)
+        return 0;
+    return FAULT(r, "networks", network->name, "link", "%s", why.text);
+}
+
+// --- the whole of a network
+
+static void put_link(const struct network *network, json_t *json)
+{
+    const struct link *link = network->link;
+    if (!link)
+        return;
+    json_t *made = json_pack("{s:o}", "hosts", words(link->hosts, link->n_hosts));
+    put_text(made, "kind", link->kind);
+    put_if(made, "vni", link->vni);
+    put_if(made, "udp_port", link->udp_port);
+    put_if(made, "path_mtu", link->path_mtu);
+    json_object_set_new(json, "link", made);
+}
+
 static int read_network(struct reader *r, const struct network *network)
 {
     json_t *ports = json_array(), *routes = json_array(), *checked;
@@ -522,6 +618,7 @@ static int read_network(struct reader *r, const struct network *network)
     put_text(json, "type", network->type);
     put_text(json, "tenant", network->tenant);
     put_text(json, "description", network->description);
+    put_link(network, json);
     int rc = check_tenant(r, "networks", network->name, network->tenant);
     if (!rc)
         rc = put_network_promises(r, network, json);
@@ -529,8 +626,8 @@ static int read_network(struct reader *r, const struct network *network)
         rc = read_services(r, network, json);
     if (!rc && net_spec_check(json, &checked, &why))
         rc = FAULT(r, "networks", network->name, "", "%s", why.text);
-    else if (!rc)
-        json_array_append_new(r->file->networks, checked);
+    else if (!rc && json_array_append_new(r->file->networks, checked) == 0)
+        rc = check_link(r, network, checked);
     json_decref(json);
     return rc;
 }
@@ -660,7 +757,7 @@ static int read_machine(struct reader *r, const struct machine *machine)
 static int read_plan(struct reader *r)
 {
     const struct plan *plan = r->plan;
-    int rc = 0;
+    int rc = read_host(r);
     for (uint32_t i = 0; i < plan->n_tenants; i++)
         json_array_append_new(r->file->tenants, json_string(plan->tenants[i].name));
     for (uint32_t i = 0; i < plan->n_networks && !rc; i++)
@@ -733,6 +830,7 @@ int up_file_parse(const char *name, const char *dir, const char *text, size_t le
 
 void up_file_free(struct up_file *file)
 {
+    json_decref(file->host);
     json_decref(file->tenants);
     json_decref(file->networks);
     json_decref(file->machines);

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 struct up_file {
+    json_t *host;     // as host_spec_check() makes it; NULL: the file does not say
     json_t *tenants;  // ["a", ...]
     json_t *networks; // specifications as net_spec_check() makes them, in the order of the file
     json_t *machines; // specs as spec_decode() takes them, in the order of the file

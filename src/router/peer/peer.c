@@ -41,7 +41,7 @@ struct peer {
     struct peer *next;
     struct peers *peers;
     struct ip_prefix address;
-    char host[IP_TEXT_MAX];
+    char host[IP_TEXT_MAX], place[64]; // place: `to` as it was said
     struct sockaddr_storage to;
     socklen_t to_bytes;
     struct tls *tls;
@@ -525,6 +525,7 @@ int peers_add(struct peers *peers, const json_t *params, struct tv_error *err)
     if (read_address(params, &read.address, err) || read_place(params, "connect", &read.to, &read.to_bytes, err))
         return -EINVAL;
     ip_format_address(read.address.family, read.address.key, read.host);
+    snprintf(read.place, sizeof(read.place), "%s", json_string_value(json_object_get(params, "connect")));
     if (!peers->credentials)
         return tv_error_set(err, -EINVAL, "there are no certificates yet; peer.serve gives them");
     if (*find_peer(peers, &read.address))
@@ -570,8 +571,8 @@ json_t *peers_list(const struct peers *peers)
         bool hears = false;
         for (const struct listener *l = peers->listeners; l && !hears; l = l->next)
             hears = l->peer == peer && l->conn;
-        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:i}", "address", peer->host, "synced", peer->is_synced, "hears",
-                                              hears, "networks", (int)json_object_size(peer->heard)));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:i}", "address", peer->host, "connect", peer->place, "synced",
+                                              peer->is_synced, "hears", hears, "networks", (int)json_object_size(peer->heard)));
     }
     return list;
 }

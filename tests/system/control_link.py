@@ -276,7 +276,7 @@ send(a, b)
 print("ok: links come and go with peers")
 
 for host in (a, b):
-    host.trivet("down")
+    host.trivet("down", "--timeout", "1")  # the machine is none that shuts down
     until("our processes gone", lambda: not host.ours(), 60)
     if os.path.exists(host.run) and os.listdir(host.run):
         fail(f"left: {os.listdir(host.run)}")

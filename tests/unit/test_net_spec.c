@@ -1,4 +1,5 @@
 // Specifications of networks: one form for what means the same, messages that name what is wrong, and what the router is told.
+#include "control/net/host_spec.h"
 #include "control/net/net_spec.h"
 
 #include <errno.h>
@@ -127,6 +128,66 @@ static void test_machines(void **state)
     json_decref(spec);
 }
 
+static void test_links(void **state)
+{
+    (void)state;
+    struct tv_error err = {0};
+    expect_wrong("{'name': 'n', 'type': 'ip', 'link': {'vni': 7}}", "ethernet");
+    expect_wrong("{'name': 'n', 'link': {}}", "'vni' is missing");
+    expect_wrong("{'name': 'n', 'link': {'vni': 16777216}}", "16777215");
+    expect_wrong("{'name': 'n', 'link': {'kind': 'raw', 'vni': 7}}", "'udp_port'");
+    expect_wrong("{'name': 'n', 'link': {'kind': 'gre', 'vni': 7}}", "'gre'");
+    expect_wrong("{'name': 'n', 'link': {'vni': 7, 'hosts': 'b'}}", "list");
+    json_t *all = check("{'name': 'n', 'link': {'vni': 7, 'hosts': []}}"),
+           *some = check("{'name': 'n', 'link': {'vni': 7, 'hosts': ['c']}}"), *host, *ports, *wanted,
+           *said = parse("{'address': '192.0.2.1', 'underlay': 'u', 'peers': [{'name': 'b', 'address': '192.0.2.2'}]}");
+    assert_int_equal(host_spec_links(NULL, all, &ports, &err), -ENOENT);
+    json_decref(ports);
+    assert_int_equal(host_spec_check(said, &host, &err), 0);
+    assert_int_equal(host_spec_links(host, all, &ports, &err), 0);
+    wanted = parse("[{'name': 'to-b', 'kind': 'vxlan', 'vni': 7, 'underlay': 'u', 'local': '192.0.2.1', 'remote': '192.0.2.2'}]");
+    assert_true(json_equal(ports, wanted));
+    json_decref(wanted);
+    json_decref(ports);
+    assert_int_equal(host_spec_links(host, some, &ports, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "'c'"));
+    json_decref(ports);
+    json_decref(host);
+    json_decref(said);
+    json_decref(all);
+    json_decref(some);
+}
+
+static void test_hosts(void **state)
+{
+    (void)state;
+    static const char *const wrong[][2] = {
+        {"{}", "'address'"},
+        {"[]", "object"},
+        {"{'address': 'x', 'underlay': 'u'}", "'x'"},
+        {"{'address': '192.0.2.1'}", "'underlay'"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'listen': '192.0.2.1:7'}", "go together"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'listen': '192.0.2.1:70000'}", "TCP port"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'listen': 7}", "text"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'peers': {}}", "list"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'peers': [{'name': 'b'}]}", "'b'"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'peers': [{'name': 'thirteen-char', 'address': '192.0.2.2'}]}", "1 to 12"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'peers': [{'name': 'b', 'address': '192.0.2.2', 'connect': '192.0.2.2:7'}]}",
+         "certificate"},
+        {"{'address': '192.0.2.1', 'underlay': 'u', 'peers': [{'name': 'b', 'address': '192.0.2.2'}, {'name': 'c', 'address': "
+         "'192.0.2.2'}]}",
+         "already"},
+    };
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct tv_error err = {0};
+        json_t *json = parse(wrong[i][0]), *host;
+        assert_int_equal(host_spec_check(json, &host, &err), -EINVAL);
+        if (!strstr(err.text, wrong[i][1]))
+            fail_msg("'%s' does not say '%s'", err.text, wrong[i][1]);
+        json_decref(json);
+    }
+}
+
 static void test_addresses(void **state)
 {
     (void)state;
@@ -153,6 +214,7 @@ static void test_addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_form), cmocka_unit_test(test_what_is_wrong),
-                                       cmocka_unit_test(test_machines), cmocka_unit_test(test_addresses)};
+                                       cmocka_unit_test(test_machines), cmocka_unit_test(test_links),
+                                       cmocka_unit_test(test_hosts),    cmocka_unit_test(test_addresses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -554,12 +554,11 @@ static int put_network_promises(const struct reader *r, const struct network *ne
 static int read_host(struct reader *r)
 {
     const struct host *host = r->plan->host;
-    cleanup_json json_t *json = json_object();
-    json_t *peers = json_array();
     struct tv_error why = {0};
     if (!host)
         return 0;
-    json_object_set_new(json, "peers", peers);
+    json_t *peers = json_array();
+    cleanup_json json_t *json = json_pack("{s:o}", "peers", peers);
     put_text(json, "address", host->address);
     put_text(json, "underlay", host->underlay);
     put_text(json, "listen", host->listen);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Networks with a gateway: DHCP, DNS, NAT to the outside and ports forwarded into them; two of them with the same addresses, a switch and a
+"""Networks with a gateway: DHCP, DNS, NAT to the outside by IPv4 and IPv6, limited, and ports forwarded into them; two of them with the same addresses, a switch and a
 router; devices and addresses that others in the host have; again after the router, dnsmasq and trivetd were killed; nothing of it stays, and
 the host forwards no more if it did not before. The host is a namespace of the test's own."""
 import atexit
@@ -29,6 +29,7 @@ if os.readlink("/proc/self/ns/net") == os.environ["TRIVET_TEST_HOST"]:
     fail("this is the host itself")
 PID = os.getpid()
 BYTES = 1 << 20
+OUTSIDE6 = "2001:db8:0:1::"  # for documentation (RFC 3849)
 OUTSIDE = f"198.18.{PID % 250 + 1}"  # for measurements between networks (RFC 2544); the host is 1 there, the world 2
 
 
@@ -121,6 +122,13 @@ def plug(network):
     ip("-n", guests[network], "link", "set", "eth0", "up")
     ip("-n", guests[network], "addr", "add", "10.0.0.9/24", "dev", "eth0")
     ip("-n", guests[network], "route", "add", "default", "via", "10.0.0.1")
+    if network == "core3":  # a switch tells its stations of the prefix and the router; a router does not
+        ip("-n", guests[network], "addr", "add", "fd00::9/64", "dev", "eth0", "nodad")
+        ip("-n", guests[network], "-6", "route", "add", "default", "via", "fd00::1")
+        return
+    until("an address of IPv6", lambda: "fd00::" in (said := ip("-n", guests[network], "-6", "addr", "show", "dev", "eth0").stdout)
+          and "tentative" not in said, 60)
+    until("a router of IPv6 in " + network, lambda: "via fe80::" in ip("-n", guests[network], "-6", "route", "show", "default").stdout, 60)
 
 
 def pid_of(name):
@@ -132,6 +140,17 @@ def forwarding(word=None):
         if word is None:
             return f.read().strip()
         return f.write(word)
+
+
+def hearing():
+    """Whether the host hears of routers of IPv6 by the wire to the world."""
+    with open(f"/proc/sys/net/ipv6/conf/tvw{PID}/accept_ra", encoding="ascii") as f:
+        return f.read().strip()
+
+
+def forwarding6():
+    with open("/proc/sys/net/ipv6/conf/all/forwarding", encoding="ascii") as f:
+        return f.read().strip()
 
 
 def tables():
@@ -151,8 +170,10 @@ world = space("world")
 ip("link", "add", f"tvw{PID}", "type", "veth", "peer", "name", "eth0", "netns", world)
 atexit.register(ip, "link", "del", f"tvw{PID}", may_fail=True)
 ip("addr", "add", f"{OUTSIDE}.1/24", "dev", f"tvw{PID}")
+ip("addr", "add", f"{OUTSIDE6}1/64", "dev", f"tvw{PID}", "nodad")
 ip("link", "set", f"tvw{PID}", "up")
 ip("-n", world, "addr", "add", f"{OUTSIDE}.2/24", "dev", "eth0")
+ip("-n", world, "addr", "add", f"{OUTSIDE6}2/64", "dev", "eth0", "nodad")
 ip("-n", world, "link", "set", "eth0", "up")
 
 # A host that forwards by itself goes on; one that does not does so while there is a gateway.
@@ -189,14 +210,15 @@ print("ok: devices and addresses of others are left alone; forwarding is as it w
 
 guests = {network: space(network) for network in ("lan1", "lan2", "core3")}
 for network in guests:
-    words = ["--type", "ip"] if network == "core3" else ["--dhcp", "--dns"]
+    words = ["--type", "ip"] if network == "core3" else ["--dhcp", "--dns", "--limit", "500Mbit/s"]
     forward = ["--forward", "tcp:7:10.0.0.9:7"] if network == "lan1" else []
-    trivet("net", "create", network, "--prefix", "10.0.0.0/24", "--nat", *words, *forward)
+    trivet("net", "create", network, "--prefix", "10.0.0.0/24,fd00::/64", "--nat", *words, *forward)
     inside = trivet_json("net", "show", network)["namespace"]
     atexit.register(ip, "netns", "del", inside, may_fail=True)
-    atexit.register(subprocess.run, ["nft", "delete", "table", "ip", inside], stderr=subprocess.DEVNULL, check=False)
+    for family in ("ip", "ip6"):
+        atexit.register(subprocess.run, ["nft", "delete", "table", family, inside], stderr=subprocess.DEVNULL, check=False)
     trivet("net", "attach", network, "guest", "tap", f"device=tvt{PID}{network[-1]}",
-           *(["addresses=10.0.0.1/24"] if network == "core3" else []))
+           *(["addresses=10.0.0.1/24,fd00::1/64"] if network == "core3" else []))
     plug(network)
 
 for network in ("lan1", "lan2"):
@@ -210,11 +232,21 @@ print("ok: addresses and names")
 
 def all_send():
     for guest in guests.values():
+        send(guest, world, f"{OUTSIDE6}2")
         send(guest, world, f"{OUTSIDE}.2")  # the world has no route back but to the host: both ends see translated addresses
     send(world, guests["lan1"], f"{OUTSIDE}.1", "10.0.0.9")
 
 
 all_send()
+inside = trivet_json("net", "show", "lan1")["namespace"]
+queue, = json.loads(subprocess.run(["tc", "-netns", inside, "-s", "-j", "qdisc", "show", "dev", "out"], capture_output=True, text=True, check=True).stdout)
+ports = {p["name"]: p for p in trivet_json("net", "stats", "lan1")["ports"]}
+if queue["kind"] != "tbf" or queue["options"]["rate"] * 8 != 500_000_000 or queue["bytes"] < 2 * BYTES:
+    fail(f"the limit to the outside: {queue}")
+if "500" not in json.dumps(ports["gateway"].get("promises")):
+    fail(f"the limit from the outside: {ports['gateway']}")
+if hearing() != "2":
+    fail(f"the host of a gateway does not hear of routers: accept_ra is {hearing()}")
 print("ok: three networks with the same addresses reach the outside, and a forwarded port is reached from there")
 
 # Nothing else is: not the host itself, and no other network's gateway.
@@ -257,6 +289,6 @@ nothing_left()
 known = ip("netns").stdout
 if any(name in known for name in left) or tables() or "tvg" in ip("link").stdout:
     fail(f"left: {known}{tables()}{ip('link').stdout}")
-if forwarding() != "0":
-    fail("the host still forwards")
+if forwarding() != "0" or forwarding6() != "0" or hearing() != "1":
+    fail(f"the host still forwards: {forwarding()} {forwarding6()} {hearing()}")
 print("ok: nothing of it stays")

@@ -87,6 +87,10 @@ static void test_what_is_wrong(void **state)
     expect_wrong("{'name': 'n', 'routes': [{'prefix': '10.0.0.0/8', 'via': '10.0.0.1'}]}", "no routes");
     expect_wrong("{'name': 'n', 'type': 'ip', 'routes': [{'prefix': '10.0.0.0/8'}]}", "one of");
     expect_wrong("{'name': 'n', 'services': {'nat': true}}", "prefix");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'nat': true, 'limit': '7 apples'}}", "'7 apples'");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'nat': true, 'limit': '100 pps'}}", "100Mbit/s");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'nat': true, 'limit': 7}}", "text");
+    expect_wrong("{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'dhcp': true, 'limit': '1Mbit/s'}}", "NAT or forwards");
     expect_wrong("{'name': 'n', 'type': 'ip', 'prefixes': ['fd00::/64'], 'services': {'dhcp': true}}", "10.0.0.0/24");
     expect_wrong(
         "{'name': 'n', 'prefixes': ['10.0.0.0/24'], 'services': {'forwards': [{'protocol': 'tcp', 'port': 0, 'to': '10.0.0.2', "

@@ -191,6 +191,16 @@ static void test_guard_neighbour_discovery(void **state)
     assert_int_equal(check(HEAD "86dd 60000000 0020 3a ff " OWN6 ALL_NODES ADVERT OTHER6 "02 01 020000000001"), DROP_SPOOFED);
     assert_int_equal(check(HEAD "86dd 60000000 0020 3a ff " OWN6 ALL_NODES ADVERT OWN6 "02 01 020000000002"), DROP_SPOOFED);
     assert_int_equal(check(HEAD "86dd 60000000 0020 3a ff " OWN6 ALL_NODES ADVERT OWN6 "02 00 020000000001"), DROP_MALFORMED);
+    struct guard router = {.mac = {2, 0, 0, 0, 0, 1}, .is_router = true};
+    uint8_t advert[] = {0x33, 0x33, 0,    0,    0, 1, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0,    24,
+                        58,   255,  0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0,    0xff, 0xfe, 0, 0, 1, 0xff, 2,
+                        0,    0,    0,    0,    0, 0, 0, 0, 0, 0, 0, 0, 0,    1,    134,  0, 0, 0, 64,   0,
+                        7,    8,    0,    0,    0, 0, 0, 0, 0, 0, 1, 1, 2,    0,    0,    0, 0, 1};
+    assert_int_equal(guard_check(&router, advert, sizeof(advert), sizeof(advert)), DROP_NONE);
+    advert[sizeof(advert) - 1] = 2; // somebody else's MAC address
+    assert_int_equal(guard_check(&router, advert, sizeof(advert), sizeof(advert)), DROP_SPOOFED);
+    router.is_router = false;
+    assert_int_equal(guard_check(&router, advert, sizeof(advert), sizeof(advert)), DROP_SPOOFED);
     // a router's advertisement; the same behind a header of options, and in a fragment
     assert_int_equal(check(HEAD "86dd 60000000 0010 3a ff " OWN6 ALL_NODES "86 00 0000 40000000 0000000000000000"), DROP_SPOOFED);
     assert_int_equal(check(HEAD "86dd 60000000 0010 00 ff " OWN6 ALL_NODES "3a 00 000000000000 86 00 0000 40000000"), DROP_SPOOFED);

@@ -123,6 +123,8 @@ static int put_services(const struct net_command *c, json_t *spec, struct tv_err
     int rc = 0;
     json_object_set_new(spec, "services", services);
     json_object_set_new(services, "forwards", forwards);
+    if (c->limit)
+        json_object_set_new(services, "limit", json_string(c->limit));
     json_array_foreach(words, i, word)
     {
         if (!rc)
@@ -281,15 +283,31 @@ static const struct verb {
 int cmd_net(int argc, char **argv)
 {
     struct net_command c = {0};
-    const struct option_spec options[] = {
-        {"--json", &c.json, NULL},        {"--nat", &c.nat, NULL},         {"--dhcp", &c.dhcp, NULL},
-        {"--dns", &c.dns, NULL},          {"--forward", NULL, &c.forward}, {"--link", NULL, &c.link},
-        {"--type", NULL, &c.type},        {"--prefix", NULL, &c.prefix},   {"--gateway", NULL, &c.gateway},
-        {"--tenant", NULL, &c.tenant},    {"--option", NULL, &c.option},   {"--port", NULL, &c.port},
-        {"--output|-o", NULL, &c.output}, {"--count", NULL, &c.count},     {"--seconds", NULL, &c.seconds},
-        {"--snap", NULL, &c.snap},        {"--from", NULL, &c.from},       {"--to", NULL, &c.to},
-        {"--source", NULL, &c.source},    {"--frame", NULL, &c.frame},     {"--mac", NULL, &c.mac},
-        {"--ttl", NULL, &c.ttl},          {"--size", NULL, &c.size},       {0}};
+    const struct option_spec options[] = {{"--json", &c.json, NULL},
+                                          {"--nat", &c.nat, NULL},
+                                          {"--dhcp", &c.dhcp, NULL},
+                                          {"--dns", &c.dns, NULL},
+                                          {"--forward", NULL, &c.forward},
+                                          {"--link", NULL, &c.link},
+                                          {"--limit", NULL, &c.limit},
+                                          {"--type", NULL, &c.type},
+                                          {"--prefix", NULL, &c.prefix},
+                                          {"--gateway", NULL, &c.gateway},
+                                          {"--tenant", NULL, &c.tenant},
+                                          {"--option", NULL, &c.option},
+                                          {"--port", NULL, &c.port},
+                                          {"--output|-o", NULL, &c.output},
+                                          {"--count", NULL, &c.count},
+                                          {"--seconds", NULL, &c.seconds},
+                                          {"--snap", NULL, &c.snap},
+                                          {"--from", NULL, &c.from},
+                                          {"--to", NULL, &c.to},
+                                          {"--source", NULL, &c.source},
+                                          {"--frame", NULL, &c.frame},
+                                          {"--mac", NULL, &c.mac},
+                                          {"--ttl", NULL, &c.ttl},
+                                          {"--size", NULL, &c.size},
+                                          {0}};
     int words = command_options(command_find("net"), argc, argv, options);
     if (words < 0)
         return words == -ECANCELED ? EXIT_OK : EXIT_USAGE;

@@ -9,10 +9,10 @@ struct net_command {
     char **words; // behind the verb
     int n_words;
     bool json;
-    bool nat, dhcp, dns;                                                    // of create
-    const char *type, *prefix, *gateway, *tenant, *option, *forward, *link; // the same; NULL: not said
-    const char *port, *output, *count, *seconds, *snap;                     // of capture and graph
-    const char *from, *frame, *source, *to, *mac, *ttl, *size;              // of trace
+    bool nat, dhcp, dns;                                                            // of create
+    const char *type, *prefix, *gateway, *tenant, *option, *forward, *link, *limit; // the same; NULL: not said
+    const char *port, *output, *count, *seconds, *snap;                             // of capture and graph
+    const char *from, *frame, *source, *to, *mac, *ttl, *size;                      // of trace
 };
 
 int net_failed(const struct net_command *c, const struct tv_error *err); // says so; the exit status

@@ -41,7 +41,7 @@ const struct command commands[] = {
     {"promises", cmd_promises, "[--json]", "Show what disks are promised, whether it is kept, and who has what is lacking."},
     {"net", cmd_net,
      "create NETWORK [--type ethernet|ip] [--prefix P,...] [--gateway A,...] [--tenant T] [--nat] [--dhcp] [--dns] "
-     "[--forward tcp:PORT:ADDRESS:PORT,...] [--link vni=N[,hosts=A+B]] [--option KEY=VALUE,...] | delete "
+     "[--forward tcp:PORT:ADDRESS:PORT,...] [--limit BIT-RATE] [--link vni=N[,hosts=A+B]] [--option KEY=VALUE,...] | delete "
      "NETWORK | "
      "list | show NETWORK | stats NETWORK | routes NETWORK | neighbours NETWORK | "
      "capture NETWORK [--port PORT] [--output FILE] [--count N] [--seconds S] [--snap BYTES] | "

@@ -17,10 +17,11 @@
 #define GATEWAY_PORT "gateway" // the network's port that leads there
 
 struct gateway {
-    const json_t *spec;        // the network's (net_spec.h); borrowed
-    char space[64];            // the namespace, as ip-netns(8) has it
-    char device[16];           // the host's end of the pair; this and the next only once it is made by this struct
-    char outer[16], inner[16]; // addresses of the pair: the host's, the namespace's
+    const json_t *spec;          // the network's (net_spec.h); borrowed
+    char space[64];              // the namespace, as ip-netns(8) has it
+    char device[16];             // the host's end of the pair; this and the next only once it is made by this struct
+    char outer[16], inner[16];   // addresses of the pair: the host's, the namespace's
+    char outer6[40], inner6[40]; // the same of IPv6
 };
 
 // Names alone; run_dir tells gateways of different supervisors apart.

@@ -3,6 +3,7 @@
 
 #include "control/cleanup.h"
 #include "control/net/gateway.h"
+#include "promise/promise.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -223,7 +224,7 @@ int net_spec_check_port(const json_t *json, json_t **port, struct tv_error *err)
         "name",     "kind",     "socket",  "unsealed",  "device", "address",   "role",   "receive",
         "send",     "mac",      "machine", "addresses", "mtu",    "mac_limit", "pad_to", "flood_bytes_per_s",
         "frames",   "promises", "weight",  "underlay",  "local",  "remote",    "vni",    "udp_port",
-        "path_mtu", "ttl",      "dscp",    "checksum",  NULL};
+        "path_mtu", "ttl",      "dscp",    "checksum",  "server", "router",    NULL};
     const char *name = text(json, "name"), *kind = text(json, "kind");
     *port = NULL;
     int rc = check_name(name, "port", err);
@@ -335,11 +336,26 @@ static bool has_ip4(const json_t *prefixes)
     return found;
 }
 
+uint64_t net_spec_outside_bit_rate(const json_t *spec)
+{
+    const char *limit = text(json_object_get(spec, "services"), "limit");
+    struct promise_set set = {.resource = PROMISE_LINK};
+    const struct promise *p =
+        limit && promise_set_add(&set, "limit", limit, NULL) == 0 ? promise_set_find(&set, PROMISE_LIMIT, PROMISE_BIT_RATE) : NULL;
+    return p && set.n == 1 ? p->value : 0;
+}
+
 // What they need of the rest.
 static int check_services_fit(const json_t *spec, struct tv_error *err)
 {
     size_t i;
     json_t *port;
+    const json_t *services = json_object_get(spec, "services");
+    if (json_object_get(services, "limit") && !net_spec_outside_bit_rate(spec))
+        return tv_error_set(err, -EINVAL, "the outside's limit '%.40s' should be as 100Mbit/s", text(services, "limit"));
+    if (json_object_get(services, "limit") && !json_is_true(json_object_get(services, "nat")) &&
+        !json_object_get(services, "forwards"))
+        return tv_error_set(err, -EINVAL, "a limit of the outside needs a way there: NAT or forwards");
     if (!has_ip4(json_object_get(spec, "prefixes")))
         return tv_error_set(err, -EINVAL, "NAT, forwards, DHCP and DNS are for IPv4: give a prefix, such as 10.0.0.0/24");
     json_array_foreach(json_object_get(spec, "ports"), i, port)
@@ -353,7 +369,8 @@ static int check_services_fit(const json_t *spec, struct tv_error *err)
 // Those that are wanted; a network without has none.
 static int put_services(json_t *spec, const json_t *services, struct tv_error *err)
 {
-    static const char *const keys[] = {"nat", "dhcp", "dns", "forwards", NULL}, *const flags[] = {"nat", "dhcp", "dns", NULL};
+    static const char *const keys[] = {"nat", "dhcp", "dns", "forwards", "limit", NULL}, *const flags[] = {"nat", "dhcp", "dns",
+                                                                                                           NULL};
     const json_t *forwards = json_object_get(services, "forwards");
     cleanup_json json_t *checked = json_object();
     int rc = services ? check_keys(services, keys, "'services'", err) : 0;
@@ -368,6 +385,11 @@ static int put_services(json_t *spec, const json_t *services, struct tv_error *e
         rc = check_forwards(forwards, json_object_get(spec, "prefixes"), err);
     if (!rc && json_array_size(forwards))
         json_object_set_new(checked, "forwards", json_deep_copy(forwards));
+    const json_t *limit = json_object_get(services, "limit");
+    if (!rc && limit && !json_is_string(limit))
+        rc = tv_error_set(err, -EINVAL, "the outside's 'limit' should be a text, as 100Mbit/s");
+    if (!rc && limit)
+        json_object_set(checked, "limit", (json_t *)limit);
     if (rc || !json_object_size(checked))
         return rc;
     json_object_set(spec, "services", checked);

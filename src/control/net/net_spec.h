@@ -26,6 +26,8 @@ const char *net_spec_name(const json_t *spec);
 bool net_spec_routes(const json_t *spec);      // of the type ip
 bool net_spec_is_underlay(const json_t *spec); // tunnels of links end in it, so it is to be there before networks with links
 
+uint64_t net_spec_outside_bit_rate(const json_t *spec); // of its services' limit; 0: none
+
 // What the router's methods take (trivet-router(8)). The caller's.
 json_t *net_spec_vn(const json_t *spec); // vn.add
 // port.add; a router's own address on a link stays what it was when the router is started again, since neighbours keep it. host: a

@@ -61,10 +61,16 @@ struct host {
     uint32_t n_peers;
 };
 
+// What lies behind its gateway.
+struct outside {
+    char *limit;
+};
+
 struct network {
     char *name, *tenant, *description, *type, *gateway, *unknown, *netns;
     struct promises *promises;
     struct link *link;
+    struct outside *outside;
     uint32_t *weight, *buffers, *macs, *age_s, *neighbours, *neighbour_age_s, *icmp_errors_per_s, *table_mb, *fpm_port, *stale_s;
     bool nat, dhcp, dns;
     char **prefixes, **forwards;
@@ -158,6 +164,7 @@ static const cyaml_schema_field_t link_fields[] = {
     TEXT(link, kind), NUMBER(link, vni), NUMBER(link, udp_port), NUMBER(link, path_mtu), LIST(link, hosts, word, 255),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t outside_fields[] = {TEXT(outside, limit), CYAML_FIELD_END};
 static const cyaml_schema_field_t peer_fields[] = {NAME(peer), TEXT(peer, address), TEXT(peer, connect), CYAML_FIELD_END};
 static const cyaml_schema_value_t peer_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct peer, peer_fields)};
 static const cyaml_schema_field_t host_fields[] = {
@@ -195,6 +202,7 @@ static const cyaml_schema_field_t network_fields[] = {
     NUMBER(network, stale_s),
     CYAML_FIELD_MAPPING_PTR("promises", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, promises, promise_fields),
     CYAML_FIELD_MAPPING_PTR("link", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, link, link_fields),
+    CYAML_FIELD_MAPPING_PTR("outside", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct network, outside, outside_fields),
     LIST(network, ports, port_value, 256),
     LIST(network, routes, route_value, CYAML_UNLIMITED),
     CYAML_FIELD_END,
@@ -522,6 +530,7 @@ static int read_services(const struct reader *r, const struct network *network, 
     json_t *forwards = json_array();
     json_object_set_new(json, "services", services);
     json_object_set_new(services, "forwards", forwards);
+    put_text(services, "limit", network->outside ? network->outside->limit : NULL);
     for (uint32_t i = 0; i < network->n_forwards; i++) {
         char key[32];
         snprintf(key, sizeof(key), "forwards/%u", i);

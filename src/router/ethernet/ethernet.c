@@ -80,6 +80,10 @@ static int read_guard(struct ethernet_port *port, const json_t *params, struct t
         return tv_error_set(err, -EINVAL, "\"mac\" is '%s'; must be a station's address, as 52:54:00:12:34:56", mac);
     if (addresses && (!json_is_array(addresses) || !*mac))
         return tv_error_set(err, -EINVAL, "\"addresses\" must be a list of IPv4 and IPv6 addresses, beside a \"mac\"");
+    const json_t *router = json_object_get(params, "router");
+    if (router && (!json_is_boolean(router) || !*mac))
+        return tv_error_set(err, -EINVAL, "\"router\" must be true or false, beside a \"mac\"");
+    port->guard.is_router = json_is_true(router);
     port->is_guarded = *mac;
     memcpy(port->guard.mac, parsed.addr_bytes, 6);
     json_array_foreach(addresses, i, entry)

@@ -104,7 +104,10 @@ static enum drop check_icmp6(const struct guard *g, struct view v, bool has_ip)
     if (v.len < 8)
         return DROP_MALFORMED;
     switch (v.at[0]) {
-    case ND_ROUTER_ADVERT:
+    case ND_ROUTER_ADVERT: // RFC 4861, 4.2
+        if (!g->is_router || v.len < 16)
+            return g->is_router ? DROP_MALFORMED : DROP_SPOOFED;
+        return check_nd_options(g, behind(v, 16));
     case ND_REDIRECT:
         return DROP_SPOOFED;
     case ND_ROUTER_SOLICIT:

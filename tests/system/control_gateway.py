@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-from command import fail, nothing_left, ours, skip, trivet, trivet_json, until  # noqa: E402
+from command import ENV, TOP, TRIVET, fail, nothing_left, ours, skip, trivet, trivet_json, until, write  # noqa: E402
 from router_rig import SEND, SERVE  # noqa: E402
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -176,6 +176,12 @@ ip("-n", world, "addr", "add", f"{OUTSIDE}.2/24", "dev", "eth0")
 ip("-n", world, "addr", "add", f"{OUTSIDE6}2/64", "dev", "eth0", "nodad")
 ip("-n", world, "link", "set", "eth0", "up")
 
+# nft(8) that can be held up.
+HOLD = os.path.join(TOP, "hold")
+os.makedirs(os.path.join(TOP, "bin"))
+os.chmod(write("bin/nft", f'#!/bin/sh\nwhile [ -e {HOLD} ]; do sleep 0.05; done\nexec {shutil.which("nft")} "$@"\n'), 0o755)
+ENV["PATH"] = os.path.join(TOP, "bin") + ":" + os.environ["PATH"]
+
 # A host that forwards by itself goes on; one that does not does so while there is a gateway.
 forwarding("1")
 trivet("net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat")
@@ -207,6 +213,29 @@ trivet("net", "delete", "lan1")
 if forwarding() != "0":
     fail("the last gateway went, and the host forwards")
 print("ok: devices and addresses of others are left alone; forwarding is as it was before")
+
+# While a gateway is made trivetd answers and makes other networks; one that is killed then leaves one that is made whole.
+trivet("net", "create", "first")
+write("hold", "")
+creating = subprocess.Popen([TRIVET, "net", "create", "lan1", "--prefix", "10.0.0.0/24", "--nat"], env=ENV, stderr=subprocess.DEVNULL)
+until("the beginning", lambda: "tvg" in ip("link").stdout, 60)
+trivet("net", "create", "other")
+states = {n["name"]: n["state"] for n in trivet_json("net", "list")["networks"]}
+if states != {"first": "up", "other": "up", "lan1": "starting"} or creating.poll() is not None:
+    fail(f"while a gateway is made: {states}")
+os.kill(pid_of("trivetd")[0], signal.SIGKILL)
+creating.wait(60)
+os.unlink(HOLD)
+trivet("net", "list")
+until("the network again", lambda: all(n["state"] == "up" for n in trivet_json("net", "list")["networks"]), 60)
+if "masquerade" not in subprocess.run(["ip", "netns", "exec", trivet_json("net", "show", "lan1")["namespace"], "nft", "list", "ruleset"],
+                                      capture_output=True, text=True, check=True).stdout:
+    fail("a gateway that was made in part stays so")
+for network in states:
+    trivet("net", "delete", network)
+if forwarding() != "0" or tables():
+    fail(f"of the gateway that was made in part: {forwarding()} {tables()}")
+print("ok: nobody waits while a gateway is made, and one that was made in part is made whole")
 
 guests = {network: space(network) for network in ("lan1", "lan2", "core3")}
 for network in guests:

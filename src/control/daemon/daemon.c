@@ -89,7 +89,7 @@ static int open_socket(struct daemon *d, struct tv_error *err)
 static void end(void *arg)
 {
     struct daemon *d = arg;
-    if (!d->machines && !d->nets)
+    if (!d->machines && !d->nets && !daemon_gateways_are_busy(d))
         loop_stop(d->loop);
 }
 
@@ -114,7 +114,9 @@ int daemon_init(struct daemon *d, struct tv_error *err)
     d->quit_timer = d->db ? loop_add_timer(d->loop, end, d, err) : NULL;
     if (!d->quit_timer)
         return err->code;
-    rc = open_socket(d, err);
+    rc = daemon_gateways_init(d, err);
+    if (!rc)
+        rc = open_socket(d, err);
     if (!rc)
         rc = daemon_host_load(d, err);
     if (!rc)
@@ -139,7 +141,7 @@ bool daemon_consider_end(struct daemon *d)
         daemon_store_stop(d);
     if (!d->nets)
         daemon_router_stop(d);
-    if (d->machines || d->nets)
+    if (d->machines || d->nets || daemon_gateways_are_busy(d))
         return false;
     if (d->exit_when_empty)
         loop_set_timer(d->quit_timer, LINGER_NS, 0);
@@ -166,6 +168,7 @@ void daemon_fini(struct daemon *d)
         machine_free(d->machines);
     daemon_opener_fini(d);
     daemon_store_disconnect(d);
+    daemon_gateways_fini(d);
     net_free_all(d);
     loop_remove(d->store_watch);
     loop_remove(d->router_watch);

@@ -124,6 +124,7 @@ struct daemon {
     struct loop_source *store_watch, *store_timer;
     struct loop_source *quit_timer;
     struct opener *opener;
+    struct gateway_jobs *gateway_jobs;
     char run_dir[PATH_MAX], state_dir[PATH_MAX];
     bool exit_when_empty;
 };
@@ -200,12 +201,21 @@ void daemon_host_add_state(struct daemon *d, struct rpc_request *req, json_t *js
 rpc_method_fn daemon_host_get, daemon_host_apply, daemon_host_peer; // methods
 
 // gateway.c: a network with services has a gateway (gateway.h), whose DHCP and DNS are looked after here.
-int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd,
-                        struct tv_error *err);                        // its device, for the router; -1: it has none
+// Its device, for the router, once it is there: fd is closed after `done`; else err says why not.
+void daemon_gateway_open(struct daemon_net *n, bool anew, void (*done)(void *arg, int fd, const struct tv_error *err), void *arg);
 void daemon_gateway_refresh(struct daemon_net *n);                    // the network is up, or its machines have changed
 void daemon_gateway_remove(struct daemon_net *n, const json_t *spec); // what the network has, or had, by that
 void daemon_gateway_adopt(struct daemon_net *n);
 void daemon_gateway_leave(struct daemon_net *n); // it goes on without us
+
+// gateway_jobs.c: one after the other, and nobody waits for ip(8) and nft(8) meanwhile. NEED: make it if it is not there; NOTHING:
+// only to know when all before it are done.
+enum gateway_work { GATEWAY_MAKE, GATEWAY_NEED, GATEWAY_REMOVE, GATEWAY_NOTHING };
+void daemon_gateway_work(struct daemon *d, enum gateway_work work, const json_t *spec,
+                         void (*done)(void *arg, const struct tv_error *err), void *arg); // err->code: 0 or why not
+bool daemon_gateways_are_busy(const struct daemon *d);
+int daemon_gateways_init(struct daemon *d, struct tv_error *err);
+void daemon_gateways_fini(struct daemon *d); // waits for what is under way, and for what is to go
 
 // nic.c
 int daemon_nic_open(struct daemon_machine *m, unsigned nic, struct tv_error *err); // the answer follows

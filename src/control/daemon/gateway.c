@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/wait.h>
@@ -143,35 +144,61 @@ void daemon_gateway_refresh(struct daemon_net *n)
 
 // --- its life
 
-int daemon_gateway_open(struct daemon_net *n, bool anew, int *fd, struct tv_error *err)
+struct opening {
+    struct daemon *daemon;
+    char name[NET_NAME_MAX + 1];
+    void (*done)(void *arg, int fd, const struct tv_error *err);
+    void *arg;
+};
+
+static void made(void *arg, const struct tv_error *said)
+{
+    struct opening *o = arg;
+    const struct daemon_net *n = net_find(o->daemon, o->name);
+    struct gateway gateway;
+    struct tv_error err = *said;
+    int fd = -1;
+    if (!err.code && (!n || !services(n)))
+        tv_error_set(&err, -ECANCELED, "network '%s' was removed meanwhile", o->name);
+    if (!err.code) {
+        gateway_init(&gateway, o->daemon->run_dir, n->spec);
+        fd = gateway_open_device(&gateway, &err);
+    }
+    o->done(o->arg, fd, &err);
+    if (fd >= 0)
+        close(fd);
+    free(o);
+}
+
+void daemon_gateway_open(struct daemon_net *n, bool anew, void (*done)(void *arg, int fd, const struct tv_error *err), void *arg)
 {
     struct gateway gateway;
-    *fd = -1;
-    if (!services(n))
-        return 0;
-    gateway_init(&gateway, n->daemon->run_dir, n->spec);
-    int rc = 0;
-    if (anew || !gateway_is_there(&gateway)) {
-        stop(n); // it is in a namespace that goes
-        rc = gateway_make(&gateway, err);
+    const struct tv_error none = {0}, no_memory = {.code = -ENOMEM, .text = "no memory"};
+    struct opening *o = calloc(1, sizeof(*o));
+    if (!o) {
+        done(arg, -1, &no_memory);
+        return;
     }
-    if (rc)
-        return rc;
-    *fd = gateway_open_device(&gateway, err);
-    return *fd < 0 ? *fd : 0;
+    *o = (struct opening){.daemon = n->daemon, .done = done, .arg = arg};
+    snprintf(o->name, sizeof(o->name), "%s", net_spec_name(n->spec));
+    gateway_init(&gateway, n->daemon->run_dir, n->spec);
+    if (!anew && gateway_is_there(&gateway) && !daemon_gateways_are_busy(n->daemon)) {
+        made(o, &none);
+        return;
+    }
+    stop(n); // it is in a namespace that goes
+    daemon_gateway_work(n->daemon, anew ? GATEWAY_MAKE : GATEWAY_NEED, n->spec, made, o);
 }
 
 void daemon_gateway_remove(struct daemon_net *n, const json_t *spec)
 {
-    struct gateway gateway;
     char path[PATH_MAX];
     static const char *const files[] = {"log", "leases"};
     stop(n);
     loop_set_timer(n->dnsmasq_timer, 0, 0);
     if (!json_object_get(spec, "services"))
         return;
-    gateway_init(&gateway, n->daemon->run_dir, spec);
-    gateway_remove(&gateway);
+    daemon_gateway_work(n->daemon, GATEWAY_REMOVE, spec, NULL, NULL);
     record(n);
     for (int i = 0; i < 2; i++)
         if (path_format(path, NULL, "%s/logs/gateway-%s.%s", n->daemon->state_dir, net_spec_name(n->spec), files[i]) == 0)

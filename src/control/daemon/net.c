@@ -207,23 +207,45 @@ static void ask_for_routes(struct work *w, const char *method, const json_t *rou
         ask(w, method, json_pack("{s:s, s:O}", "vn", w->name, "routes", routes));
 }
 
+// Work that waits for its gateway.
+struct gateway_wait {
+    struct work *work;
+    json_t *spec;
+};
+
+static void gateway_opened(void *arg, int fd, const struct tv_error *err)
+{
+    struct gateway_wait *wait = arg;
+    struct work *w = wait->work;
+    struct gateway gateway;
+    if (fd < 0) {
+        note_error(w, err);
+    } else {
+        gateway_init(&gateway, w->daemon->run_dir, wait->spec);
+        cleanup_json json_t *port = gateway_port(&gateway), *routes = gateway_routes(&gateway);
+        ask_with(w, "port.add", net_spec_port(wait->spec, port, ""), fd, answered);
+        ask_for_routes(w, "route.add", routes);
+    }
+    json_decref(wait->spec);
+    free(wait);
+    end(w);
+}
+
 // The port that leads to the gateway. anew: whatever there is of it goes first.
-static void ask_for_gateway(struct work *w, const json_t *spec, bool anew)
+static void ask_for_gateway(struct work *w, json_t *spec, bool anew)
 {
     struct daemon_net *n = net_find(w->daemon, w->name);
-    struct gateway gateway;
-    struct tv_error err = {0};
-    cleanup_close int fd = -1;
+    const struct tv_error no_memory = {.code = -ENOMEM, .text = "no memory"};
     if (!n || !json_object_get(spec, "services"))
         return;
-    if (daemon_gateway_open(n, anew, &fd, &err)) {
-        note_error(w, &err);
+    struct gateway_wait *wait = calloc(1, sizeof(*wait));
+    if (!wait) {
+        note_error(w, &no_memory);
         return;
     }
-    gateway_init(&gateway, w->daemon->run_dir, spec);
-    cleanup_json json_t *port = gateway_port(&gateway), *routes = gateway_routes(&gateway);
-    ask_with(w, "port.add", net_spec_port(spec, port, ""), fd, answered);
-    ask_for_routes(w, "route.add", routes);
+    *wait = (struct gateway_wait){.work = w, .spec = json_incref(spec)};
+    w->open++;
+    daemon_gateway_open(n, anew, gateway_opened, wait);
 }
 
 // All ports but machines' and the gateway's: those that are said, and those of its link.
@@ -239,7 +261,7 @@ static json_t *wanted_ports(struct work *w, const json_t *spec)
 }
 
 // The whole of it, to a router that has none of that name. Machines' ports come with their machines.
-static void ask_to_make(struct work *w, const json_t *spec, bool anew)
+static void ask_to_make(struct work *w, json_t *spec, bool anew)
 {
     size_t i;
     json_t *port;
@@ -350,7 +372,7 @@ static void restore_one(struct daemon *d, struct daemon_net *n, const json_t *th
     } else {
         if (is_there)
             ask_to_remove(w);
-        ask_to_make(w, n->spec, false);
+        ask_to_make(w, n->spec, n->state == NET_FAILED); // one that was being made may be there in part
         for (struct daemon_machine *m = d->machines; m; m = m->next)
             for (unsigned i = 0; i < m->spec.n_nics && m->worker.pid; i++)
                 m->nic_away[i] |= strcmp(m->spec.nics[i].network, w->name) == 0;
@@ -685,6 +707,20 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
     end(w);
 }
 
+struct removal {
+    struct daemon *daemon;
+    struct rpc_request *req;
+};
+
+// Its gateway has gone, too.
+static void removed(void *arg, const struct tv_error *err)
+{
+    struct removal *r = arg;
+    (void)err;
+    rpc_reply(r->req, json_pack("{s:b}", "ends", daemon_consider_end(r->daemon)));
+    free(r);
+}
+
 // {"name"}. Answers {"ends": bool}: trivetd ends with this.
 void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
 {
@@ -713,7 +749,13 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
         ask_to_remove(w);
     if (w)
         end(w);
-    rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(d)));
+    struct removal *removal = calloc(1, sizeof(*removal));
+    if (!removal) {
+        rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(d)));
+        return;
+    }
+    *removal = (struct removal){d, req};
+    daemon_gateway_work(d, GATEWAY_NOTHING, NULL, removed, removal);
 }
 
 // --- ports and routes, one by one

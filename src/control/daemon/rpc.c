@@ -323,10 +323,31 @@ static void method_facts(void *arg, struct rpc_request *req, const json_t *param
 }
 
 // Answers {"ends": bool}: there are no machines and no networks, and trivetd is to end then.
+struct end_question {
+    struct daemon *daemon;
+    struct rpc_request *req;
+};
+
+static void answer_end(void *arg, const struct tv_error *err)
+{
+    struct end_question *q = arg;
+    (void)err;
+    rpc_reply(q->req, json_pack("{s:b}", "ends", daemon_consider_end(q->daemon)));
+    free(q);
+}
+
+// What it had has to be gone whole.
 static void method_end_if_empty(void *arg, struct rpc_request *req, const json_t *params)
 {
+    struct daemon *d = arg;
+    struct end_question *q = daemon_gateways_are_busy(d) ? malloc(sizeof(*q)) : NULL;
     (void)params;
-    rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(arg)));
+    if (!q) {
+        rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(d)));
+        return;
+    }
+    *q = (struct end_question){d, req};
+    daemon_gateway_work(d, GATEWAY_NOTHING, NULL, answer_end, q);
 }
 
 static void method_quit(void *arg, struct rpc_request *req, const json_t *params)

@@ -231,6 +231,14 @@ until("the network again", lambda: all(n["state"] == "up" for n in trivet_json("
 if "masquerade" not in subprocess.run(["ip", "netns", "exec", trivet_json("net", "show", "lan1")["namespace"], "nft", "list", "ruleset"],
                                       capture_output=True, text=True, check=True).stdout:
     fail("a gateway that was made in part stays so")
+write("hold", "")  # the same of one that is taken away
+deleting = subprocess.Popen([TRIVET, "net", "delete", "lan1"], env=ENV, stderr=subprocess.DEVNULL)
+until("the beginning", lambda: "lan1" not in trivet("net", "list").stdout, 60)
+os.kill(pid_of("trivetd")[0], signal.SIGKILL)
+if deleting.wait(60) == 0:
+    fail("a network is said to be deleted, and is not")
+os.unlink(HOLD)
+until("the network again", lambda: {n["name"]: n["state"] for n in trivet_json("net", "list")["networks"]}.get("lan1") == "up", 60)
 for network in states:
     trivet("net", "delete", network)
 if forwarding() != "0" or tables():

@@ -710,14 +710,19 @@ void daemon_net_apply(void *arg, struct rpc_request *req, const json_t *params)
 struct removal {
     struct daemon *daemon;
     struct rpc_request *req;
+    char name[NET_NAME_MAX + 1];
 };
 
-// Its gateway has gone, too.
-static void removed(void *arg, const struct tv_error *err)
+// Its gateway has gone, too. Until then it is on record: whoever comes after a trivetd that was killed has it, and all of it.
+static void removed(void *arg, const struct tv_error *none)
 {
     struct removal *r = arg;
-    (void)err;
-    rpc_reply(r->req, json_pack("{s:b}", "ends", daemon_consider_end(r->daemon)));
+    struct tv_error err = {0};
+    (void)none;
+    if (!net_find(r->daemon, r->name) && database_delete_network(r->daemon->db, r->name, &err))
+        rpc_reply_error(r->req, RPC_FAILED, &err);
+    else
+        rpc_reply(r->req, json_pack("{s:b}", "ends", daemon_consider_end(r->daemon)));
     free(r);
 }
 
@@ -738,23 +743,21 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
                 return;
             }
     struct work *w = begin(d, net_spec_name(n->spec), NULL);
-    if (database_delete_network(d->db, net_spec_name(n->spec), &err)) {
+    struct removal *removal = calloc(1, sizeof(*removal));
+    int rc = w && removal ? database_put_network(d->db, n->spec, false, &err) : tv_error_set(&err, -ENOMEM, "no memory");
+    if (rc) {
         free(w);
+        free(removal);
         rpc_reply_error(req, RPC_FAILED, &err);
         return;
     }
+    *removal = (struct removal){.daemon = d, .req = req};
+    snprintf(removal->name, sizeof(removal->name), "%s", w->name);
     daemon_gateway_remove(n, n->spec);
     drop(d, n);
-    if (w && d->nets) // with the last one the router goes
+    if (d->nets) // with the last one the router goes
         ask_to_remove(w);
-    if (w)
-        end(w);
-    struct removal *removal = calloc(1, sizeof(*removal));
-    if (!removal) {
-        rpc_reply(req, json_pack("{s:b}", "ends", daemon_consider_end(d)));
-        return;
-    }
-    *removal = (struct removal){d, req};
+    end(w);
     daemon_gateway_work(d, GATEWAY_NOTHING, NULL, removed, removal);
 }
 

@@ -31,6 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (frame[12] == 0x08 && frame[13] == 0x00 && memcmp(frame + 26, "\0\0\0\0", 4))
             assert(!memcmp(frame + 26, guard.ip4[0], 4));
     }
+    struct guard router = guard;
+    router.is_router = true; // it may send what anybody may
+    const enum drop as_router = guard_check(&router, frame, size, size);
+    assert(as_router == DROP_NONE || (drop != DROP_NONE && (as_router == DROP_SPOOFED || as_router == DROP_MALFORMED)));
     free(frame);
     return 0;
 }

@@ -158,9 +158,9 @@ static void made(void *arg, const struct tv_error *said)
     struct gateway gateway;
     struct tv_error err = *said;
     int fd = -1;
-    if (!err.code && (!n || !services(n)))
+    if (!n || !services(n)) {
         tv_error_set(&err, -ECANCELED, "network '%s' was removed meanwhile", o->name);
-    if (!err.code) {
+    } else if (!err.code) {
         gateway_init(&gateway, o->daemon->run_dir, n->spec);
         fd = gateway_open_device(&gateway, &err);
     }

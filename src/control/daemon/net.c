@@ -744,8 +744,9 @@ void daemon_net_remove(void *arg, struct rpc_request *req, const json_t *params)
             }
     struct work *w = begin(d, net_spec_name(n->spec), NULL);
     struct removal *removal = calloc(1, sizeof(*removal));
-    int rc = w && removal ? database_put_network(d->db, n->spec, false, &err) : tv_error_set(&err, -ENOMEM, "no memory");
-    if (rc) {
+    if (!w || !removal)
+        tv_error_set(&err, -ENOMEM, "no memory");
+    if (!w || !removal || database_put_network(d->db, n->spec, false, &err)) {
         free(w);
         free(removal);
         rpc_reply_error(req, RPC_FAILED, &err);

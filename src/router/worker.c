@@ -19,7 +19,10 @@
 #define OWED_US 20000     // beyond its turn, at most
 #define CHARGE_MAX_US 500 // for one burst, at most
 #define LOOKS_PART 8      // of the time, at most, for looks between bursts that find nothing
-#define SPIN_US 50        // without a packet, before sleeping
+#define SPIN_US 10        // without a packet, before sleeping: about what it costs to sleep and wake
+#define GATHER_US 200     // for small packets that come several at a time, to have more of them at once
+#define GATHER_LEAST 2    // since it slept
+#define GATHER_BYTES 1024 // a packet on average, at most: longer ones were gathered by who sent them
 #define NAP_LEAST_US 50   // with ports that cannot wake: doubled with each nap that was for nothing
 #define NAP_MOST_US 1000
 
@@ -40,6 +43,8 @@ struct worker {
     unsigned n_quiet, next_quiet;            // how many; the bit from which on the next is sought
     int64_t look_credit;                     // cycles in which to look into them
     uint64_t nap, nap_least, nap_most, wait; // cycles
+    uint64_t gather;                         // cycles
+    uint64_t came, came_bits;                // since it last slept
     uint32_t ticked_s;
     _Atomic uint64_t stolen; // cycles of bursts beyond charge_most: the host ran something else
     _Atomic uint64_t busy_cycles, idle_cycles, sleeps;
@@ -68,6 +73,8 @@ static unsigned serve_burst(struct worker *worker, struct vn *vn, unsigned slot,
     *has_turn = *has_turn && drr_charge(&vn->pace.drr, charged, charged); // what it is owed costs no turns
     if (n) {
         counter_add(&worker->busy_cycles, cycles);
+        worker->came += n;
+        worker->came_bits += vn->last.bits;
         vn_charge(vn, charged, now);
     } else {
         counter_add(&worker->idle_cycles, cycles);
@@ -294,8 +301,26 @@ static void wait_for_something(struct worker *worker)
         return; // nobody has
 }
 
+// Sleeps for a little without asking to be woken, which is what a machine's kick, an interrupt of the next one and our waking cost
+// for each packet. Not where a single packet is asked and answered at a time, and well within a latency that was promised. False:
+// it would bring nothing.
+static bool gather(struct worker *worker)
+{
+    const bool is_worth = worker->came >= GATHER_LEAST && worker->came_bits <= 8 * GATHER_BYTES * worker->came;
+    worker->came = worker->came_bits = 0;
+    if (!is_worth)
+        return false;
+    worker->wait = worker->gather < worker->late_least / 4 ? worker->gather : worker->late_least / 4;
+    counter_add(&worker->sleeps, 1);
+    wait_for_something(worker);
+    worker->last_cycles = worker->last_packet = rte_rdtsc();
+    return true;
+}
+
 static void doze(struct worker *worker)
 {
+    if (gather(worker))
+        return;
     if (arm_all(worker)) {
         counter_add(&worker->sleeps, 1);
         wait_for_something(worker);
@@ -340,6 +365,7 @@ static int prepare(struct worker *worker, struct tv_error *err)
     worker->hz = rte_get_tsc_hz();
     worker->charge_most = worker->hz / 1000000 * CHARGE_MAX_US;
     worker->spin = worker->hz / 1000000 * SPIN_US;
+    worker->gather = worker->hz / 1000000 * GATHER_US;
     worker->nap = worker->nap_least = worker->hz / 1000000 * NAP_LEAST_US;
     worker->nap_most = worker->hz / 1000000 * NAP_MOST_US;
     return 0;
